@@ -1,0 +1,104 @@
+//! Who a conversation is with (R10): a phone number, a business-scoped user id, or both, behind one opaque stream id.
+
+use hmac::{Hmac, KeyInit, Mac};
+use serde::{Deserialize, Serialize};
+use sha2::Sha256;
+
+use crate::ids::{Bsuid, OrganizationId, PhoneNumber, PhoneNumberId, StreamId, UserId};
+
+/// How WhatsApp addresses one person. At least one of the two is present in everything the connector records.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Address {
+    /// The `wa_id`. Absent when the person hides their number behind a username.
+    #[serde(default)]
+    pub phone: Option<PhoneNumber>,
+    /// The business-scoped user id. Absent in webhooks from before April 2026.
+    #[serde(default)]
+    pub bsuid: Option<Bsuid>,
+}
+
+impl Address {
+    /// Neither a phone number nor a BSUID.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.phone.is_none() && self.bsuid.is_none()
+    }
+
+    /// Fills what is missing here from `other`; what is known stays.
+    pub fn learn(&mut self, other: &Self) {
+        if self.phone.is_none() {
+            self.phone.clone_from(&other.phone);
+        }
+        if self.bsuid.is_none() {
+            self.bsuid.clone_from(&other.bsuid);
+        }
+    }
+}
+
+/// The secret that turns a person into an opaque stream id. It never changes; its id stands in front of every stream id.
+#[derive(Clone)]
+pub struct StreamKeys {
+    key_id: String,
+    mac: Hmac<Sha256>,
+}
+
+impl std::fmt::Debug for StreamKeys {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("StreamKeys").field("key_id", &self.key_id).finish_non_exhaustive()
+    }
+}
+
+impl StreamKeys {
+    /// Keys from a secret of any length and a short id (`a` to `z`, digits) that names it for ever.
+    #[must_use]
+    pub fn new(key_id: &str, secret: &[u8]) -> Self {
+        // HMAC takes a key of any length, so this cannot fail.
+        let mac = Hmac::<Sha256>::new_from_slice(secret).unwrap_or_else(|_| unreachable!("HMAC takes any key length"));
+        Self { key_id: key_id.to_owned(), mac }
+    }
+
+    fn stream(&self, parts: [&str; 3]) -> StreamId {
+        let mut mac = self.mac.clone();
+        for part in parts {
+            // Length first, so that no two different triples are the same bytes.
+            mac.update(&(part.len() as u64).to_be_bytes());
+            mac.update(part.as_bytes());
+        }
+        let tag = mac.finalize().into_bytes();
+        StreamId(format!("{}-{}", self.key_id, hex::encode(&tag[..16])))
+    }
+
+    /// The conversation of a business number with the person known under this phone number.
+    #[must_use]
+    pub fn by_phone(&self, number: &PhoneNumberId, phone: &PhoneNumber) -> StreamId {
+        self.stream(["phone", number.as_str(), phone.expose()])
+    }
+
+    /// The conversation of a business number with the person known under this business-scoped user id.
+    #[must_use]
+    pub fn by_bsuid(&self, number: &PhoneNumberId, bsuid: &Bsuid) -> StreamId {
+        self.stream(["bsuid", number.as_str(), bsuid.expose()])
+    }
+
+    /// The stream id of an address: by phone when there is one, else by BSUID. `None` for an empty address.
+    #[must_use]
+    pub fn conversation(&self, number: &PhoneNumberId, address: &Address) -> Option<StreamId> {
+        match (&address.phone, &address.bsuid) {
+            (Some(phone), _) => Some(self.by_phone(number, phone)),
+            (None, Some(bsuid)) => Some(self.by_bsuid(number, bsuid)),
+            (None, None) => None,
+        }
+    }
+
+    /// The stream of a user: enablement, activation notice and contacts.
+    #[must_use]
+    pub fn user(&self, organization: &OrganizationId, user: &UserId) -> StreamId {
+        self.stream(["user", organization.as_str(), user.as_str()])
+    }
+
+    /// The stream of a business number: account notices, pauses and limits.
+    #[must_use]
+    pub fn number(&self, number: &PhoneNumberId) -> StreamId {
+        self.stream(["number", number.as_str(), ""])
+    }
+}

@@ -1,0 +1,1 @@
+//! The contract of [`connector_ports::Gate`].

@@ -1,0 +1,5 @@
+//! What tests share: one contract suite per port, real servers as plain children, and waiting on conditions.
+
+pub mod contract;
+pub mod servers;
+pub mod wait;
