@@ -3,8 +3,13 @@
 use serde::{Deserialize, Serialize};
 
 use crate::identity::Address;
-use crate::ids::{AttemptId, CommandId, ContactId, OrganizationId, PhoneNumberId, StreamId, Text, UserId, WabaId, Wamid};
+use crate::ids::{
+    AttemptId, CommandId, ContactId, OrganizationId, PhoneNumberId, StreamId, Text, UserId, WabaId, Wamid,
+};
+use crate::settings::Rules;
 use crate::time::Timestamp;
+
+mod digest;
 
 /// What a send command wants to send. Everything but text and templates is refused as `unsupported_content` (P5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -152,6 +157,21 @@ pub struct SendMessage {
     pub not_after: Option<Timestamp>,
 }
 
+impl SendMessage {
+    /// A stable hash of what the command asks for. A repeat under the same command id has the same digest, whenever it was
+    /// issued; another digest is a conflict.
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        digest::of_send(self)
+    }
+
+    /// After this moment the message is not sent any more. A clock from the future cannot extend the default life.
+    #[must_use]
+    pub fn effective_not_after(&self, rules: &Rules, now: Timestamp) -> Timestamp {
+        self.not_after.unwrap_or_else(|| self.issued_at.min(now) + rules.command_life)
+    }
+}
+
 /// What a consent command asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -190,6 +210,14 @@ pub struct ConsentCommand {
     pub proof: Option<Text>,
     /// When the publisher issued it.
     pub issued_at: Timestamp,
+}
+
+impl ConsentCommand {
+    /// A stable hash of what the command asks for, see [`SendMessage::digest`].
+    #[must_use]
+    pub fn digest(&self) -> u64 {
+        digest::of_consent(self)
+    }
 }
 
 /// `whatsapp.dispatch.v1`: an accepted message on its way to WhatsApp.

@@ -130,7 +130,9 @@ pub struct PhoneNumber(String);
 
 /// Why a text is not a phone number. Does not repeat the text.
 #[derive(Debug, Error, PartialEq, Eq)]
-#[error("a phone number has 5 to 15 digits, an optional leading plus sign, and spaces, dashes or brackets between them")]
+#[error(
+    "a phone number has 5 to 15 digits, an optional leading plus sign, and spaces, dashes or brackets between them"
+)]
 pub struct NotAPhoneNumber;
 
 impl PhoneNumber {

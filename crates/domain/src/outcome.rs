@@ -1,30 +1,35 @@
-//! What an exchange with WhatsApp means (R4, R6): a total function over transport result, HTTP status and Graph error code.
+//! What WhatsApp's answer to one POST means (R4, R6): a total table from what was observed to what is done.
 
+use crate::command::SendPolicy;
 use crate::ids::Wamid;
 
-/// Whether bytes of the request may have reached WhatsApp.
+/// Whether any byte of the request may have reached WhatsApp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum BytesLeft {
-    /// Provably none did.
+    /// Provably none: the request can be made again freely.
     No,
     /// Some may have.
     Maybe,
 }
 
-/// How a transport failed.
+/// How a request ended without an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum TransportFailure {
-    /// No connection: refused, DNS, TLS.
+pub enum Transport {
+    /// No connection.
     Connect,
-    /// No answer in time.
+    /// No (complete) answer in time.
     Timeout,
-    /// The connection ended before the answer was complete.
+    /// The connection broke.
     Reset,
+    /// No trust.
+    Tls,
+    /// No address.
+    Dns,
     /// Anything else.
     Other,
 }
 
-/// Graph's error object, as far as decisions need it.
+/// The part of a Graph error body that decides. Subcodes refine nothing here; they are kept for the log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GraphError {
     /// `error.code`.
@@ -36,34 +41,106 @@ pub struct GraphError {
 /// What came back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Answer {
-    /// A 2xx with a message id.
-    Accepted {
-        /// Meta's id of the message.
-        wamid: Wamid,
-        /// `message_status` was `held_for_quality_assessment`.
+    /// Nothing.
+    Transport(Transport),
+    /// An HTTP response.
+    Http {
+        /// Its status.
+        status: u16,
+        /// `messages[0].id`, when there is one.
+        wamid: Option<Wamid>,
+        /// `message_status` is `held_for_quality_assessment` or `paused`.
         held: bool,
+        /// The Graph error, when the body has one with a code.
+        error: Option<GraphError>,
+        /// Whether the body was complete JSON. For calls that yield no wamid (`read`, typing) a readable 2xx is success.
+        readable: bool,
     },
-    /// Graph's error object, with whatever HTTP status.
-    Refused {
-        /// The HTTP status.
-        http: u16,
-        /// The error.
-        error: GraphError,
-    },
-    /// An HTTP answer that is neither.
-    Unreadable {
-        /// The HTTP status.
-        http: u16,
-    },
-    /// No answer.
-    Failed(TransportFailure),
 }
 
-/// One POST as it was observed.
+/// One attempt, as observed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Exchange {
-    /// Whether bytes of the request may have left.
+    /// Whether any byte may have left.
     pub left: BytesLeft,
     /// What came back.
     pub answer: Answer,
+}
+
+/// How far a pause reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    /// This message (its conversation's lane waits).
+    Message,
+    /// The business number.
+    Number,
+    /// The WhatsApp Business Account, or the app.
+    Account,
+}
+
+/// What is done about an attempt. Every variant but [`Verdict::Unconfirmed`] is definite: WhatsApp did not take the message,
+/// or said that it did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// WhatsApp took it.
+    Sent {
+        /// Meta's id. `None` only for calls that yield none (`read`, typing).
+        wamid: Option<Wamid>,
+        /// WhatsApp holds it back to look at the template's quality; a status will follow.
+        held: bool,
+    },
+    /// Nothing left: withdraw the attempt and try again, it does not count.
+    NotSent,
+    /// Refused for now: one more attempt after `after`.
+    Retry {
+        /// At least this long.
+        after: std::time::Duration,
+        /// How far the trouble reaches.
+        scope: Scope,
+        /// Graph error code.
+        code: i64,
+    },
+    /// Too fast for the number (or its account): slow it down, then try again.
+    ThrottleNumber {
+        /// Graph error code.
+        code: i64,
+        /// Number or account.
+        scope: Scope,
+    },
+    /// Too fast for this recipient: 4^n seconds for the pair, nobody else waits.
+    ThrottlePair,
+    /// Not now, but possibly in hours: the message ends here, the code tells the publisher to wait.
+    Wait {
+        /// Graph error code.
+        code: i64,
+        /// Not before this long.
+        at_least: std::time::Duration,
+    },
+    /// This message can never be sent.
+    Permanent {
+        /// Graph error code.
+        code: i64,
+    },
+    /// The account is not set up to send: pause the number and alert; the message stays queued.
+    Configuration {
+        /// Graph error code.
+        code: i64,
+    },
+    /// Spam limit (131048): stop the number, and do not probe it in a hurry.
+    StopNumber {
+        /// Graph error code.
+        code: i64,
+    },
+    /// Nobody knows whether it left (R4): never resent blindly.
+    Unconfirmed {
+        /// What was observed: `timeout`, `reset`, `server_error`, `unreadable`.
+        observed: &'static str,
+    },
+}
+
+/// What an exchange means for a message sent under `policy`. Total: unknown codes and answers fall to the safe side.
+#[must_use]
+pub fn judge(exchange: &Exchange, policy: SendPolicy) -> Verdict {
+    let _ = (exchange, policy);
+    Verdict::Unconfirmed { observed: "unreadable" }
 }

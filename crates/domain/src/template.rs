@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::TemplateCall;
+use crate::decide::{Reason, Rejection};
 use crate::ids::{OrganizationId, WabaId};
 
 /// `whatsapp.templates.v1` (compacted), key `<waba_id>/<name>/<language>`.
@@ -38,4 +40,27 @@ impl Template {
     pub fn key(waba: &WabaId, name: &str, language: &str) -> String {
         format!("{waba}/{name}/{language}")
     }
+}
+
+/// Checks a call against the template that WhatsApp approved (P13).
+///
+/// # Errors
+/// `template_not_sendable` or `template_parameters`.
+pub fn check(template: &Template, call: &TemplateCall) -> Result<(), Rejection> {
+    let _ = (template, call);
+    Err(Reason::TemplateNotSendable.at(""))
+}
+
+/// The text that the contact will read: header, body, footer and buttons, placeholders filled as far as values are given.
+#[must_use]
+pub fn preview(template: &Template, call: &TemplateCall) -> String {
+    let _ = (template, call);
+    String::new()
+}
+
+/// The placeholders of a text (`{{1}}`, `{{first_name}}`) in the order of their first appearance, each once.
+#[must_use]
+pub fn placeholders(text: &str) -> Vec<String> {
+    let _ = text;
+    Vec::new()
 }
