@@ -1,1 +1,19 @@
-//! 
+//! The wire between the services, and to everybody else who reads the log.
+//!
+//! - [`topic`]: the topics, declared once: name, key, retention, dead-letter topic.
+//! - [`codec`]: Avro single-object encoding between bytes and the domain's types, with every version of every schema of
+//!   the repository's `schemas/` folder compiled in.
+//! - [`schema`]: those schemas and their fingerprints.
+//! - [`headers`]: names of record headers, for events (CloudEvents) and for dead letters.
+
+pub mod codec;
+pub mod headers;
+pub mod schema;
+pub mod topic;
+
+mod event;
+
+pub use codec::{Contract, ContractError, decode, encode, encode_into};
+pub use event::{decode_event, encode_event};
+pub use headers::event_headers;
+pub use topic::{Topic, Topics};
