@@ -2,10 +2,12 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::consent::ConsentStatus;
 use crate::conversation::Conversation;
 use crate::directory::Enablement;
 use crate::settings::Rules;
 use crate::time::Timestamp;
+use crate::window;
 
 /// Everything a decision about one user and one conversation looks at.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
@@ -16,6 +18,17 @@ pub struct Situation {
     pub is_contact: bool,
     /// The conversation.
     pub conversation: Conversation,
+}
+
+impl Situation {
+    /// Whether the conversation belongs to the number the user writes from (P4). Unknown numbers do not disagree.
+    #[must_use]
+    pub fn same_number(&self) -> bool {
+        match (&self.enablement.phone_number_id, &self.conversation.phone_number_id) {
+            (Some(user), Some(conversation)) => user == conversation,
+            _ => true,
+        }
+    }
 }
 
 /// Why only templates are possible.
@@ -63,9 +76,46 @@ pub enum Composer {
     NotAContact,
 }
 
-/// The composer state of a situation.
+/// The composer state of a situation. The decision about a send asks the same function, so that a screen that shows this
+/// and the gate can never disagree.
+///
+/// The first that applies: not enabled, not a contact, opted out (or declined), an opt-in that is missing or pending, and
+/// only then the window.
 #[must_use]
 pub fn compose(situation: &Situation, rules: &Rules, now: Timestamp) -> Composer {
-    let _ = (situation, rules, now);
-    Composer::NotEnabled
+    if !situation.enablement.enabled {
+        return Composer::NotEnabled;
+    }
+    if !situation.is_contact || !situation.same_number() {
+        return Composer::NotAContact;
+    }
+    let conversation = &situation.conversation;
+    let consent = &conversation.consent;
+    let until = conversation.deadline.map(|deadline| window::free_form_until(deadline, rules.margin));
+    let open = until.filter(|until| now < *until);
+    match consent.status {
+        ConsentStatus::Declined | ConsentStatus::OptedOut => Composer::OptedOut,
+        ConsentStatus::None => Composer::OptInRequired,
+        ConsentStatus::Requested if consent.expires_at.is_some_and(|end| now >= end) => Composer::OptInRequired,
+        ConsentStatus::Requested => Composer::OptInPending { asked_at: consent.since },
+        ConsentStatus::Implied => match open {
+            Some(until) => Composer::FreeForm { until, templates: false },
+            None => Composer::OptInRequired,
+        },
+        ConsentStatus::Accepted => match open {
+            Some(until) => Composer::FreeForm { until, templates: true },
+            None => templates_only(conversation, until),
+        },
+    }
+}
+
+/// Why and since when only templates are possible in a conversation whose contact accepted. `closed_at`: when typing ended.
+fn templates_only(conversation: &Conversation, closed_at: Option<Timestamp>) -> Composer {
+    let template = conversation.last_template.filter(|sent| closed_at.is_none_or(|closed| *sent >= closed));
+    let (since, reason) = match (template, closed_at) {
+        (Some(sent), _) => (Some(sent), TemplateOnlyReason::AwaitingReply),
+        (None, Some(closed)) => (Some(closed), TemplateOnlyReason::WindowExpired),
+        (None, None) => (conversation.consent.since, TemplateOnlyReason::NeverWrote),
+    };
+    Composer::TemplateOnly { since, reason }
 }

@@ -1,10 +1,14 @@
 //! Consent (P6, P9, P15): a state machine per conversation, and the classifier of what people answer.
 
-use std::collections::BTreeMap;
-
 use serde::{Deserialize, Serialize};
 
-use crate::ids::OrganizationId;
+use crate::ids::EventId;
+use crate::time::Timestamp;
+
+mod defaults;
+mod words;
+
+pub use words::{ConsentVocabulary, ConsentWords, OPT_IN_ACCEPT, OPT_IN_DECLINE, START, STOP, classify};
 
 /// What a contact's message means for consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
@@ -50,64 +54,97 @@ pub struct ConsentState {
     /// Where it stands.
     pub status: ConsentStatus,
     /// Since when (the `occurred_at` of the event that set it).
-    pub since: Option<crate::time::Timestamp>,
+    pub since: Option<Timestamp>,
     /// The event that set it; an announcement about another event is stale.
-    pub source: Option<crate::ids::EventId>,
+    pub source: Option<EventId>,
     /// When an open request ends without an answer.
-    pub expires_at: Option<crate::time::Timestamp>,
+    pub expires_at: Option<Timestamp>,
+    /// When the contact was last asked. A late answer to it still counts (P9).
+    pub asked_at: Option<Timestamp>,
+    /// The contact was asked and has not answered, whatever happened otherwise (an import, the end of the request).
+    pub unanswered: bool,
 }
 
-/// The words by which an organization's contacts answer. Case, accents, punctuation and emoji do not matter.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ConsentWords {
-    /// Accept the opt-in.
-    pub accept: Vec<String>,
-    /// Decline the opt-in.
-    pub decline: Vec<String>,
-    /// Opt out. `STOP` itself always counts, whatever stands here.
-    pub stop: Vec<String>,
-    /// Opt back in.
-    pub start: Vec<String>,
-}
-
-/// The words of every organization: the default, and the ones that bring their own.
-#[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct ConsentVocabulary {
-    /// For organizations without words of their own.
-    pub default: ConsentWords,
-    /// Words of single organizations. A list that is left out is the crate's default list.
-    pub organizations: BTreeMap<OrganizationId, ConsentWords>,
-}
-
-impl ConsentVocabulary {
-    /// The words of an organization.
+impl ConsentState {
+    /// The contact declined or opted out: nothing may leave (P9).
     #[must_use]
-    pub fn for_organization(&self, organization: &OrganizationId) -> &ConsentWords {
-        self.organizations.get(organization).unwrap_or(&self.default)
+    pub fn blocked(&self) -> bool {
+        matches!(self.status, ConsentStatus::Declined | ConsentStatus::OptedOut)
     }
-}
 
-/// Payload of the quick-reply button that accepts the opt-in.
-pub const OPT_IN_ACCEPT: &str = "OPT_IN_ACCEPT";
-/// Payload of the quick-reply button that declines the opt-in.
-pub const OPT_IN_DECLINE: &str = "OPT_IN_DECLINE";
-/// Payload of a quick-reply button that opts out.
-pub const STOP: &str = "STOP";
-/// Payload of a quick-reply button that opts back in.
-pub const START: &str = "START";
+    fn set(&mut self, status: ConsentStatus, id: EventId, at: Timestamp) {
+        self.status = status;
+        self.since = Some(at);
+        self.source = Some(id);
+        self.expires_at = None;
+    }
 
-/// What a contact's message means. `payload`: the payload or id of a tapped button or row, `text`: what the contact wrote,
-/// or the title of the button or row.
-#[must_use]
-pub fn classify(words: &ConsentWords, payload: Option<&str>, text: Option<&str>) -> Intent {
-    let _ = (words, payload, text);
-    Intent::Other
-}
+    /// Whether a yes of `at` is not older than the no it would undo. Deliveries overtake each other, and WhatsApp's
+    /// timestamps are whole seconds; a no needs no such test, it always counts.
+    fn not_older(&self, at: Timestamp) -> bool {
+        self.since.is_none_or(|since| at.as_millis() >= since.as_millis().div_euclid(1000) * 1000)
+    }
 
-impl Default for ConsentWords {
-    fn default() -> Self {
-        Self { accept: vec![], decline: vec![], stop: vec![], start: vec![] }
+    /// The contact wrote (`wrote`) or tapped a button (`tapped`).
+    ///
+    /// Words count as an answer to the opt-in only where there was a question: a "no" to "shall I call?" is not a decline,
+    /// and a "yes" after STOP is not consent, a tap on the old opt-in message is.
+    pub(crate) fn answered(&mut self, intent: Intent, tapped: bool, wrote: bool, id: EventId, at: Timestamp) {
+        use ConsentStatus as S;
+        let asked = self.asked_at.is_some();
+        let next = match (intent, self.status) {
+            (Intent::Stop, S::OptedOut) | (Intent::Decline, S::Declined) => {
+                self.since = self.since.max(Some(at));
+                None
+            }
+            (Intent::Stop, _) => Some(S::OptedOut),
+            (Intent::Decline, S::OptedOut) => None,
+            (Intent::Decline, _) if self.unanswered || tapped => Some(S::Declined),
+            (Intent::Accept, S::Requested) => Some(S::Accepted),
+            (Intent::Accept, S::None | S::Implied) if asked => Some(S::Accepted),
+            (Intent::Accept, S::Declined) if asked && self.not_older(at) => Some(S::Accepted),
+            (Intent::Accept, S::OptedOut) if asked && tapped && self.not_older(at) => Some(S::Accepted),
+            (Intent::Start, S::Declined | S::OptedOut) if self.not_older(at) => Some(S::Accepted),
+            (_, S::None) if wrote => Some(S::Implied),
+            _ => None,
+        };
+        if matches!(intent, Intent::Stop | Intent::Decline | Intent::Accept) {
+            self.unanswered = false;
+        }
+        if let Some(status) = next {
+            self.set(status, id, at);
+        }
+    }
+
+    /// The user asked. Only the contact undoes a no, and who accepted need not be asked again.
+    pub(crate) fn requested(&mut self, expires_at: Timestamp, id: EventId, at: Timestamp) {
+        if matches!(self.status, ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested) {
+            self.set(ConsentStatus::Requested, id, at);
+            self.expires_at = Some(expires_at);
+            self.asked_at = Some(at);
+            self.unanswered = true;
+        }
+    }
+
+    /// The request that ends at `expires_at` ended; stale when it was answered or repeated.
+    pub(crate) fn expired(&mut self, expires_at: Timestamp, id: EventId, at: Timestamp) {
+        if self.status == ConsentStatus::Requested && self.expires_at == Some(expires_at) {
+            self.set(ConsentStatus::None, id, at);
+        }
+    }
+
+    /// Consent given elsewhere never undoes the contact's no.
+    pub(crate) fn imported(&mut self, id: EventId, at: Timestamp) {
+        if matches!(self.status, ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested) {
+            self.set(ConsentStatus::Accepted, id, at);
+        }
+    }
+
+    /// An operator withdrew the consent.
+    pub(crate) fn revoked(&mut self, id: EventId, at: Timestamp) {
+        if self.status != ConsentStatus::OptedOut {
+            self.set(ConsentStatus::OptedOut, id, at);
+            self.unanswered = false;
+        }
     }
 }

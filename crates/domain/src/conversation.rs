@@ -2,8 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::command::ContentKind;
 use crate::consent::ConsentState;
-use crate::event::Event;
+use crate::event::{Event, MessageReceived};
 use crate::identity::Address;
 use crate::ids::{EventId, PhoneNumberId, StreamId};
 use crate::time::Timestamp;
@@ -39,7 +40,68 @@ pub struct Conversation {
 impl Conversation {
     /// Folds one event of this conversation's stream, which happened at `at` (its envelope's `occurred_at`) and has the id `id`.
     /// Total: any event in any order is taken, foreign ones change nothing.
+    ///
+    /// Four writers append in any interleaving. The contact's own message moves the window and the consent right here;
+    /// what the tracker and the timer announce about it later changes nothing any more (R8).
     pub fn evolve(&mut self, event: &Event, id: EventId, at: Timestamp) {
-        let _ = (event, id, at);
+        match event {
+            Event::MessageReceived(message) => self.received(message, id, at),
+            Event::MessageAccepted(accepted) => {
+                self.number(&accepted.phone_number_id);
+                if accepted.content.kind == ContentKind::Template {
+                    self.last_template = self.last_template.max(Some(at));
+                }
+            }
+            Event::OptInRequested(requested) => {
+                self.number(&requested.phone_number_id);
+                self.consent.requested(requested.expires_at, id, at);
+            }
+            Event::OptInExpired(expired) => self.consent.expired(expired.expires_at, id, at),
+            Event::ConsentImported(_) => self.consent.imported(id, at),
+            Event::ConsentRevoked(_) => self.consent.revoked(id, at),
+            Event::WindowExpired(expired) if self.deadline == Some(expired.deadline) => {
+                self.expired = Some(expired.deadline);
+            }
+            Event::MarketingPreferenceChanged(preference) => self.marketing_stopped = preference.stopped,
+            Event::IdentityLearned(learned) => {
+                // The newer knowledge wins: WhatsApp normalises numbers, and people change them.
+                let older = std::mem::replace(&mut self.address, learned.address.clone());
+                self.address.learn(&older);
+                if !self.aliases.contains(&learned.alias) {
+                    self.aliases.push(learned.alias.clone());
+                }
+            }
+            Event::ConversationLinked(linked) => self.canonical = Some(linked.canonical.clone()),
+            _ => {}
+        }
+    }
+
+    /// The contact declined or opted out: nothing may leave (P9).
+    #[must_use]
+    pub fn blocked(&self) -> bool {
+        self.consent.blocked()
+    }
+
+    fn number(&mut self, number: &PhoneNumberId) {
+        self.phone_number_id.get_or_insert_with(|| number.clone());
+    }
+
+    fn received(&mut self, message: &MessageReceived, id: EventId, at: Timestamp) {
+        self.number(&message.phone_number_id);
+        self.address.learn(&message.address);
+        // What opens no window was not written by the contact (`system`), so it is no reply and implies nothing.
+        let wrote = message.window_deadline.is_some();
+        if wrote {
+            self.last_inbound = self.last_inbound.max(Some(at));
+        }
+        if message.window_deadline > self.deadline {
+            let closed = self.deadline.is_none_or(|old| at >= old || self.expired == Some(old));
+            if closed {
+                self.window_since = Some(at);
+            }
+            self.deadline = message.window_deadline;
+        }
+        let tapped = matches!(message.message_type.as_str(), "button" | "interactive");
+        self.consent.answered(message.intent, tapped, wrote, id, at);
     }
 }

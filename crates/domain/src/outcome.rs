@@ -1,7 +1,13 @@
 //! What WhatsApp's answer to one POST means (R4, R6): a total table from what was observed to what is done.
 
+use std::time::Duration;
+
 use crate::command::SendPolicy;
 use crate::ids::Wamid;
+
+mod codes;
+
+pub use codes::{Class, class};
 
 /// Whether any byte of the request may have reached WhatsApp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -94,7 +100,7 @@ pub enum Verdict {
     /// Refused for now: one more attempt after `after`.
     Retry {
         /// At least this long.
-        after: std::time::Duration,
+        after: Duration,
         /// How far the trouble reaches.
         scope: Scope,
         /// Graph error code.
@@ -114,7 +120,7 @@ pub enum Verdict {
         /// Graph error code.
         code: i64,
         /// Not before this long.
-        at_least: std::time::Duration,
+        at_least: Duration,
     },
     /// This message can never be sent.
     Permanent {
@@ -138,9 +144,62 @@ pub enum Verdict {
     },
 }
 
+impl Verdict {
+    /// Whether it is known what became of the attempt. Only an unconfirmed one is not.
+    #[must_use]
+    pub const fn is_definite(&self) -> bool {
+        !matches!(self, Self::Unconfirmed { .. })
+    }
+
+    /// Whether the message itself ends with this verdict: sent, or never to be sent.
+    #[must_use]
+    pub const fn ends_message(&self) -> bool {
+        matches!(self, Self::Sent { .. } | Self::Wait { .. } | Self::Permanent { .. })
+    }
+}
+
 /// What an exchange means for a message sent under `policy`. Total: unknown codes and answers fall to the safe side.
+///
+/// Classified by `error.code`, never by the HTTP status: Meta documents no statuses, and field reports contradict each other.
+/// The status decides only where there is no code that is known.
 #[must_use]
 pub fn judge(exchange: &Exchange, policy: SendPolicy) -> Verdict {
-    let _ = (exchange, policy);
-    Verdict::Unconfirmed { observed: "unreadable" }
+    match &exchange.answer {
+        Answer::Transport(_) if exchange.left == BytesLeft::No => Verdict::NotSent,
+        Answer::Transport(Transport::Timeout) => Verdict::Unconfirmed { observed: "timeout" },
+        Answer::Transport(_) => Verdict::Unconfirmed { observed: "reset" },
+        Answer::Http { status, error: Some(error), .. } => match class(error.code) {
+            Some(class) => class.verdict(error.code, policy),
+            // A code nobody knows in a 4xx is a refusal of this message. Anywhere else it proves nothing.
+            None if (400..500).contains(status) => Verdict::Permanent { code: error.code },
+            None => Verdict::Unconfirmed { observed: unconfirmed(*status) },
+        },
+        Answer::Http { status: 200..=299, wamid: Some(wamid), held, .. } => {
+            Verdict::Sent { wamid: Some(wamid.clone()), held: *held }
+        }
+        // A gateway's throttle: readable, so it is an answer and not the rest of a broken one.
+        Answer::Http { status: 429, readable: true, .. } => Verdict::ThrottleNumber { code: 429, scope: Scope::Number },
+        Answer::Http { status, .. } => Verdict::Unconfirmed { observed: unconfirmed(*status) },
+    }
+}
+
+/// What an exchange means for a read receipt or a typing indicator. WhatsApp answers `{"success":true}` without an id; nothing
+/// is lost when one of them is, and a repeat harms nobody, so what is unclear for a message is a plain end for them.
+#[must_use]
+pub fn judge_receipt(exchange: &Exchange) -> Verdict {
+    match (&exchange.answer, judge(exchange, SendPolicy::AtMostOnce)) {
+        (Answer::Http { status: 200..=299, error: None, .. }, _) => Verdict::Sent { wamid: None, held: false },
+        (Answer::Http { error: Some(error), .. }, Verdict::Unconfirmed { .. }) => {
+            Verdict::Permanent { code: error.code }
+        }
+        (_, verdict) => verdict,
+    }
+}
+
+fn unconfirmed(status: u16) -> &'static str {
+    match status {
+        408 => "timeout",
+        500..=599 => "server_error",
+        _ => "unreadable",
+    }
 }

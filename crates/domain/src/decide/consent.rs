@@ -1,11 +1,17 @@
 //! Consent commands (P6, P9) and what the opt-in tracker announces about the contact's answers.
 
-use crate::command::{ConsentCommand, SendMessage, TemplateCall};
+use super::send::{check_contact, check_enabled, check_recipient};
+use crate::command::{ConsentAction, ConsentCommand, Content, SendMessage, SendPolicy, SendPurpose, TemplateCall};
 use crate::composer::Situation;
+use crate::consent::{ConsentStatus, Intent};
 use crate::conversation::Conversation;
 use crate::decide::{Reason, Rejection};
-use crate::event::{Event, MessageReceived};
-use crate::ids::EventId;
+use crate::directory::decide_acknowledge;
+use crate::event::{
+    ConsentImported, ConsentRevoked, Event, MessageReceived, OptInAccepted, OptInDeclined, OptInExpired,
+    OptInRequested, OptedBackIn, OptedOut,
+};
+use crate::ids::{CommandId, EventId};
 use crate::settings::Rules;
 use crate::time::Timestamp;
 
@@ -29,28 +35,122 @@ pub fn decide_consent(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<ConsentDecision, Rejection> {
-    let _ = (situation, command, default_template, rules, now);
-    Err(Reason::NotEnabled.at(""))
+    let events = match command.action {
+        ConsentAction::AcknowledgeNotice => decide_acknowledge(&situation.enablement, &command.user_id),
+        ConsentAction::RequestOptIn => return request(situation, command, default_template, rules, now),
+        ConsentAction::Import => vec![import(situation, command)?],
+        // Taking consent away is never refused: it can only make the connector quieter.
+        ConsentAction::Revoke => {
+            check_recipient(&command.recipient)?;
+            vec![ConsentRevoked { by: command.user_id.clone() }.into()]
+        }
+        ConsentAction::Unknown => return Err(Reason::Invalid.at("action")),
+    };
+    Ok(ConsentDecision { events, send: None })
+}
+
+fn request(
+    situation: &Situation,
+    command: &ConsentCommand,
+    default_template: Option<&TemplateCall>,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<ConsentDecision, Rejection> {
+    check_enabled(situation, &command.phone_number_id)?;
+    check_recipient(&command.recipient)?;
+    check_contact(situation)?;
+    let consent = &situation.conversation.consent;
+    match consent.status {
+        ConsentStatus::Declined | ConsentStatus::OptedOut => return Err(Reason::OptedOut.at("")),
+        ConsentStatus::Accepted => return Err(Reason::OptInNotNeeded.at("action")),
+        ConsentStatus::Requested if consent.expires_at.is_none_or(|end| now < end) => {
+            return Err(Reason::OptInNotNeeded.at("action"));
+        }
+        ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested => {}
+    }
+    let template = command.template.as_ref().or(default_template).ok_or(Reason::Invalid.at("template"))?;
+    let expires_at = now + rules.opt_in_answer;
+    let send = SendMessage {
+        command_id: opt_in_command(command.command_id),
+        organization_id: command.organization_id.clone(),
+        user_id: command.user_id.clone(),
+        phone_number_id: command.phone_number_id.clone(),
+        recipient: command.recipient.clone(),
+        content: Content::template(template.clone()),
+        policy: SendPolicy::AtMostOnce,
+        purpose: SendPurpose::OptIn,
+        issued_at: now,
+        not_after: Some(expires_at.min(now + rules.command_life)),
+    };
+    let requested = OptInRequested {
+        user_id: command.user_id.clone(),
+        phone_number_id: command.phone_number_id.clone(),
+        expires_at,
+    };
+    Ok(ConsentDecision { events: vec![requested.into()], send: Some(send) })
+}
+
+/// The id of the opt-in message that a consent command leads to: the same for every repeat of that command (R3).
+#[must_use]
+pub fn opt_in_command(request: CommandId) -> CommandId {
+    CommandId::derived(&format!("opt-in/{request}"))
+}
+
+fn import(situation: &Situation, command: &ConsentCommand) -> Result<Event, Rejection> {
+    check_enabled(situation, &command.phone_number_id)?;
+    check_recipient(&command.recipient)?;
+    check_contact(situation)?;
+    let proof = command.proof.as_ref().filter(|proof| !proof.expose().trim().is_empty());
+    let proof = proof.ok_or(Reason::Invalid.at("proof"))?;
+    match situation.conversation.consent.status {
+        ConsentStatus::Declined | ConsentStatus::OptedOut => Err(Reason::OptedOut.at("")),
+        ConsentStatus::Accepted => Err(Reason::OptInNotNeeded.at("action")),
+        ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested => {
+            Ok(ConsentImported { proof: proof.clone(), by: command.user_id.clone() }.into())
+        }
+    }
+}
+
+/// Whether event `id` is what set the consent of `after`, and set it to something else than it was.
+fn changed_by(before: &Conversation, after: &Conversation, id: EventId) -> bool {
+    after.consent.source == Some(id) && before.consent.status != after.consent.status
 }
 
 /// What the tracker announces after the contact's message `id` turned `before` into `after`.
 #[must_use]
 pub fn announce(before: &Conversation, after: &Conversation, id: EventId, received: &MessageReceived) -> Vec<Event> {
-    let _ = (before, after, id, received);
-    Vec::new()
+    if !changed_by(before, after, id) {
+        return Vec::new();
+    }
+    let event = match after.consent.status {
+        ConsentStatus::Accepted if received.intent == Intent::Start => OptedBackIn { source: id }.into(),
+        ConsentStatus::Accepted => {
+            let how = if received.message_type == "text" { "text" } else { "button" };
+            OptInAccepted { source: id, how: how.to_owned() }.into()
+        }
+        ConsentStatus::Declined => OptInDeclined { source: id }.into(),
+        ConsentStatus::OptedOut => OptedOut { source: id, how: "stop_word".to_owned() }.into(),
+        ConsentStatus::None | ConsentStatus::Requested | ConsentStatus::Implied => return Vec::new(),
+    };
+    vec![event]
 }
 
 /// What the tracker announces after its own event `id` (`ConsentImported`, `ConsentRevoked`) turned `before` into `after`.
 #[must_use]
 pub fn announce_ordered(before: &Conversation, after: &Conversation, id: EventId, event: &Event) -> Vec<Event> {
-    let _ = (before, after, id, event);
-    Vec::new()
+    match event {
+        _ if !changed_by(before, after, id) => Vec::new(),
+        Event::ConsentImported(_) => vec![OptInAccepted { source: id, how: "import".to_owned() }.into()],
+        Event::ConsentRevoked(_) => vec![OptedOut { source: id, how: "revoked".to_owned() }.into()],
+        _ => Vec::new(),
+    }
 }
 
 /// The end of an unanswered opt-in request, when a timer for `expires_at` fires at `now`. `None` when it was answered or
 /// repeated meanwhile, or when the timer is early.
 #[must_use]
 pub fn decide_opt_in_expiry(conversation: &Conversation, expires_at: Timestamp, now: Timestamp) -> Option<Event> {
-    let _ = (conversation, expires_at, now);
-    None
+    let consent = &conversation.consent;
+    let due = consent.status == ConsentStatus::Requested && consent.expires_at == Some(expires_at) && now >= expires_at;
+    due.then(|| OptInExpired { expires_at }.into())
 }
