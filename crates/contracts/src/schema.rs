@@ -8,7 +8,6 @@ use std::fmt;
 use std::sync::LazyLock;
 
 use apache_avro::Schema;
-use apache_avro::rabin::Rabin;
 use apache_avro::reader::datum::GenericDatumReader;
 use apache_avro::writer::datum::GenericDatumWriter;
 
@@ -28,11 +27,24 @@ impl Fingerprint {
     /// The fingerprint of a parsed schema.
     #[must_use]
     pub fn of(schema: &Schema) -> Self {
-        let digest = schema.fingerprint::<Rabin>();
-        let mut bytes = [0; 8];
-        bytes.iter_mut().zip(&digest.bytes).for_each(|(to, from)| *to = *from);
-        Self(u64::from_le_bytes(bytes))
+        // The library leaves `{"type":"long"}` where a logical type stood; the specification (and every other library) has
+        // `"long"` there. Nothing else in a canonical form contains these characters, since docs and defaults are gone.
+        let mut form = schema.canonical_form();
+        for primitive in ["boolean", "int", "long", "float", "double", "bytes", "string"] {
+            form = form.replace(&format!(r#"{{"type":"{primitive}"}}"#), &format!(r#""{primitive}""#));
+        }
+        Self(crc_64_avro(form.as_bytes()))
     }
+}
+
+/// CRC-64-AVRO, <https://avro.apache.org/docs/1.12.0/specification/#schema-fingerprints>.
+fn crc_64_avro(bytes: &[u8]) -> u64 {
+    const EMPTY: u64 = 0xc15d_213a_a4d7_a795;
+    bytes.iter().fold(EMPTY, |crc, byte| {
+        // What the specification keeps in a table: schemas are hashed once per process, so it is not worth one.
+        let entry = (0..8).fold((crc ^ u64::from(*byte)) & 0xff, |e, _| (e >> 1) ^ (EMPTY & (e & 1).wrapping_neg()));
+        (crc >> 8) ^ entry
+    })
 }
 
 impl fmt::Display for Fingerprint {
@@ -149,5 +161,125 @@ impl Registry {
             }
         }
         Ok(Self { readers, writers })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use apache_avro::types::Value;
+    use connector_domain::command::{ContentKind, SendMessage, SendPolicy};
+
+    use super::*;
+    use crate::codec::{Contract, open, read, write};
+
+    #[test]
+    fn the_fingerprint_is_the_one_of_the_specification() {
+        assert_eq!(crc_64_avro(b""), 0xc15d_213a_a4d7_a795);
+        // The value every implementation tests with: the schema "int".
+        let int = Schema::parse_str(r#""int""#).expect("a schema");
+        assert_eq!(Fingerprint::of(&int), Fingerprint(0x7275_d51a_3f39_5c8f));
+        let moment = Schema::parse_str(r#"{"type":"long","logicalType":"timestamp-millis"}"#).expect("a schema");
+        let long = Schema::parse_str(r#""long""#).expect("a schema");
+        assert_eq!(
+            Fingerprint::of(&moment),
+            Fingerprint::of(&long),
+            "logical types are not part of the canonical form"
+        );
+    }
+
+    /// The registry as it would be if `history` had stood in `schemas/history/commands/SendMessage/1.avsc`.
+    fn with_history(history: &str) -> (Registry, &'static SchemaFile) {
+        let text: &'static str = Box::leak(history.to_owned().into_boxed_str());
+        let mut files = vec![("history/commands/SendMessage/1", text)];
+        files.extend(FILES);
+        let files: &'static [SchemaFile] = Box::leak(parse(&files).expect("parses").into_boxed_slice());
+        (Registry::new(files).expect("a registry"), &files[0])
+    }
+
+    fn text_of(subject: &str) -> String {
+        FILES.iter().find(|(s, _)| *s == subject).map(|(_, text)| (*text).to_owned()).expect("there is such a schema")
+    }
+
+    fn message() -> SendMessage {
+        use connector_domain::command::{Content, Recipient, SendPurpose};
+        use connector_domain::ids::CommandId;
+        use connector_domain::time::Timestamp;
+        SendMessage {
+            command_id: CommandId::derived("a"),
+            organization_id: "o".into(),
+            user_id: "u".into(),
+            phone_number_id: "n".into(),
+            recipient: Recipient::default(),
+            content: Content::text("hello"),
+            policy: SendPolicy::AtMostOnce,
+            purpose: SendPurpose::Conversation,
+            issued_at: Timestamp(5),
+            not_after: None,
+        }
+    }
+
+    #[test]
+    fn a_record_of_an_older_schema_is_resolved_to_the_current_type() {
+        // The older version had no `not_after` and no `policy`, but a field and an enum symbol that are gone today.
+        let mut older: serde_json::Value = serde_json::from_str(&text_of(SendMessage::SCHEMA)).expect("JSON");
+        let fields = older["fields"].as_array_mut().expect("fields");
+        fields.retain(|field| field["name"] != "not_after" && field["name"] != "policy");
+        fields.push(serde_json::json!({"name": "gone", "doc": "", "default": "a", "type":
+            {"type": "enum", "name": "Gone", "symbols": ["a", "b"], "default": "a"}}));
+        let older = older.to_string().replace(r#""typing","#, r#""typing","hologram","#);
+        let (registry, version) = with_history(&older);
+        assert!(!version.current);
+
+        let mut datum = GenericDatumWriter::builder(&text_schema(SendMessage::SCHEMA)).build().and_then(|w| {
+            let mut bytes = Vec::new();
+            w.write_ser(&mut bytes, &message()).map(|_| bytes)
+        });
+        let current = text_schema(SendMessage::SCHEMA);
+        let value = GenericDatumReader::builder(&current)
+            .build()
+            .and_then(|r| r.read_value(&mut datum.as_mut().expect("written").as_slice()))
+            .expect("reads");
+        let Value::Record(mut fields) = value else { panic!("a record") };
+        fields.retain(|(name, _)| name != "not_after" && name != "policy");
+        for (name, value) in &mut fields {
+            if let ("content", Value::Record(content)) = (name.as_str(), value) {
+                content[0].1 = Value::Enum(3, "hologram".to_owned());
+            }
+        }
+        fields.push(("gone".to_owned(), Value::Enum(1, "b".to_owned())));
+        let mut record = vec![0xC3, 0x01];
+        record.extend_from_slice(&version.fingerprint.0.to_le_bytes());
+        GenericDatumWriter::builder(&version.schema)
+            .build()
+            .and_then(|w| w.write_value(&mut record, Value::Record(fields)))
+            .expect("an older build could write this");
+
+        let (reader, datum) = open(&registry, &record).expect("known");
+        let read_back: SendMessage = read(reader, datum).expect("resolves");
+        let mut expected = message();
+        expected.content.kind = ContentKind::Unknown;
+        assert_eq!(read_back, expected);
+        let trailing = [datum, &[0]].concat();
+        assert_eq!(read::<SendMessage>(reader, &trailing).expect_err("one too many").reason(), "trailing_bytes");
+    }
+
+    fn text_schema(subject: &str) -> Schema {
+        Schema::parse_str(&text_of(subject)).expect("a schema")
+    }
+
+    #[test]
+    fn a_history_of_a_subject_leaves_writing_as_it_is() {
+        let older = text_of(SendMessage::SCHEMA).replace("\"symbols\": [", "\"symbols\": [\n\"earlier\",");
+        let (registry, version) = with_history(&older);
+        let mut record = Vec::new();
+        write(&registry, SendMessage::SCHEMA, &message(), &mut record).expect("writes");
+        assert_eq!(Ok(record.clone()), crate::encode(&message()));
+        assert_ne!(record[2..10], version.fingerprint.0.to_le_bytes());
+    }
+
+    #[test]
+    fn a_schema_that_does_not_parse_is_named() {
+        let error = parse(&[("events/Broken", "{}")]).expect_err("no schema");
+        assert!(error.to_string().starts_with("schema is broken: events/Broken: "), "{error}");
     }
 }

@@ -1,0 +1,7 @@
+//! The wire against the domain's types, against its own past, and against other languages.
+
+mod golden;
+mod interop;
+mod robustness;
+mod round_trip;
+mod samples;
