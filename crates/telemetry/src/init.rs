@@ -20,7 +20,7 @@ use crate::config::{LogFormat, Otlp, TelemetryConfig};
 /// How long the end of a process waits for the collector to take the last spans.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Logs have one destination in a process, whoever asks first decides. This is the one static of the project.
+/// Logs have one destination in a process, whoever asks first decides. The one static outside tests.
 static STARTED: AtomicBool = AtomicBool::new(false);
 
 /// Why logs and traces could not be started. Retry: no, the settings are wrong.

@@ -1,5 +1,7 @@
 //! The public side of the crate: metrics as Prometheus reads them, and spans as a collector receives them.
 
+#![expect(clippy::unwrap_used, reason = "a panic is how a test fails, in its helpers too")]
+
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
 use std::net::TcpListener;
@@ -8,7 +10,7 @@ use std::time::Duration;
 
 use connector_settings::load;
 use connector_telemetry::metrics::{
-    Delivery, InboundOutcome, Rebalance, TransactionResult, VerdictClass, WebhookItem, WindowTransition, Word,
+    Delivery, InboundOutcome, ItemKind, Rebalance, TransactionResult, VerdictClass, WindowTransition, Word,
 };
 use connector_telemetry::{Metrics, TelemetryConfig, current_traceparent, init, span_from};
 
@@ -36,7 +38,7 @@ fn used() -> Metrics {
     metrics.outbound.unconfirmed(-1);
     metrics.outbound.paused_numbers(1);
     Delivery::ALL.iter().for_each(|result| metrics.webhook.delivery(*result));
-    WebhookItem::ALL.iter().for_each(|kind| metrics.webhook.items(*kind, 1));
+    ItemKind::ALL.iter().for_each(|kind| metrics.webhook.items(*kind, 1));
     metrics.webhook.acknowledged(took);
     InboundOutcome::ALL.iter().for_each(|outcome| metrics.inbound.item(*outcome));
     metrics.gate.applied(took);

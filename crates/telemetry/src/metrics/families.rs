@@ -9,10 +9,9 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::labels::{
-    DeadLetterLabels, Delivery, DeliveryLabels, GroupLabels, InboundLabels, InboundOutcome, PartitionLabels,
-    ReasonLabels, Rebalance, RebalanceLabels, RequestLabels, RouteLabels, TopicLabels, TransactionLabels,
-    TransactionResult, VerdictClass, VerdictLabels, WebhookItem, WebhookItemLabels, WindowLabels, WindowTransition,
-    Word,
+    DeadLetterLabels, Delivery, DeliveryLabels, GroupLabels, InboundLabels, InboundOutcome, ItemKind, ItemLabels,
+    PartitionLabels, ReasonLabels, Rebalance, RebalanceLabels, RequestLabels, RouteLabels, TopicLabels,
+    TransactionLabels, TransactionResult, VerdictClass, VerdictLabels, WindowLabels, WindowTransition, Word,
 };
 use super::registrar::{FAST, Histograms, Registrar, SLOW, Seconds};
 
@@ -156,7 +155,8 @@ impl Outbound {
             rejected: registrar
                 .counters("outbound_commands_rejected", "Send commands that were rejected, by the rule that did"),
             attempts: registrar.counter("outbound_attempts", "POSTs to the Graph API"),
-            verdicts: registrar.counters("outbound_verdicts", "What the POSTs led to. Alert on `configuration`"),
+            verdicts: registrar
+                .counters("outbound_verdicts", "What the POSTs led to. Alert on `configuration` and `stop_number`"),
             post: registrar.histogram("outbound_post_duration", "How long the Graph API took to answer", FAST),
             overhead: registrar.histogram(
                 "outbound_dispatch_overhead",
@@ -207,7 +207,7 @@ impl Outbound {
 #[derive(Debug, Clone)]
 pub struct Webhook {
     deliveries: Family<DeliveryLabels, Counter>,
-    items: Family<WebhookItemLabels, Counter>,
+    items: Family<ItemLabels, Counter>,
     ack: Histogram,
 }
 
@@ -230,8 +230,8 @@ impl Webhook {
     }
 
     /// Items of a delivery are on the broker.
-    pub fn items(&self, kind: WebhookItem, items: u64) {
-        self.items.get_or_create(&WebhookItemLabels { kind }).inc_by(items);
+    pub fn items(&self, kind: ItemKind, items: u64) {
+        self.items.get_or_create(&ItemLabels { kind }).inc_by(items);
     }
 
     /// The broker has acknowledged all items of a delivery.

@@ -107,7 +107,7 @@ labels! {
     ReasonLabels { reason: &'static str }
     VerdictLabels { class: VerdictClass }
     DeliveryLabels { result: Delivery }
-    WebhookItemLabels { kind: WebhookItem }
+    ItemLabels { kind: ItemKind }
     InboundLabels { outcome: InboundOutcome }
     WindowLabels { transition: WindowTransition }
     RouteLabels { route: &'static str }
@@ -141,24 +141,28 @@ words! {
 }
 
 words! {
-    /// What one POST to the Graph API led to (R6).
+    /// What one POST to the Graph API led to (R6): the verdicts of the domain, without their details.
     VerdictClass {
         /// WhatsApp has taken the message.
-        Accepted = "accepted",
+        Sent = "sent",
+        /// Nothing left; tried again, and not counted as an attempt of the message.
+        NotSent = "not_sent",
         /// A failure that is safe to try again.
         Retry = "retry",
-        /// The number is over its rate.
+        /// The number, or its account, is over its rate.
         ThrottleNumber = "throttle_number",
         /// The pair of number and contact is over its rate.
         ThrottlePair = "throttle_pair",
-        /// WhatsApp asks for patience.
+        /// Not now, but possibly in hours; the message ends.
         Wait = "wait",
         /// This message will never be taken.
         Permanent = "permanent",
         /// Token, permission or billing; the number pauses. Alert on any.
         Configuration = "configuration",
+        /// The limit for spam; the number stops. Alert on any.
+        StopNumber = "stop_number",
         /// Not known whether WhatsApp has taken it.
-        Ambiguous = "ambiguous",
+        Unconfirmed = "unconfirmed",
     }
 }
 
@@ -180,17 +184,13 @@ words! {
 
 words! {
     /// What an item of a delivery is.
-    WebhookItem {
+    ItemKind {
         /// A contact's message.
         Message = "message",
         /// A status of one of our messages.
         Status = "status",
-        /// A template's change.
-        Template = "template",
-        /// Another change of account or number.
-        Account = "account",
-        /// A shape not known yet; it is passed on all the same.
-        Unknown = "unknown",
+        /// A change of a template, an account or a number, or a shape not known yet; it is passed on all the same.
+        Change = "change",
     }
 }
 
