@@ -1,17 +1,12 @@
 //! Waiting on a condition with a deadline, instead of sleeping and hoping.
 
-use std::future::Future;
 use std::time::Duration;
 
 /// Asks `condition` again and again until it answers `Some`, and returns that answer.
 ///
 /// # Panics
 /// When `within` passes first; the message says what was waited for.
-pub async fn until<T, F, Fut>(what: &str, within: Duration, mut condition: F) -> T
-where
-    F: FnMut() -> Fut,
-    Fut: Future<Output = Option<T>>,
-{
+pub async fn until<T>(what: &str, within: Duration, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let poll = async {
         loop {
             if let Some(answer) = condition().await {

@@ -1,0 +1,143 @@
+//! Records and topics.
+
+use std::collections::BTreeMap;
+
+use bytes::Bytes;
+use connector_ports::log::{Append, Isolation, LogError, Start, TopicFacts, TopicName, TopicSpec};
+use connector_ports::partition::partition_for;
+
+use super::{LogWorld, append, at, new_name, new_topic, read, reader, record, records, text, values};
+
+/// Bytes, headers (repeated and empty ones), tombstones, empty values and missing keys survive.
+pub async fn records_come_back_as_they_were_written(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 1).await;
+    let blob = Bytes::from((0..=255).cycle().take(10_000).collect::<Vec<u8>>());
+    let headers = vec![
+        ("trace".to_owned(), Bytes::from_static(b"\x00\xff")),
+        ("trace".to_owned(), Bytes::from_static(b"second")),
+        ("empty".to_owned(), Bytes::new()),
+    ];
+    let shape = |key: Option<Bytes>, value: Option<Bytes>, headers: &[(String, Bytes)]| Append {
+        topic: topic.clone(),
+        partition: Some(0),
+        key,
+        value,
+        headers: headers.to_vec(),
+    };
+    let written = vec![
+        shape(Some(blob.clone()), Some(blob.clone()), &headers),
+        shape(text("tombstone"), None, &headers),
+        shape(None, text("no key"), &[]),
+        shape(text("empty"), Some(Bytes::new()), &[]),
+    ];
+    append(&*log, written.clone()).await;
+    let other = world.log().await;
+    let mut reader = reader(&*other, &[at(&topic, 0)], Start::Beginning, Isolation::Committed).await;
+    let seen = read(&mut *reader, written.len()).await;
+    for (seen, written) in seen.iter().zip(&written) {
+        assert_eq!(seen.source, at(&topic, 0));
+        assert_eq!(
+            (&seen.key, &seen.value, &seen.headers),
+            (&written.key, &written.value, &written.headers),
+            "the record at {:?}",
+            seen.offset
+        );
+        assert!(seen.timestamp.as_millis() > 0, "a record has a timestamp");
+    }
+    reader.close().await;
+}
+
+/// Within and between calls of one task.
+pub async fn records_of_a_key_keep_their_order(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 4).await;
+    let appender = log.appender().await.expect("open an appender");
+    let keys = ["anna", "boris", "chen", "dara", "emil"];
+    for batch in 0..5 {
+        let batch = (0..20).flat_map(|n| keys.map(|key| (key, batch * 20 + n)));
+        let records = batch.map(|(key, n)| Append {
+            topic: topic.clone(),
+            partition: None,
+            key: text(key),
+            value: text(&n.to_string()),
+            headers: Vec::new(),
+        });
+        appender.append(records.collect()).await.expect("append");
+    }
+    let partitions: Vec<_> = (0..4).map(|partition| at(&topic, partition)).collect();
+    let mut reader = reader(&*log, &partitions, Start::Beginning, Isolation::Committed).await;
+    let mut by_key: BTreeMap<Bytes, Vec<String>> = BTreeMap::new();
+    for record in read(&mut *reader, 500).await {
+        by_key.entry(record.key.clone().unwrap_or_default()).or_default().extend(values(&[record]));
+    }
+    let expected: Vec<String> = (0..100).map(|n| n.to_string()).collect();
+    assert_eq!(by_key.len(), keys.len());
+    assert!(by_key.values().all(|order| *order == expected), "{by_key:?}");
+    reader.close().await;
+}
+
+/// Every adapter and every other Kafka client agree on it.
+pub async fn the_partition_follows_from_the_key(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 7).await;
+    let keys: Vec<String> = (0..50).map(|n| format!("conversation-{n}")).collect();
+    let records = keys.iter().map(|key| Append { partition: None, key: text(key), ..record(&topic, 0, key) });
+    let appender = log.appender().await.expect("open an appender");
+    let appended = appender.append(records.collect()).await.expect("append");
+    for (key, appended) in keys.iter().zip(&appended) {
+        assert_eq!(appended.target, at(&topic, partition_for(key.as_bytes(), 7)), "{key}");
+    }
+}
+
+/// Dead letters keep the partition of their source.
+pub async fn a_named_partition_wins_over_the_key(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 5).await;
+    let named = (partition_for(b"key", 5) + 1) % 5;
+    append(&*log, records(&topic, named, &["here"])).await;
+    let mut reader = reader(&*log, &[at(&topic, named)], Start::Beginning, Isolation::Committed).await;
+    assert_eq!(values(&read(&mut *reader, 1).await), ["here"]);
+    reader.close().await;
+}
+
+/// The answer of an append is the truth, in the order of the call.
+pub async fn an_acknowledged_record_stands_where_the_log_said(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 2).await;
+    let appender = log.appender().await.expect("open an appender");
+    let mixed: Vec<Append> = (0..20).map(|n| record(&topic, n % 2, &n.to_string())).collect();
+    let appended = appender.append(mixed).await.expect("append");
+    let mut reader = reader(&*log, &[at(&topic, 0), at(&topic, 1)], Start::Beginning, Isolation::Committed).await;
+    for seen in read(&mut *reader, 20).await {
+        let n: usize = values(std::slice::from_ref(&seen))[0].parse().expect("a number");
+        assert_eq!((&appended[n].target, appended[n].offset), (&seen.source, seen.offset));
+    }
+    reader.close().await;
+}
+
+/// The existing topic is left alone, whatever it is like.
+pub async fn creating_a_topic_twice_leaves_the_first(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 3).await;
+    append(&*log, records(&topic, 2, &["kept"])).await;
+    let again = TopicSpec { name: topic.clone(), partitions: 5, replication: 1, settings: Vec::new() };
+    log.create_topic(&again).await.expect("create it again");
+    assert_eq!(log.topic(&topic).await.expect("ask"), Some(TopicFacts { partitions: 3 }));
+    let mut reader = reader(&*log, &[at(&topic, 2)], Start::Beginning, Isolation::Committed).await;
+    assert_eq!(values(&read(&mut *reader, 1).await), ["kept"]);
+    reader.close().await;
+}
+
+/// Nothing is created on the way, and waiting would not help.
+pub async fn a_missing_topic_is_named_as_such(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let missing = TopicName::from(new_name("contract.missing"));
+    assert_eq!(log.topic(&missing).await.expect("ask"), None);
+    let appender = log.appender().await.expect("open an appender");
+    let error = appender.append(records(&missing, 0, &["lost"])).await.expect_err("there is no such topic");
+    assert!(matches!(&error, LogError::UnknownTopic { topic } if *topic == missing), "{error:?}");
+    let error = log.end_offset(&at(&missing, 0), Isolation::Committed).await.expect_err("there is no such topic");
+    assert!(matches!(&error, LogError::UnknownTopic { topic } if *topic == missing), "{error:?}");
+    assert_eq!(log.topic(&missing).await.expect("ask"), None);
+}

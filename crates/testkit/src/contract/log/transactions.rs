@@ -1,0 +1,272 @@
+//! Transactions: visibility, atomicity, fencing.
+
+use connector_ports::log::{Consumed, Isolation, Log, LogError, Offset, Start, TopicName, TopicPartition};
+
+use super::{
+    LogWorld, Member, WITHIN, append, at, both, new_name, new_topic, read, read_through, read_to_end, reader, records,
+    values,
+};
+use crate::wait;
+
+/// What a committed reader finds in partition 0, up to a record appended last.
+async fn committed_values(log: &dyn Log, topic: &TopicName) -> Vec<String> {
+    append(log, records(topic, 0, &["sentinel"])).await;
+    let mut reader = reader(log, &[at(topic, 0)], Start::Beginning, Isolation::Committed).await;
+    let mut seen = values(&read_through(&mut *reader, "sentinel").await);
+    reader.close().await;
+    seen.pop();
+    seen
+}
+
+async fn group_position(log: &dyn Log, group: &str, partition: &TopicPartition) -> Option<Offset> {
+    log.committed(group, std::slice::from_ref(partition)).await.expect("ask for committed positions")[0]
+}
+
+/// What was acknowledged inside an open transaction is durable: another client reads it uncommitted.
+pub async fn open_transactions_are_hidden_from_committed_readers_only(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 1).await;
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    let appended = transactor.append(records(&topic, 0, &["one", "two"])).await.expect("append");
+    let other = world.log().await;
+    let mut all = reader(&*other, &[at(&topic, 0)], Start::Beginning, Isolation::Uncommitted).await;
+    assert_eq!(values(&read(&mut *all, 2).await), ["one", "two"]);
+    let mut committed = reader(&*other, &[at(&topic, 0)], Start::Beginning, Isolation::Committed).await;
+    let (seen, end) = read_to_end(&mut *committed, &at(&topic, 0)).await;
+    assert_eq!(values(&seen), Vec::<String>::new());
+    assert!(end <= appended[0].offset, "the end of a committed reader stops before open data");
+    transactor.commit(None).await.expect("commit");
+    assert_eq!(values(&read(&mut *committed, 2).await), ["one", "two"]);
+    all.close().await;
+    committed.close().await;
+}
+
+/// The last stable offset: order would be broken otherwise.
+pub async fn nothing_behind_an_open_transaction_is_visible(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 1).await;
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    append(&*log, records(&topic, 0, &["before"])).await;
+    transactor.append(records(&topic, 0, &["open"])).await.expect("append");
+    append(&*log, records(&topic, 0, &["behind"])).await;
+    let mut committed = reader(&*log, &[at(&topic, 0)], Start::Beginning, Isolation::Committed).await;
+    let (seen, _) = read_to_end(&mut *committed, &at(&topic, 0)).await;
+    assert_eq!(values(&seen), ["before"]);
+    transactor.commit(None).await.expect("commit");
+    assert_eq!(values(&read(&mut *committed, 2).await), ["open", "behind"]);
+    committed.close().await;
+}
+
+/// Committed readers never see them; uncommitted ones do (the journal of attempts needs that).
+pub async fn aborted_records_are_never_seen_by_committed_readers(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 1).await;
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    transactor.append(records(&topic, 0, &["kept"])).await.expect("append");
+    transactor.commit(None).await.expect("commit");
+    transactor.append(records(&topic, 0, &["dropped"])).await.expect("append");
+    transactor.abort().await.expect("abort");
+    transactor.append(records(&topic, 0, &["kept too"])).await.expect("append");
+    transactor.commit(None).await.expect("commit");
+    assert_eq!(committed_values(&*log, &topic).await, ["kept", "kept too"]);
+    let mut all = reader(&*log, &[at(&topic, 0)], Start::Beginning, Isolation::Uncommitted).await;
+    assert_eq!(values(&read(&mut *all, 4).await), ["kept", "dropped", "kept too", "sentinel"]);
+    all.close().await;
+}
+
+struct Pipe {
+    topics: [TopicName; 3],
+    group: String,
+    member: Member,
+}
+
+/// A member that has consumed two records of the first topic.
+async fn pipe(log: &dyn Log) -> Pipe {
+    let topics = [new_topic(log, 1).await, new_topic(log, 1).await, new_topic(log, 1).await];
+    append(log, records(&topics[0], 0, &["a", "b"])).await;
+    let group = new_name("group");
+    let mut member = Member::join(log, &group, &topics[0], None).await;
+    member.until_seen(2).await;
+    Pipe { topics, group, member }
+}
+
+async fn consumed(pipe: &Pipe) -> Consumed {
+    Consumed {
+        group: pipe.group.clone(),
+        membership: pipe.member.reader.membership().await.expect("a membership"),
+        positions: vec![(at(&pipe.topics[0], 0), pipe.member.seen[1].offset.next())],
+    }
+}
+
+/// Consume, append to two topics, commit: all of it is there.
+pub async fn a_commit_covers_all_topics_and_the_consumed_positions(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let pipe = pipe(&*log).await;
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    let mut output = records(&pipe.topics[1], 0, &["x"]);
+    output.extend(records(&pipe.topics[2], 0, &["y"]));
+    transactor.append(output).await.expect("append");
+    assert_eq!(group_position(&*log, &pipe.group, &at(&pipe.topics[0], 0)).await, None);
+    transactor.commit(Some(consumed(&pipe).await)).await.expect("commit");
+    assert_eq!(committed_values(&*log, &pipe.topics[1]).await, ["x"]);
+    assert_eq!(committed_values(&*log, &pipe.topics[2]).await, ["y"]);
+    wait::until("the consumed position", WITHIN, async || {
+        group_position(&*log, &pipe.group, &at(&pipe.topics[0], 0)).await
+    })
+    .await;
+    let position = group_position(&*log, &pipe.group, &at(&pipe.topics[0], 0)).await;
+    assert_eq!(position, Some(pipe.member.seen[1].offset.next()));
+    pipe.member.reader.close().await;
+}
+
+/// Consume, append to two topics, abort: none of it is there.
+pub async fn an_abort_covers_all_topics_and_the_consumed_positions(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let pipe = pipe(&*log).await;
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    let mut output = records(&pipe.topics[1], 0, &["x"]);
+    output.extend(records(&pipe.topics[2], 0, &["y"]));
+    transactor.append(output).await.expect("append");
+    transactor.abort().await.expect("abort");
+    assert_eq!(committed_values(&*log, &pipe.topics[1]).await, Vec::<String>::new());
+    assert_eq!(committed_values(&*log, &pipe.topics[2]).await, Vec::<String>::new());
+    assert_eq!(group_position(&*log, &pipe.group, &at(&pipe.topics[0], 0)).await, None);
+    pipe.member.reader.close().await;
+}
+
+/// The older one cannot journal, so it cannot send (R4).
+pub async fn a_newer_transactor_fences_the_appends_of_the_older(world: &dyn LogWorld) {
+    let (log, other) = (world.log().await, world.log().await);
+    let topic = new_topic(&*log, 1).await;
+    let id = new_name("tx");
+    let mut older = log.transactor(&id).await.expect("open a transactor");
+    older.append(records(&topic, 0, &["mine"])).await.expect("append");
+    older.commit(None).await.expect("commit");
+    let mut newer = other.transactor(&id).await.expect("take over");
+    let error = older.append(records(&topic, 0, &["zombie"])).await.expect_err("the older one is fenced");
+    assert!(matches!(error, LogError::Fenced { .. }), "{error:?}");
+    newer.append(records(&topic, 0, &["new"])).await.expect("append");
+    newer.commit(None).await.expect("commit");
+    assert_eq!(committed_values(&*log, &topic).await, ["mine", "new"]);
+}
+
+/// What it had appended is not committed.
+pub async fn a_newer_transactor_fences_the_commit_of_the_older(world: &dyn LogWorld) {
+    let (log, other) = (world.log().await, world.log().await);
+    let topic = new_topic(&*log, 1).await;
+    let id = new_name("tx");
+    let mut older = log.transactor(&id).await.expect("open a transactor");
+    older.append(records(&topic, 0, &["zombie"])).await.expect("append");
+    let mut newer = other.transactor(&id).await.expect("take over");
+    let error = older.commit(None).await.expect_err("the older one is fenced");
+    assert!(matches!(error, LogError::Fenced { .. }), "{error:?}");
+    newer.append(records(&topic, 0, &["new"])).await.expect("append");
+    newer.commit(None).await.expect("commit");
+    assert_eq!(committed_values(&*log, &topic).await, ["new"]);
+}
+
+/// Before the takeover returns: whoever reads the end afterwards meets no open data of the older.
+pub async fn a_takeover_aborts_what_was_left_open(world: &dyn LogWorld) {
+    let (log, other) = (world.log().await, world.log().await);
+    let topic = new_topic(&*log, 1).await;
+    let id = new_name("tx");
+    let mut left = log.transactor(&id).await.expect("open a transactor");
+    left.append(records(&topic, 0, &["left open"])).await.expect("append");
+    drop(left);
+    let newer = other.transactor(&id).await.expect("take over");
+    // No transaction is open now, so that a record behind the aborted one is visible.
+    assert_eq!(committed_values(&*other, &topic).await, Vec::<String>::new());
+    drop(newer);
+}
+
+/// A worker's loop may end a batch without output.
+pub async fn committing_or_aborting_nothing_is_harmless(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 1).await;
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    transactor.abort().await.expect("abort nothing");
+    transactor.commit(None).await.expect("commit nothing");
+    transactor.append(Vec::new()).await.expect("append nothing");
+    transactor.commit(None).await.expect("commit nothing");
+    transactor.append(records(&topic, 0, &["one"])).await.expect("append");
+    transactor.commit(None).await.expect("commit");
+    transactor.abort().await.expect("abort nothing");
+    assert_eq!(committed_values(&*log, &topic).await, ["one"]);
+}
+
+/// Input that leads to no output is still consumed exactly once.
+pub async fn a_transaction_of_positions_alone_commits_them(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let pipe = pipe(&*log).await;
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    transactor.commit(Some(consumed(&pipe).await)).await.expect("commit");
+    let position =
+        wait::until("the position", WITHIN, async || group_position(&*log, &pipe.group, &at(&pipe.topics[0], 0)).await)
+            .await;
+    assert_eq!(position, pipe.member.seen[1].offset.next());
+    pipe.member.reader.close().await;
+}
+
+/// One transactor serves for ever, several of them side by side in one partition.
+pub async fn transactions_follow_one_another(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 1).await;
+    let mut one = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    let mut two = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    let mut expected = Vec::new();
+    for round in 0..10 {
+        let (kept, dropped) = (format!("kept {round}"), format!("dropped {round}"));
+        one.append(records(&topic, 0, &[&kept])).await.expect("append");
+        two.append(records(&topic, 0, &[&dropped])).await.expect("append");
+        one.commit(None).await.expect("commit");
+        two.abort().await.expect("abort");
+        expected.push(kept);
+    }
+    assert_eq!(committed_values(&*log, &topic).await, expected);
+}
+
+/// A partition that went to another member cannot be committed with the proof from before.
+pub async fn a_stale_membership_cannot_commit(world: &dyn LogWorld) {
+    let (log, other) = (world.log().await, world.log().await);
+    let (topic, output) = (new_topic(&*log, 2).await, new_topic(&*log, 1).await);
+    append(&*log, records(&topic, 0, &["a"])).await;
+    append(&*log, records(&topic, 1, &["b"])).await;
+    let group = new_name("group");
+    let mut a = Member::join(&*log, &group, &topic, None).await;
+    a.until_seen(2).await;
+    let stale = a.reader.membership().await.expect("a membership");
+    let mut b = Member::join(&*other, &group, &topic, None).await;
+    both(&mut a, &mut b, "a partition of each member", |a, b| a.owned.len() == 1 && b.owned.len() == 1).await;
+    let moved = b.owned[0].clone();
+    let record = a.seen.iter().find(|record| record.source == moved).expect("it was read before it moved");
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    transactor.append(records(&output, 0, &["zombie"])).await.expect("append");
+    let positions = vec![(moved.clone(), record.offset.next())];
+    let consumed = Consumed { group: group.clone(), membership: stale, positions };
+    let error = transactor.commit(Some(consumed)).await.expect_err("the membership is stale");
+    assert!(matches!(error, LogError::Fenced { .. }), "{error:?}");
+    transactor.abort().await.expect("abort after the refusal");
+    assert_eq!(committed_values(&*log, &output).await, Vec::<String>::new());
+    assert_eq!(group_position(&*other, &group, &moved).await, None);
+    a.reader.close().await;
+    b.reader.close().await;
+}
+
+/// "Caught up" (R2) is measured against it.
+pub async fn the_end_offset_of_committed_readers_stops_at_an_open_transaction(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 1).await;
+    let partition = at(&topic, 0);
+    assert_eq!(log.end_offset(&partition, Isolation::Committed).await.expect("ask"), Offset(0));
+    let before = append(&*log, records(&topic, 0, &["before"])).await[0];
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    let open = transactor.append(records(&topic, 0, &["open"])).await.expect("append")[0].offset;
+    let committed = log.end_offset(&partition, Isolation::Committed).await.expect("ask");
+    assert!(before < committed && committed <= open, "{before:?} < {committed:?} <= {open:?}");
+    assert!(log.end_offset(&partition, Isolation::Uncommitted).await.expect("ask") > open);
+    transactor.commit(None).await.expect("commit");
+    wait::until("the end to move", WITHIN, async || {
+        (log.end_offset(&partition, Isolation::Committed).await.expect("ask") > open).then_some(())
+    })
+    .await;
+}
