@@ -108,3 +108,89 @@ pub(super) fn of_consent(command: &ConsentCommand) -> u64 {
     canonical.optional(command.proof.as_ref().map(|proof| proof.expose()));
     canonical.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::command::TemplateParameter;
+    use crate::identity::Address;
+    use crate::ids::{CommandId, PhoneNumber};
+    use crate::time::Timestamp;
+
+    use super::*;
+
+    fn command() -> SendMessage {
+        let value = |text: &str| TemplateParameter { name: None, text: text.into() };
+        SendMessage {
+            command_id: CommandId::derived("c"),
+            organization_id: "acme".into(),
+            user_id: "ada".into(),
+            phone_number_id: "number".into(),
+            recipient: Recipient {
+                conversation_id: None,
+                address: Address { phone: PhoneNumber::parse("491701234567").ok(), bsuid: None },
+            },
+            content: Content::template(TemplateCall {
+                name: "greeting".to_owned(),
+                language: "en".to_owned(),
+                header: vec![value("a")],
+                body: vec![value("b"), value("c")],
+                buttons: vec![],
+            }),
+            policy: SendPolicy::AtMostOnce,
+            purpose: SendPurpose::Conversation,
+            issued_at: Timestamp(1),
+            not_after: None,
+        }
+    }
+
+    fn changed(change: impl FnOnce(&mut SendMessage)) -> u64 {
+        let mut command = command();
+        change(&mut command);
+        command.digest()
+    }
+
+    #[test]
+    fn a_repeat_has_the_same_digest_whenever_it_is_issued() {
+        assert_eq!(changed(|command| command.issued_at = Timestamp(2)), command().digest());
+    }
+
+    #[test]
+    fn the_digest_never_changes_between_versions() {
+        // It is remembered between versions: a changed digest makes every repeat in flight a conflict.
+        assert_eq!(command().digest(), 14_444_378_450_250_650_568);
+    }
+
+    #[test]
+    fn any_other_content_has_another_digest() {
+        let template = |change: fn(&mut TemplateCall)| {
+            changed(|command| {
+                if let Some(call) = &mut command.content.template {
+                    change(call);
+                }
+            })
+        };
+        let digests = [
+            command().digest(),
+            changed(|command| command.organization_id = "other".into()),
+            changed(|command| command.user_id = "eve".into()),
+            changed(|command| command.phone_number_id = "other".into()),
+            changed(|command| command.recipient.conversation_id = Some("x".into())),
+            changed(|command| command.recipient.address.phone = None),
+            changed(|command| command.content = Content::text("hi")),
+            changed(|command| command.content = Content::text("ho")),
+            changed(|command| command.content.reply_to = Some("wamid".into())),
+            changed(|command| command.content.preview_url = true),
+            changed(|command| command.policy = SendPolicy::AtLeastOnce),
+            changed(|command| command.purpose = SendPurpose::OptIn),
+            changed(|command| command.not_after = Some(Timestamp(0))),
+            template(|call| call.language = "de".to_owned()),
+            template(|call| call.header.clear()),
+            template(|call| call.body.swap(0, 1)),
+            template(|call| call.body.append(&mut call.header)),
+            template(|call| call.body[0].name = Some("1".to_owned())),
+        ];
+        for (at, digest) in digests.iter().enumerate() {
+            assert!(!digests[..at].contains(digest), "change {at} makes no difference");
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! P3: a user can message only people in their contacts.
+
+use connector_domain::command::{DirectoryKind, DirectoryRecord};
+use connector_domain::composer::Composer;
+use connector_domain::decide::Reason;
+use connector_domain::directory::{ContactEntry, Contacts, decide_contact, decide_contact_removed};
+use connector_domain::event::Event;
+use connector_domain::identity::{Address, StreamKeys};
+use connector_domain::ids::PhoneNumber;
+
+use crate::scenario::{Scenario, ask, enabled, imported, in_contacts, out_of_contacts, t, template, text, wrote};
+
+#[test]
+fn a_stranger_cannot_be_messaged() {
+    let story = Scenario::given([enabled(), wrote(t(1, 0), "hello")]).shows(&Composer::NotAContact);
+    let story = story.when(text("hi")).then_rejects(Reason::NotAContact);
+    story.when(ask()).then_rejects(Reason::NotAContact);
+}
+
+#[test]
+fn a_contact_who_was_removed_gets_nothing_any_more() {
+    let story = Scenario::given([enabled(), in_contacts(), imported(t(0, 1))]);
+    let story = story.when(template()).then_accepts().and(out_of_contacts(t(0, 2)));
+    let story = story.when(template()).then_rejects(Reason::NotAContact);
+    assert_eq!(story.dispatching(), [Err(Reason::NotAContact)]);
+}
+
+#[test]
+fn a_recipient_has_to_be_named() {
+    let nobody = text("hi").with_send(|command| command.recipient.conversation_id = None);
+    Scenario::consented().when(nobody).then_rejects_field(Reason::Invalid, "recipient");
+}
+
+fn record(phone: &str, name: &str) -> DirectoryRecord {
+    DirectoryRecord {
+        kind: DirectoryKind::Contact,
+        organization_id: "acme".into(),
+        phone_number_id: None,
+        waba_id: None,
+        user_id: Some("ada".into()),
+        enabled: false,
+        contact_id: Some("bob".into()),
+        address: Address { phone: PhoneNumber::parse(phone).ok(), bsuid: None },
+        name: Some(name.into()),
+    }
+}
+
+fn apply(entry: &mut ContactEntry, events: &[Event]) -> Vec<&'static str> {
+    for event in events {
+        entry.evolve(event);
+    }
+    events.iter().map(Event::type_name).collect()
+}
+
+#[test]
+fn an_entry_follows_its_record() {
+    let keys = StreamKeys::new("k1", b"secret");
+    let number = "number".into();
+    let mut entry = ContactEntry::default();
+    let events = decide_contact(&entry, &record("4917012345", "Bob"), &keys, &number);
+    assert_eq!(apply(&mut entry, &events), ["ContactAdded"]);
+    assert!(decide_contact(&entry, &record("+49 170 12345", "Bob"), &keys, &number).is_empty(), "the same number");
+
+    let before = entry.conversation_id.clone();
+    let events = decide_contact(&entry, &record("4917012345", "Bobby"), &keys, &number);
+    assert_eq!(apply(&mut entry, &events), ["ContactAdded"]);
+    assert_eq!(entry.conversation_id, before, "a new name is the same conversation");
+
+    let events = decide_contact(&entry, &record("4917099999", "Bobby"), &keys, &number);
+    assert_eq!(apply(&mut entry, &events), ["ContactRemoved", "ContactAdded"]);
+    assert_ne!(entry.conversation_id, before, "a new phone number is another conversation");
+
+    let events = decide_contact(&entry, &record("4917099999", "Bobby"), &keys, &"second".into());
+    assert_eq!(apply(&mut entry, &events), ["ContactRemoved", "ContactAdded"]);
+
+    let events = decide_contact(&entry, &record("not a number", "Bobby"), &keys, &"second".into());
+    assert_eq!(apply(&mut entry, &events), ["ContactRemoved"]);
+    assert!(decide_contact_removed(&entry, &"ada".into(), &"bob".into()).is_empty(), "removed only once");
+}
+
+#[test]
+fn two_entries_for_one_person_are_removed_one_by_one() {
+    let keys = StreamKeys::new("k1", b"secret");
+    let number = "number".into();
+    let mut contacts = Contacts::default();
+    let twin = DirectoryRecord { contact_id: Some("robert".into()), ..record("4917012345", "Robert") };
+    for entry in [record("4917012345", "Bob"), twin] {
+        for event in decide_contact(&ContactEntry::default(), &entry, &keys, &number) {
+            contacts.evolve(&event);
+        }
+    }
+    let ids: Vec<_> = contacts.entries.keys().cloned().collect();
+    let conversation = contacts.entries[&ids[0]].conversation_id.clone().expect("leads somewhere");
+    for (id, still) in ids.iter().zip([true, false]) {
+        let events = decide_contact_removed(&contacts.entries[id], &"ada".into(), id);
+        contacts.evolve(&events[0]);
+        assert_eq!(contacts.contains(&conversation), still);
+    }
+}

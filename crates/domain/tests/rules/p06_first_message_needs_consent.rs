@@ -1,0 +1,84 @@
+//! P6: the first message to a contact needs consent; the user confirms, and the opt-in template is sent.
+
+use connector_domain::command::{ConsentAction, SendPurpose};
+use connector_domain::composer::Composer;
+use connector_domain::decide::{Reason, decide_opt_in_expiry};
+
+use crate::scenario::{
+    HOUR, Scenario, ask, asked, consent, enabled, import, in_contacts, request_ended, t, tapped, template, text,
+};
+
+fn fresh() -> Scenario {
+    Scenario::given([enabled(), in_contacts()])
+}
+
+#[test]
+fn before_anybody_asked_every_send_is_refused() {
+    let story = fresh().shows(&Composer::OptInRequired);
+    let story = story.when(text("hi")).then_rejects(Reason::OptInRequired);
+    story.when(template()).then_rejects(Reason::OptInRequired);
+}
+
+#[test]
+fn the_user_confirms_and_the_opt_in_template_is_queued() {
+    let story = fresh().at(t(1, 0)).when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
+    let story = story.shows(&Composer::OptInPending { asked_at: Some(t(1, 0)) });
+    assert_eq!(story.dispatching(), [Ok(())]);
+}
+
+#[test]
+fn while_the_contact_has_not_answered_everything_else_waits() {
+    let story = fresh().and(asked(t(1, 0)));
+    let story = story.when(text("hi")).then_rejects(Reason::OptInPending);
+    let story = story.when(template()).then_rejects(Reason::OptInPending);
+    story.when(ask()).then_rejects(Reason::OptInNotNeeded);
+}
+
+#[test]
+fn an_opt_in_message_without_an_open_request_is_refused() {
+    let opt_in = || template().with_send(|command| command.purpose = SendPurpose::OptIn);
+    fresh().when(opt_in()).then_rejects(Reason::OptInRequired);
+    Scenario::consented().when(opt_in()).then_rejects(Reason::OptInNotNeeded);
+    fresh()
+        .and(asked(t(1, 0)))
+        .and(tapped(t(1, 1), "OPT_IN_DECLINE", "No"))
+        .when(opt_in())
+        .then_rejects(Reason::OptedOut);
+    let as_text = text("please?").with_send(|command| command.purpose = SendPurpose::OptIn);
+    fresh().and(asked(t(1, 0))).when(as_text).then_rejects_field(Reason::Invalid, "purpose");
+}
+
+#[test]
+fn a_request_without_an_answer_ends_and_may_be_repeated() {
+    let week = 7 * 24 * HOUR;
+    let story = fresh().and(asked(t(1, 0)));
+    assert_eq!(decide_opt_in_expiry(story.conversation(), t(1, 0) + week, t(2, 0)), None, "too early");
+    // The end is in the state before the event about it is in the log.
+    let story = story.at(t(1, 0) + week).shows(&Composer::OptInRequired);
+    assert!(decide_opt_in_expiry(story.conversation(), t(1, 0) + week, t(1, 0) + week).is_some());
+    let story = story.and(request_ended(t(1, 0) + week, t(1, 0))).shows(&Composer::OptInRequired);
+    assert_eq!(decide_opt_in_expiry(story.conversation(), t(1, 0) + week, t(1, 0) + week), None, "only once");
+    story.when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
+}
+
+#[test]
+fn the_end_of_an_earlier_request_does_not_end_a_later_one() {
+    let story = fresh().and(asked(t(1, 0))).and(asked(t(2, 0))).and(request_ended(t(200, 0), t(1, 0)));
+    story.at(t(3, 0)).shows(&Composer::OptInPending { asked_at: Some(t(2, 0)) });
+}
+
+#[test]
+fn consent_given_elsewhere_is_imported_with_its_proof() {
+    let story = fresh().when(import("")).then_rejects_field(Reason::Invalid, "proof");
+    let story = story.when(import("signed form 7")).then_records(&["ConsentImported"]);
+    let story = story.when(import("signed form 7")).then_rejects(Reason::OptInNotNeeded);
+    let story = story.when(template()).then_accepts();
+    let story = story.when(ask()).then_rejects(Reason::OptInNotNeeded);
+    let story = story.when(consent(ConsentAction::Revoke)).then_records(&["ConsentRevoked"]);
+    story.when(template()).then_rejects(Reason::OptedOut);
+}
+
+#[test]
+fn an_action_of_a_newer_publisher_is_refused() {
+    fresh().when(consent(ConsentAction::Unknown)).then_rejects_field(Reason::Invalid, "action");
+}

@@ -1,0 +1,52 @@
+//! P15: a contact who writes first has opened the conversation, for replies and nothing else.
+
+use connector_domain::composer::Composer;
+use connector_domain::consent::ConsentStatus;
+use connector_domain::decide::Reason;
+
+use crate::scenario::{MINUTE, Scenario, ask, enabled, in_contacts, sent, t, tapped, template, text, wrote};
+
+fn written_to() -> Scenario {
+    Scenario::given([enabled(), in_contacts(), wrote(t(1, 0), "Do you have time?")])
+}
+
+#[test]
+fn free_form_replies_are_possible_inside_the_window_and_templates_are_not() {
+    let story = written_to().shows(&Composer::FreeForm { until: t(25, 0) - MINUTE, templates: false });
+    let story = story.when(text("yes")).then_accepts();
+    story.when(template()).then_rejects(Reason::OptInRequired);
+}
+
+#[test]
+fn when_the_window_is_over_the_contact_has_to_be_asked() {
+    let story = written_to().at(t(25, 0)).shows(&Composer::OptInRequired);
+    let story = story.when(text("yes")).then_rejects(Reason::OptInRequired);
+    let story = story.when(template()).then_rejects(Reason::OptInRequired);
+    story.when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
+}
+
+#[test]
+fn a_picture_opens_the_conversation_like_a_text() {
+    let story = Scenario::given([enabled(), in_contacts(), sent(t(1, 0), "image")]);
+    story.when(text("nice")).then_accepts();
+}
+
+#[test]
+fn what_whatsapp_says_itself_opens_nothing() {
+    let story = Scenario::given([enabled(), in_contacts(), sent(t(1, 0), "system")]);
+    assert_eq!(story.conversation().consent.status, ConsentStatus::None);
+}
+
+#[test]
+fn a_yes_without_a_question_is_a_message_like_any_other() {
+    for answer in [wrote(t(2, 0), "yes"), tapped(t(2, 0), "OPT_IN_ACCEPT", "Yes"), wrote(t(2, 0), "START")] {
+        assert_eq!(written_to().and(answer).conversation().consent.status, ConsentStatus::Implied);
+    }
+}
+
+#[test]
+fn a_stop_from_somebody_who_was_never_asked_is_a_stop() {
+    let story = Scenario::given([enabled(), in_contacts(), wrote(t(1, 0), "Stop!")]).shows(&Composer::OptedOut);
+    let story = story.and(wrote(t(2, 0), "I mean it")).shows(&Composer::OptedOut);
+    story.when(text("sorry")).then_rejects(Reason::OptedOut);
+}
