@@ -134,7 +134,7 @@ impl Topic {
             Self::Directory => "number/…, user/… or contact/…, see DirectoryRecord",
             Self::Dispatch | Self::DispatchJournal => "conversation_id",
             Self::ConversationEvents => "stream_id",
-            Self::Templates => "<waba_id>/<name>/<language>",
+            Self::Templates => "waba_id/name/language",
         }
     }
 

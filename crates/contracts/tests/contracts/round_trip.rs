@@ -5,13 +5,13 @@ use std::collections::BTreeSet;
 use apache_avro::Schema;
 use connector_contracts::codec::CONTRACTS;
 use connector_contracts::event_headers;
-use connector_contracts::schema::SchemaFile;
+use connector_contracts::schema::{SchemaFile, expand};
 use connector_domain::event::EVENT_TYPES;
 use proptest::prelude::*;
 use proptest::test_runner::TestRunner;
 use serde_json::Value;
 
-use crate::samples::{Style, any_value, current, expand, from_record, sample, text_for, through_serde, to_record};
+use crate::samples::{Style, any_value, current, from_record, sample, text_for, through_serde, to_record};
 
 fn styles() -> impl Iterator<Item = Style> {
     // No enum of the contracts has more symbols than this.

@@ -3,11 +3,8 @@
 //! A value is JSON with the names of the schema's fields. Read into the domain's type and written back it must not change:
 //! that is what "the schema and the Rust type are equal" means here.
 
-use std::collections::HashMap;
-
 use apache_avro::Schema;
-use apache_avro::schema::{Name, UnionSchema};
-use connector_contracts::schema::{self, SchemaFile};
+use connector_contracts::schema::{self, SchemaFile, expand};
 use connector_contracts::{ContractError, decode, decode_event, encode, encode_event};
 use connector_domain::command::{ConsentCommand, DirectoryRecord, Dispatch, JournalEntry, SendMessage, WebhookItem};
 use connector_domain::event::{self, Envelope, Event, Recorded};
@@ -43,32 +40,6 @@ pub(crate) enum Style {
 /// A value of a schema.
 pub(crate) fn sample(schema: &Schema, style: Style) -> Value {
     build(&expand(schema), "", style)
-}
-
-/// The schema with every reference replaced by the type it names. No type of the contracts contains itself.
-pub(crate) fn expand(schema: &Schema) -> Schema {
-    fn walk(schema: &mut Schema, seen: &mut HashMap<Name, Schema>) {
-        match schema {
-            Schema::Ref { name } => *schema = seen[name].clone(),
-            Schema::Record(record) => {
-                record.fields.iter_mut().for_each(|field| walk(&mut field.schema, seen));
-                seen.insert(record.name.clone(), schema.clone());
-            }
-            Schema::Enum(named) => {
-                seen.insert(named.name.clone(), schema.clone());
-            }
-            Schema::Union(union) => {
-                let mut variants = union.variants().to_vec();
-                variants.iter_mut().for_each(|variant| walk(variant, seen));
-                *union = UnionSchema::new(variants).expect("the same variants");
-            }
-            Schema::Array(array) => walk(&mut array.items, seen),
-            _ => {}
-        }
-    }
-    let mut schema = schema.clone();
-    walk(&mut schema, &mut HashMap::new());
-    schema
 }
 
 fn build(schema: &Schema, field: &str, style: Style) -> Value {
