@@ -24,6 +24,9 @@ pub enum ContractError {
     /// Written with a schema this build does not know: by a newer version, or by somebody else.
     #[error("record was written with the unknown schema {0}")]
     UnknownSchema(Fingerprint),
+    /// Framed with the id of a schema that the schema registry does not have ([`crate::confluent`]).
+    #[error("record was written with the unknown registry schema {0}")]
+    UnknownSchemaId(u32),
     /// A record of a known schema where another was expected: it stands in the wrong topic.
     #[error("expected a record of {expected}, found {found}")]
     WrongContract {
@@ -67,6 +70,7 @@ impl ContractError {
     pub const fn reason(&self) -> &'static str {
         match self {
             Self::NotFramed => "not_framed",
+            Self::UnknownSchemaId(_) => "unknown_schema_id",
             Self::UnknownSchema(_) => "unknown_schema",
             Self::WrongContract { .. } => "wrong_contract",
             Self::Malformed { .. } => "malformed",

@@ -3,10 +3,12 @@
 //! - [`topic`]: the topics, declared once: name, key, retention, dead-letter topic.
 //! - [`codec`]: Avro single-object encoding between bytes and the domain's types, with every version of every schema of
 //!   the repository's `schemas/` folder compiled in.
+//! - [`confluent`]: reads the framing of publishers that use a schema registry.
 //! - [`schema`]: those schemas and their fingerprints.
 //! - [`headers`]: names of record headers, for events (CloudEvents) and for dead letters.
 
 pub mod codec;
+pub mod confluent;
 pub mod headers;
 pub mod schema;
 pub mod topic;
