@@ -1,1 +1,22 @@
-//! 
+//! The one consume loop of all services, and what a handler builds on.
+//!
+//! A service is a [`handler::Handler`] plus its wiring. The [`worker`] owns everything else: assignment and revocation with
+//! drain, batches, lanes, back-pressure, the contiguous frontier of finished work ([`ledger`]), transactions, dead letters,
+//! shutdown within a bound, and what to do after each kind of failure.
+
+pub mod backoff;
+pub mod commands;
+pub mod dead_letter;
+pub mod emit;
+pub mod failure;
+pub mod handler;
+pub mod lanes;
+pub mod ledger;
+pub mod platform;
+pub mod replay;
+pub mod service;
+pub mod situation;
+pub mod status;
+pub mod table;
+pub mod view;
+pub mod worker;

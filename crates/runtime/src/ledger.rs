@@ -1,0 +1,133 @@
+//! The offset ledger of one partition: work may finish in any order, only the contiguous frontier is committed.
+
+use std::collections::VecDeque;
+
+use connector_ports::log::Offset;
+
+/// Delivered records of one partition, in order, and which of them are finished.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    open: VecDeque<(Offset, bool)>,
+    frontier: Option<Offset>,
+    reported: Option<Offset>,
+    end: Option<Offset>,
+}
+
+impl Ledger {
+    /// A ledger of a partition of which everything below `committed` is committed already.
+    #[must_use]
+    pub fn from_committed(committed: Option<Offset>) -> Self {
+        Self { reported: committed, ..Self::default() }
+    }
+
+    /// Everything below this position is finished; `None` before the first record.
+    #[must_use]
+    pub const fn frontier(&self) -> Option<Offset> {
+        self.frontier
+    }
+
+    /// A record was delivered. Offsets must rise; a repeat of an older one is ignored and answered with `false`.
+    pub fn delivered(&mut self, offset: Offset) -> bool {
+        let newest = self.open.back().map(|(o, _)| *o);
+        if newest.is_some_and(|n| offset <= n) || self.frontier.is_some_and(|f| offset < f) {
+            return false;
+        }
+        if self.frontier.is_none() {
+            self.frontier = Some(offset);
+        }
+        self.open.push_back((offset, false));
+        true
+    }
+
+    /// A record is finished. Unknown offsets are ignored.
+    pub fn finished(&mut self, offset: Offset) {
+        if let Ok(at) = self.open.binary_search_by_key(&offset, |(o, _)| *o) {
+            self.open[at].1 = true;
+        }
+        while let Some((done, true)) = self.open.front().copied() {
+            self.frontier = Some(done.next());
+            self.open.pop_front();
+        }
+        self.settle();
+    }
+
+    /// The end of the partition was reached: everything visible below `position` has been delivered.
+    pub fn caught_up(&mut self, position: Offset) {
+        self.end = Some(position);
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        if self.open.is_empty() && self.end > self.frontier {
+            self.frontier = self.end;
+        }
+    }
+
+    /// The position to commit, when it moved since [`Ledger::committed`] was last told.
+    #[must_use]
+    pub fn pending(&self) -> Option<Offset> {
+        if self.frontier > self.reported { self.frontier } else { None }
+    }
+
+    /// The position was committed.
+    pub fn committed(&mut self, position: Offset) {
+        self.reported = self.reported.max(Some(position));
+    }
+
+    /// Number of delivered records that are not below the frontier yet.
+    #[must_use]
+    pub fn open(&self) -> usize {
+        self.open.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_gap_holds_the_frontier_back() {
+        let mut ledger = Ledger::default();
+        for offset in [3, 4, 7] {
+            assert!(ledger.delivered(Offset(offset)));
+        }
+        ledger.finished(Offset(4));
+        assert_eq!(ledger.pending(), Some(Offset(3)));
+        ledger.finished(Offset(3));
+        assert_eq!(ledger.pending(), Some(Offset(5)));
+        ledger.committed(Offset(5));
+        assert_eq!(ledger.pending(), None);
+        ledger.caught_up(Offset(9));
+        assert_eq!(ledger.pending(), None, "7 is still open");
+        ledger.finished(Offset(7));
+        assert_eq!(ledger.pending(), Some(Offset(9)), "control records behind the last one are passed");
+    }
+
+    #[test]
+    fn a_record_delivered_twice_is_taken_once() {
+        let mut ledger = Ledger::default();
+        assert!(ledger.delivered(Offset(1)));
+        ledger.finished(Offset(1));
+        assert!(!ledger.delivered(Offset(1)));
+        assert!(!ledger.delivered(Offset(0)));
+    }
+
+    proptest! {
+        #[test]
+        fn the_frontier_never_passes_an_unfinished_record(order in proptest::sample::subsequence((0..40_i64).collect::<Vec<_>>(), 0..40).prop_shuffle()) {
+            let mut ledger = Ledger::default();
+            for offset in 0..40 {
+                ledger.delivered(Offset(offset * 2));
+            }
+            let mut done = std::collections::BTreeSet::new();
+            for offset in order {
+                ledger.finished(Offset(offset * 2));
+                done.insert(offset * 2);
+                let first_open = (0..40).map(|o| o * 2).find(|o| !done.contains(o)).unwrap_or(80);
+                prop_assert!(ledger.pending().unwrap_or_default().0 <= first_open);
+            }
+            prop_assert_eq!(ledger.open(), if done.is_empty() { 40 } else { 40 - (0..40).take_while(|o| done.contains(&(o * 2))).count() });
+        }
+    }
+}

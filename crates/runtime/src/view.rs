@@ -1,0 +1,271 @@
+//! Views of the gate, from both sides: their owner applies the log to them, everybody else asks them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use connector_contracts::decode_event;
+use connector_domain::event::Recorded;
+use connector_ports::gate::{Change, Epoch, Snapshot, View};
+use connector_ports::log::{Appended, Isolation, Offset, Start, TopicName, TopicPartition};
+use connector_ports::{Clock, Gate, Log};
+
+use crate::failure::Failure;
+use crate::replay::replay;
+
+/// A view as its owner holds it.
+pub struct OwnedView {
+    gate: Arc<dyn Gate>,
+    view: View,
+    epoch: Epoch,
+    applied: Option<Offset>,
+}
+
+impl OwnedView {
+    /// Takes the view over: earlier owners are fenced.
+    ///
+    /// # Errors
+    /// When the gate is away.
+    pub async fn acquire(gate: Arc<dyn Gate>, view: View) -> Result<Self, Failure> {
+        let ownership = gate.acquire(&view).await?;
+        Ok(Self { gate, view, epoch: ownership.epoch, applied: ownership.applied })
+    }
+
+    /// The position up to which the log has been applied; `None` when the view is empty.
+    #[must_use]
+    pub const fn applied(&self) -> Option<Offset> {
+        self.applied
+    }
+
+    /// The owner's epoch, for timers.
+    #[must_use]
+    pub const fn epoch(&self) -> Epoch {
+        self.epoch
+    }
+
+    /// Which view this is.
+    #[must_use]
+    pub const fn view(&self) -> &View {
+        &self.view
+    }
+
+    /// The values of keys, exactly at [`OwnedView::applied`].
+    ///
+    /// # Errors
+    /// `Reinitialise` when the view stands elsewhere: it was wiped or rolled back (R1).
+    pub async fn read(&self, keys: &[String]) -> Result<Vec<Option<Bytes>>, Failure> {
+        let snapshot = self.gate.read(&self.view, keys).await?;
+        self.same_position(snapshot)
+    }
+
+    /// The digests of remembered ids, exactly at [`OwnedView::applied`].
+    ///
+    /// # Errors
+    /// As [`OwnedView::read`].
+    pub async fn recall(&self, ids: &[Bytes]) -> Result<Vec<Option<u64>>, Failure> {
+        let snapshot = self.gate.recall(&self.view, ids).await?;
+        self.same_position(snapshot)
+    }
+
+    fn same_position<T>(&self, snapshot: Snapshot<T>) -> Result<Vec<Option<T>>, Failure> {
+        if snapshot.applied == self.applied {
+            Ok(snapshot.answers)
+        } else {
+            Err(Failure::Reinitialise(format!("view {} was changed behind its owner's back", self.view)))
+        }
+    }
+
+    /// Applies changes and moves to `next`. Does nothing when there are none and the view stands there already.
+    ///
+    /// # Errors
+    /// `Reinitialise` on a conflict, `Fenced` when a newer owner exists.
+    pub async fn apply(&mut self, next: Offset, changes: Vec<Change>) -> Result<(), Failure> {
+        if changes.is_empty() && self.applied >= Some(next) {
+            return Ok(());
+        }
+        self.gate.apply(&self.view, self.epoch, self.applied, next, changes).await?;
+        self.applied = Some(next);
+        Ok(())
+    }
+}
+
+/// Asks a view that somebody else owns, and knows whether its answer is final (R2).
+#[derive(Clone)]
+pub struct Reading {
+    gate: Arc<dyn Gate>,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    name: &'static str,
+    source: TopicName,
+}
+
+impl Reading {
+    /// Reads the views called `name`, which project the topic `source`.
+    #[must_use]
+    pub fn new(
+        gate: Arc<dyn Gate>,
+        log: Arc<dyn Log>,
+        clock: Arc<dyn Clock>,
+        name: &'static str,
+        source: TopicName,
+    ) -> Self {
+        Self { gate, log, clock, name, source }
+    }
+
+    /// The values as they are now; they may be behind the log.
+    ///
+    /// # Errors
+    /// When the gate is away.
+    pub async fn now(&self, partition: u32, keys: &[String]) -> Result<Snapshot<Bytes>, Failure> {
+        Ok(self.gate.read(&View::new(self.name, partition), keys).await?)
+    }
+
+    /// The digests of remembered ids as they are now; they may be behind the log.
+    ///
+    /// # Errors
+    /// When the gate is away.
+    pub async fn recall(&self, partition: u32, ids: &[Bytes]) -> Result<Snapshot<u64>, Failure> {
+        Ok(self.gate.recall(&View::new(self.name, partition), ids).await?)
+    }
+
+    /// The end of the log in this partition: a view that has applied it is caught up as of this call.
+    ///
+    /// # Errors
+    /// When the log is away.
+    pub async fn end(&self, partition: u32) -> Result<Offset, Failure> {
+        let source = TopicPartition { topic: self.source.clone(), partition };
+        Ok(self.log.end_offset(&source, Isolation::Committed).await?)
+    }
+
+    /// The values of keys after the view has applied the log up to its end as of this call. Waits up to `within` for that.
+    ///
+    /// # Errors
+    /// `Later` when the view does not catch up in time; nobody may be rejected then (R2).
+    pub async fn caught_up(
+        &self,
+        partition: u32,
+        keys: &[String],
+        within: Duration,
+    ) -> Result<Vec<Option<Bytes>>, Failure> {
+        let end = self.end(partition).await?;
+        let until = self.clock.now() + within;
+        loop {
+            let snapshot = self.now(partition, keys).await?;
+            if snapshot.applied.unwrap_or_default() >= end {
+                return Ok(snapshot.answers);
+            }
+            if self.clock.now() >= until {
+                return Err(Failure::Later(format!("view {}/{partition} is behind the log", self.name)));
+            }
+            self.clock.sleep(Duration::from_millis(2)).await;
+        }
+    }
+}
+
+/// What a service remembers of what it wrote: ids of a partition of the log, in a view of its own.
+///
+/// Only the owner of an input partition writes these events into the log partition of the same number, so the memory is exact:
+/// at take-over the log behind the view is read once, afterwards each commit is added.
+pub struct Memory {
+    gate: Arc<dyn Gate>,
+    log: Arc<dyn Log>,
+    name: &'static str,
+    source: TopicName,
+    mark: fn(&Recorded) -> Option<Mark>,
+    views: HashMap<u32, OwnedView>,
+}
+
+/// One remembered id.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mark {
+    /// The id, up to 32 bytes.
+    pub id: Bytes,
+    /// What it stood for.
+    pub digest: u64,
+    /// Kept at least until then.
+    pub until: connector_domain::time::Timestamp,
+}
+
+impl From<Mark> for Change {
+    fn from(mark: Mark) -> Self {
+        Self::Mark { id: mark.id, digest: mark.digest, until: mark.until }
+    }
+}
+
+/// Marks applied in one step.
+const CHUNK: usize = 2000;
+
+impl Memory {
+    /// A memory called `name` over the topic `source`. `mark` says what an event of the log leaves in it.
+    #[must_use]
+    pub fn new(
+        gate: Arc<dyn Gate>,
+        log: Arc<dyn Log>,
+        name: &'static str,
+        source: TopicName,
+        mark: fn(&Recorded) -> Option<Mark>,
+    ) -> Self {
+        Self { gate, log, name, source, mark, views: HashMap::new() }
+    }
+
+    /// Takes a partition over and reads what the log has and the view has not.
+    ///
+    /// # Errors
+    /// When log or gate are away.
+    pub async fn take_over(&mut self, partition: u32) -> Result<(), Failure> {
+        let mut view = OwnedView::acquire(self.gate.clone(), View::new(self.name, partition)).await?;
+        let source = TopicPartition { topic: self.source.clone(), partition };
+        let from = view.applied().map_or(Start::Beginning, Start::At);
+        let mut marks: Vec<(Offset, Change)> = Vec::new();
+        let mark = self.mark;
+        let end = replay(self.log.as_ref(), &source, from, Isolation::Committed, |record| {
+            // What cannot be decoded was not written by this service.
+            let recorded = record.value.as_deref().and_then(|value| decode_event(value).ok());
+            if let Some(mark) = recorded.as_ref().and_then(mark) {
+                marks.push((record.offset.next(), mark.into()));
+            }
+            Ok(())
+        })
+        .await?;
+        while !marks.is_empty() {
+            let rest = marks.split_off(marks.len().min(CHUNK));
+            let next = marks.last().map_or(end, |(offset, _)| *offset);
+            view.apply(next, marks.into_iter().map(|(_, change)| change).collect()).await?;
+            marks = rest;
+        }
+        view.apply(end, Vec::new()).await?;
+        self.views.insert(partition, view);
+        Ok(())
+    }
+
+    /// Forgets a partition that is not ours any more.
+    pub fn forget(&mut self, partition: u32) {
+        self.views.remove(&partition);
+    }
+
+    /// The digests of ids, `None` for new ones.
+    ///
+    /// # Errors
+    /// `Reinitialise` when the partition is not held or the view was changed behind our back.
+    pub async fn recall(&self, partition: u32, ids: &[Bytes]) -> Result<Vec<Option<u64>>, Failure> {
+        self.view(partition)?.recall(ids).await
+    }
+
+    fn view(&self, partition: u32) -> Result<&OwnedView, Failure> {
+        let missing = || Failure::Reinitialise(format!("memory {}/{partition} is not held", self.name));
+        self.views.get(&partition).ok_or_else(missing)
+    }
+
+    /// Adds what a committed transaction wrote. `marks` per partition, `appended` as the log reported it.
+    ///
+    /// # Errors
+    /// As [`OwnedView::apply`].
+    pub async fn remember(&mut self, partition: u32, marks: Vec<Mark>, appended: &[Appended]) -> Result<(), Failure> {
+        let ours = |a: &&Appended| a.target.topic == self.source && a.target.partition == partition;
+        let Some(next) = appended.iter().filter(ours).map(|a| a.offset.next()).max() else { return Ok(()) };
+        let missing = || Failure::Reinitialise(format!("memory {}/{partition} is not held", self.name));
+        let view = self.views.get_mut(&partition).ok_or_else(missing)?;
+        view.apply(next, marks.into_iter().map(Change::from).collect()).await
+    }
+}

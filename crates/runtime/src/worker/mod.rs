@@ -1,0 +1,306 @@
+//! The consume loop.
+//!
+//! One task owns everything by value: reader, transactors, partitions, handler. It goes round in turns. In each turn it takes what
+//! happened (shutdown first, then results of effects, then records: what ends work goes before what brings work, so that neither
+//! a flood of records nor a slow effect can starve a drain), asks the handler what it leads to, writes that down in one transaction
+//! per shard together with the contiguous frontier of finished work, and tells the handler that it stands.
+//!
+//! What goes wrong ends in one of four ways, named by [`Failure`]: the same again later; read the state again and go on from the
+//! committed offset (R7); leave the group and join anew, because somebody newer owns the work (R4); end the process with the reason.
+
+mod partitions;
+mod shard;
+mod turn;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_ports::log::{LogError, Membership, Polled, Reader, Start, Subscription, TopicName, TopicPartition};
+use connector_ports::{Clock, Log};
+use thiserror::Error;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::backoff::Backoff;
+use crate::failure::Failure;
+use crate::handler::Handler;
+use crate::lanes::{LaneKey, Work};
+use crate::platform::Platform;
+use crate::status::Status;
+use partitions::Partitions;
+use shard::Shards;
+
+/// What a newer owner of the work is recognised by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fencing {
+    /// One transactional id for the worker; the membership in the group fences a commit of offsets (KIP-447).
+    Worker,
+    /// One transactional id per partition: an older owner cannot even append (R4). Costs a producer per partition.
+    Partition,
+}
+
+/// The fixed facts of a worker.
+#[derive(Clone, Debug)]
+pub struct WorkerSpec {
+    /// Its name in logs and metrics, e.g. `inbound-processor`.
+    pub name: &'static str,
+    /// Its consumer group.
+    pub group: String,
+    /// What it reads.
+    pub topics: Vec<TopicName>,
+    /// The name of this instance: static membership and transactional id. Another instance has another one.
+    pub instance: String,
+    /// See [`Fencing`].
+    pub fencing: Fencing,
+    /// Most records in one call of the handler.
+    pub batch: usize,
+    /// Records in memory per partition above which it is paused; it goes on below half of it.
+    pub buffer: usize,
+    /// How long a drain may take before what is unfinished is left to the next owner.
+    pub drain: Duration,
+}
+
+impl WorkerSpec {
+    /// A worker with the usual bounds.
+    #[must_use]
+    pub fn new(name: &'static str, group: String, topics: Vec<TopicName>, instance: String) -> Self {
+        let drain = Duration::from_secs(15);
+        Self { name, group, topics, instance, fencing: Fencing::Worker, batch: 500, buffer: 4000, drain }
+    }
+}
+
+/// Why a worker ended without being asked to.
+#[derive(Debug, Error)]
+pub enum WorkerError {
+    /// Nothing to wait for.
+    #[error("{worker} cannot go on: {reason}")]
+    Fatal {
+        /// The worker.
+        worker: &'static str,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// The result of an effect, with where it belongs.
+pub(crate) struct Finished<F> {
+    partition: TopicPartition,
+    incarnation: u64,
+    lane: LaneKey,
+    work: Work,
+    fact: F,
+}
+
+/// A handler in its loop.
+pub struct Worker<H: Handler> {
+    spec: WorkerSpec,
+    handler: H,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    status: Status,
+    partitions: Partitions,
+    shards: Shards,
+    membership: Option<Membership>,
+    effects: JoinSet<Finished<H::Fact>>,
+    results: Vec<Finished<H::Fact>>,
+    backoff: Backoff,
+}
+
+/// How long a poll waits when there is nothing else to do.
+const IDLE: Duration = Duration::from_millis(100);
+
+impl<H: Handler> Worker<H> {
+    /// A worker that has not started.
+    #[must_use]
+    pub fn new(spec: WorkerSpec, handler: H, platform: &Platform, status: Status) -> Self {
+        Self {
+            partitions: Partitions::default(),
+            shards: Shards::new(spec.fencing, &spec.group, &spec.instance),
+            membership: None,
+            effects: JoinSet::new(),
+            results: Vec::new(),
+            backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
+            spec,
+            handler,
+            log: platform.log.clone(),
+            clock: platform.clock.clone(),
+            status,
+        }
+    }
+
+    /// Works until `shutdown` is cancelled, then drains and leaves the group. Dropping the future is like a crash: nothing
+    /// committed is lost, nothing uncommitted stays.
+    ///
+    /// # Errors
+    /// When there is nothing to wait for; waiting for an absent broker or gate is not an error.
+    pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), WorkerError> {
+        loop {
+            let Some(mut reader) = self.join(&shutdown).await? else { return Ok(()) };
+            let end = self.rounds(reader.as_mut(), &shutdown).await;
+            self.forget_everything();
+            reader.close().await;
+            match end {
+                End::Drained => return Ok(()),
+                End::Rejoin(reason) => {
+                    tracing::warn!(worker = self.spec.name, reason, "leaving the group to join anew");
+                    self.pause_after_failure(&shutdown).await;
+                }
+                End::Fatal(reason) => return Err(WorkerError::Fatal { worker: self.spec.name, reason }),
+            }
+        }
+    }
+
+    /// Joins the group, waiting for the broker as long as it takes.
+    async fn join(&mut self, shutdown: &CancellationToken) -> Result<Option<Box<dyn Reader>>, WorkerError> {
+        while !shutdown.is_cancelled() {
+            let subscription = Subscription {
+                group: self.spec.group.clone(),
+                topics: self.spec.topics.clone(),
+                member: Some(self.spec.instance.clone()),
+                start: Start::Beginning,
+            };
+            let joined = match self.shards.prepare(self.log.as_ref()).await {
+                Ok(()) => self.log.subscribe(subscription).await.map_err(Failure::from),
+                Err(failure) => Err(failure),
+            };
+            match joined {
+                Ok(reader) => return Ok(Some(reader)),
+                Err(Failure::Fatal(reason)) => return Err(WorkerError::Fatal { worker: self.spec.name, reason }),
+                Err(failure) => {
+                    tracing::warn!(worker = self.spec.name, %failure, "cannot join the group yet");
+                    self.pause_after_failure(shutdown).await;
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    async fn rounds(&mut self, reader: &mut dyn Reader, shutdown: &CancellationToken) -> End {
+        let mut next_tick = self.handler.tick_every().map(|every| self.clock.now() + every);
+        let mut drain_until = None;
+        loop {
+            let now = self.clock.now();
+            self.status.alive(now);
+            if shutdown.is_cancelled() && drain_until.is_none() {
+                self.status.set_draining();
+                self.partitions.revoke_all();
+                drain_until = Some(now + self.spec.drain);
+            }
+            if let Some(until) = drain_until
+                && (self.partitions.running() == 0 || now >= until)
+            {
+                return End::Drained;
+            }
+
+            let outcome = self.round(reader, shutdown, drain_until.is_some(), &mut next_tick).await;
+            let failure = match outcome {
+                Ok(()) => {
+                    self.backoff.reset();
+                    continue;
+                }
+                Err(failure) => failure,
+            };
+            match failure {
+                Failure::Fatal(reason) => return End::Fatal(reason),
+                Failure::Fenced(reason) => return End::Rejoin(reason),
+                Failure::Later(reason) => {
+                    tracing::warn!(worker = self.spec.name, reason, "waiting");
+                    self.pause_after_failure(shutdown).await;
+                }
+                Failure::Reinitialise(reason) => {
+                    tracing::warn!(worker = self.spec.name, reason, "reading the state again");
+                    if let Err(end) = self.reinitialise(reader, shutdown).await {
+                        return end;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes what happened, then makes one turn.
+    async fn round(
+        &mut self,
+        reader: &mut dyn Reader,
+        shutdown: &CancellationToken,
+        draining: bool,
+        next_tick: &mut Option<connector_domain::time::Timestamp>,
+    ) -> Result<(), Failure> {
+        let now = self.clock.now();
+        self.partitions.wake(now);
+        let capacity = self.capacity();
+        let wait = if capacity > 0 && self.partitions.has_ready() || !self.results.is_empty() {
+            Duration::ZERO
+        } else {
+            let due = [self.partitions.next_wake(), *next_tick].into_iter().flatten().min();
+            due.map_or(IDLE, |due| due.since(now).min(IDLE))
+        };
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled(), if !draining => return Ok(()),
+            Some(joined) = self.effects.join_next() => self.take_result(joined)?,
+            polled = reader.poll(wait, self.spec.batch) => self.take_polled(polled, reader, shutdown).await?,
+        }
+        while let Some(joined) = self.effects.try_join_next() {
+            self.take_result(joined)?;
+        }
+        self.turn().await?;
+        self.report_caught_up().await?;
+        self.hand_back(reader).await?;
+        self.balance(reader).await?;
+        if let (Some(at), Some(every)) = (*next_tick, self.handler.tick_every())
+            && self.clock.now() >= at
+            && !draining
+            && self.partitions.any()
+        {
+            self.tick().await?;
+            *next_tick = Some(self.clock.now() + every);
+        }
+        Ok(())
+    }
+
+    async fn take_polled(
+        &mut self,
+        polled: Result<Polled, LogError>,
+        reader: &mut dyn Reader,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Failure> {
+        match polled? {
+            Polled::Records(records) => {
+                for record in records {
+                    let lane = self.lane(&record);
+                    self.partitions.push(record, lane);
+                }
+            }
+            Polled::Assigned(partitions) => self.take_over(partitions, reader, shutdown).await?,
+            Polled::Revoked(partitions) => {
+                tracing::info!(worker = self.spec.name, count = partitions.len(), "partitions are wanted back");
+                self.partitions.revoke(&partitions, self.clock.now() + self.spec.drain);
+            }
+            Polled::Lost(partitions) => {
+                tracing::warn!(worker = self.spec.name, count = partitions.len(), "partitions are lost");
+                for partition in &partitions {
+                    self.drop_partition(partition);
+                }
+            }
+            Polled::CaughtUp(partition, position) => self.partitions.caught_up(&partition, position),
+            Polled::Idle => {}
+        }
+        Ok(())
+    }
+
+    async fn pause_after_failure(&mut self, shutdown: &CancellationToken) {
+        let wait = self.backoff.grow();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => {}
+            () = self.clock.sleep(wait) => {}
+        }
+    }
+}
+
+/// Why the rounds ended.
+pub(crate) enum End {
+    Drained,
+    Rejoin(String),
+    Fatal(String),
+}

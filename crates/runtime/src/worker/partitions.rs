@@ -1,0 +1,133 @@
+//! The partitions a worker owns: lanes, ledger, and whether they are on their way out.
+
+use std::collections::BTreeMap;
+
+use connector_domain::time::Timestamp;
+use connector_ports::log::{Offset, Record, TopicPartition};
+
+use crate::lanes::{LaneKey, Lanes, Work};
+use crate::ledger::Ledger;
+
+/// One partition.
+#[derive(Debug)]
+pub(crate) struct Partition {
+    pub(crate) lanes: Lanes,
+    pub(crate) ledger: Ledger,
+    /// Records below this position were committed before: they are replayed, not done again.
+    pub(crate) replay_below: Offset,
+    /// Tells the results of an earlier ownership from those of this one.
+    pub(crate) incarnation: u64,
+    pub(crate) paused: bool,
+    /// Set when the group wants it back: no new work, and given back at this moment at the latest.
+    pub(crate) revoked_until: Option<Timestamp>,
+    /// The end was reached here and the handler has not been told.
+    pub(crate) caught_up: Option<Offset>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(crate) struct Partitions {
+    owned: BTreeMap<TopicPartition, Partition>,
+    incarnations: u64,
+}
+
+impl Partitions {
+    pub(crate) fn insert(&mut self, partition: TopicPartition, committed: Option<Offset>) {
+        self.incarnations += 1;
+        let state = Partition {
+            lanes: Lanes::default(),
+            ledger: Ledger::from_committed(committed),
+            replay_below: committed.unwrap_or(Offset(0)),
+            incarnation: self.incarnations,
+            paused: false,
+            revoked_until: None,
+            caught_up: None,
+        };
+        self.owned.insert(partition, state);
+    }
+
+    pub(crate) fn remove(&mut self, partition: &TopicPartition) -> bool {
+        self.owned.remove(partition).is_some()
+    }
+
+    pub(crate) fn get_mut(&mut self, partition: &TopicPartition) -> Option<&mut Partition> {
+        self.owned.get_mut(partition)
+    }
+
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&TopicPartition, &Partition)> {
+        self.owned.iter()
+    }
+
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = (&TopicPartition, &mut Partition)> {
+        self.owned.iter_mut()
+    }
+
+    pub(crate) fn names(&self) -> Vec<TopicPartition> {
+        self.owned.keys().cloned().collect()
+    }
+
+    pub(crate) fn any(&self) -> bool {
+        !self.owned.is_empty()
+    }
+
+    /// Takes a record in, unless its partition is not ours or on its way out.
+    pub(crate) fn push(&mut self, record: Record, lane: LaneKey) {
+        let Some(partition) = self.owned.get_mut(&record.source) else { return };
+        if partition.revoked_until.is_none() && partition.ledger.delivered(record.offset) {
+            partition.caught_up = None;
+            let replay = record.offset < partition.replay_below;
+            partition.lanes.push(lane, Work { record, replay, round: 0 });
+        }
+    }
+
+    pub(crate) fn caught_up(&mut self, partition: &TopicPartition, position: Offset) {
+        if let Some(partition) = self.owned.get_mut(partition) {
+            partition.ledger.caught_up(position);
+            partition.caught_up = Some(position);
+        }
+    }
+
+    pub(crate) fn revoke(&mut self, partitions: &[TopicPartition], until: Timestamp) {
+        for partition in partitions {
+            if let Some(partition) = self.owned.get_mut(partition) {
+                partition.revoked_until = Some(until);
+            }
+        }
+    }
+
+    /// No partition takes new work any more.
+    pub(crate) fn revoke_all(&mut self) {
+        for partition in self.owned.values_mut() {
+            partition.revoked_until = Some(Timestamp(i64::MAX));
+        }
+    }
+
+    /// Partitions that are wanted back and have nothing running, or no time left.
+    pub(crate) fn to_hand_back(&self, now: Timestamp) -> Vec<TopicPartition> {
+        let over = |p: &Partition| p.revoked_until.is_some_and(|until| p.lanes.running() == 0 || until <= now);
+        let draining = |p: &Partition| p.revoked_until == Some(Timestamp(i64::MAX));
+        self.owned.iter().filter(|(_, p)| over(p) && !draining(p)).map(|(name, _)| name.clone()).collect()
+    }
+
+    pub(crate) fn wake(&mut self, now: Timestamp) {
+        for partition in self.owned.values_mut() {
+            partition.lanes.wake(now);
+        }
+    }
+
+    fn working(&self) -> impl Iterator<Item = &Partition> {
+        self.owned.values().filter(|p| p.revoked_until.is_none())
+    }
+
+    pub(crate) fn has_ready(&self) -> bool {
+        self.working().any(|p| p.lanes.has_ready())
+    }
+
+    pub(crate) fn next_wake(&self) -> Option<Timestamp> {
+        self.working().filter_map(|p| p.lanes.next_wake()).min()
+    }
+
+    pub(crate) fn running(&self) -> usize {
+        self.owned.values().map(|p| p.lanes.running()).sum()
+    }
+}

@@ -1,0 +1,424 @@
+//! One turn: what the records and results in hand lead to, written down, then told to the handler.
+
+use std::collections::BTreeMap;
+
+use connector_ports::log::{Append, Appended, Consumed, Offset, Reader, Record, Start, TopicPartition};
+use futures::future::BoxFuture;
+use tokio::task::JoinError;
+use tokio_util::sync::CancellationToken;
+
+use super::shard::ShardKey;
+use super::{End, Finished, Worker};
+use crate::dead_letter::dead_letter;
+use crate::failure::Failure;
+use crate::handler::{Handler, Order, Step, TakeUp};
+use crate::lanes::{LaneKey, Work};
+
+/// What one shard has to write in this turn.
+struct Outgoing<F> {
+    appends: Vec<Append>,
+    effects: Vec<(TopicPartition, u64, LaneKey, Work, BoxFuture<'static, F>)>,
+}
+
+impl<F> Default for Outgoing<F> {
+    fn default() -> Self {
+        Self { appends: Vec::new(), effects: Vec::new() }
+    }
+}
+
+type Writing<F> = BTreeMap<ShardKey, Outgoing<F>>;
+
+impl<H: Handler> Worker<H> {
+    pub(super) fn lane(&self, record: &Record) -> LaneKey {
+        match self.handler.order() {
+            Order::Batch => 0,
+            Order::Lanes { .. } => self.handler.lane(record),
+        }
+    }
+
+    pub(super) fn capacity(&self) -> usize {
+        match self.handler.order() {
+            Order::Batch => self.spec.batch,
+            Order::Lanes { at_once } => at_once.saturating_sub(self.partitions.running()),
+        }
+    }
+
+    pub(super) fn take_result(&mut self, joined: Result<Finished<H::Fact>, JoinError>) -> Result<(), Failure> {
+        match joined {
+            Ok(finished) => {
+                self.results.push(finished);
+                Ok(())
+            }
+            Err(error) => Err(Failure::Fatal(format!("an effect ended by itself: {error}"))),
+        }
+    }
+
+    pub(super) async fn turn(&mut self) -> Result<(), Failure> {
+        let mut writing = Writing::<H::Fact>::new();
+        let mut touched = BTreeMap::<TopicPartition, ()>::new();
+
+        for finished in std::mem::take(&mut self.results) {
+            let Finished { partition, incarnation, lane, work, fact } = finished;
+            let current = self.partitions.get_mut(&partition).is_some_and(|p| p.incarnation == incarnation);
+            if !current {
+                self.handler.late(&work, fact);
+                continue;
+            }
+            let step = match self.handler.conclude(&work, fact).await {
+                Err(Failure::Later(reason)) => return Err(Failure::Reinitialise(reason)),
+                other => other?,
+            };
+            touched.insert(partition.clone(), ());
+            self.settle(&partition, lane, vec![work], vec![step], &mut writing)?;
+        }
+
+        let taken = self.take_work();
+        if !taken.is_empty() {
+            let all: Vec<Work> = taken.iter().flat_map(|(_, _, work)| work.iter().cloned()).collect();
+            let steps = match self.handler.handle(&all).await {
+                Ok(steps) if steps.len() == all.len() => steps,
+                Ok(_) => return Err(Failure::Fatal("a handler answered fewer steps than records".to_owned())),
+                Err(failure) => {
+                    for (partition, lane, work) in taken {
+                        if let Some(partition) = self.partitions.get_mut(&partition) {
+                            partition.lanes.give_back(lane, work, None);
+                        }
+                    }
+                    if matches!(failure, Failure::Later(_)) {
+                        // What was concluded in this turn must not wait for what cannot be handled now.
+                        self.write(writing, touched).await?;
+                    }
+                    return Err(failure);
+                }
+            };
+            let mut steps = steps.into_iter();
+            for (partition, lane, work) in taken {
+                let own: Vec<_> = steps.by_ref().take(work.len()).collect();
+                touched.insert(partition.clone(), ());
+                self.settle(&partition, lane, work, own, &mut writing)?;
+            }
+        }
+        self.write(writing, touched).await
+    }
+
+    fn take_work(&mut self) -> Vec<(TopicPartition, LaneKey, Vec<Work>)> {
+        let mut left = self.capacity();
+        let batch = matches!(self.handler.order(), Order::Batch);
+        let mut taken = Vec::new();
+        for (name, partition) in self.partitions.iter_mut() {
+            if left == 0 {
+                break;
+            }
+            if partition.revoked_until.is_some() {
+                continue;
+            }
+            let lanes = if batch { partition.lanes.take(1, left) } else { partition.lanes.take(left, 1) };
+            for (lane, work) in lanes {
+                left = left.saturating_sub(work.len());
+                taken.push((name.clone(), lane, work));
+            }
+        }
+        taken
+    }
+
+    /// Sorts the steps of one lane's work into what has to be written.
+    fn settle(
+        &mut self,
+        name: &TopicPartition,
+        lane: LaneKey,
+        work: Vec<Work>,
+        steps: Vec<Step<H::Fact>>,
+        writing: &mut Writing<H::Fact>,
+    ) -> Result<(), Failure> {
+        let lanes_allowed = matches!(self.handler.order(), Order::Lanes { .. });
+        let now = self.clock.now();
+        let outgoing = writing.entry(self.shards.of(name)).or_default();
+        let Some(partition) = self.partitions.get_mut(name) else { return Ok(()) };
+        for (mut work, step) in work.into_iter().zip(steps) {
+            match step {
+                _ if work.replay => partition.ledger.finished(work.record.offset),
+                Step::Done(appends) => {
+                    outgoing.appends.extend(appends);
+                    partition.ledger.finished(work.record.offset);
+                }
+                Step::DeadLetter(reason) => {
+                    tracing::warn!(
+                        worker = self.spec.name,
+                        source = %work.record.source,
+                        offset = work.record.offset.0,
+                        reason = reason.word,
+                        detail = reason.detail,
+                        "dead letter"
+                    );
+                    let letter = dead_letter(&work.record, &reason, self.spec.name, &self.spec.group, now);
+                    outgoing.appends.push(letter);
+                    partition.ledger.finished(work.record.offset);
+                }
+                Step::Effect { journal, run } if lanes_allowed => {
+                    outgoing.appends.extend(journal);
+                    work.round += 1;
+                    outgoing.effects.push((name.clone(), partition.incarnation, lane, work, run));
+                    return Ok(());
+                }
+                Step::Wait { until, appends } if lanes_allowed => {
+                    outgoing.appends.extend(appends);
+                    work.round += 1;
+                    partition.lanes.give_back(lane, vec![work], Some(until));
+                    return Ok(());
+                }
+                Step::Effect { .. } | Step::Wait { .. } => {
+                    return Err(Failure::Fatal("a handler without lanes has no effects and no waits".to_owned()));
+                }
+            }
+        }
+        partition.lanes.finish(lane);
+        Ok(())
+    }
+
+    /// Writes what every shard has, starts the effects whose journal is durable, commits with the frontier, tells the handler.
+    async fn write(&mut self, writing: Writing<H::Fact>, touched: BTreeMap<TopicPartition, ()>) -> Result<(), Failure> {
+        let mut all_appended = Vec::new();
+        for (shard, outgoing) in writing {
+            let appended = if outgoing.appends.is_empty() {
+                Vec::new()
+            } else {
+                self.shards.append(&shard, outgoing.appends).await?
+            };
+            for (partition, incarnation, lane, work, run) in outgoing.effects {
+                let finished = async move { Finished { partition, incarnation, lane, work, fact: run.await } };
+                self.effects.spawn(finished);
+            }
+            let positions = self.pending(&shard);
+            if appended.is_empty() && positions.is_empty() {
+                continue;
+            }
+            self.commit(&shard, positions).await?;
+            all_appended.extend(appended);
+        }
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let positions: Vec<(TopicPartition, Offset)> = self
+            .partitions
+            .iter()
+            .filter(|(name, _)| touched.contains_key(*name))
+            .filter_map(|(name, partition)| Some((name.clone(), partition.ledger.frontier()?)))
+            .collect();
+        self.tell(&all_appended, &positions).await
+    }
+
+    /// The frontiers that moved, of the partitions this shard writes for.
+    fn pending(&self, shard: &ShardKey) -> Vec<(TopicPartition, Offset)> {
+        self.partitions
+            .iter()
+            .filter(|(name, _)| self.shards.of(name) == *shard)
+            .filter_map(|(name, partition)| Some((name.clone(), partition.ledger.pending()?)))
+            .collect()
+    }
+
+    async fn commit(&mut self, shard: &ShardKey, positions: Vec<(TopicPartition, Offset)>) -> Result<(), Failure> {
+        let consumed = match (&self.membership, positions.is_empty()) {
+            (_, true) => None,
+            (Some(membership), false) => {
+                let membership = membership.clone();
+                Some(Consumed { group: self.spec.group.clone(), membership, positions: positions.clone() })
+            }
+            (None, false) => return Err(Failure::Reinitialise("no membership yet".to_owned())),
+        };
+        self.shards.commit(shard, consumed).await?;
+        for (name, position) in positions {
+            if let Some(partition) = self.partitions.get_mut(&name) {
+                partition.ledger.committed(position);
+            }
+        }
+        Ok(())
+    }
+
+    /// The transaction stands, so the handler is told until it has taken it.
+    async fn tell(&mut self, appended: &[Appended], positions: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
+        loop {
+            match self.handler.committed(appended, positions).await {
+                Err(Failure::Later(reason)) => {
+                    tracing::warn!(worker = self.spec.name, reason, "waiting after a commit");
+                    let wait = self.backoff.grow();
+                    self.clock.sleep(wait).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    pub(super) async fn report_caught_up(&mut self) -> Result<(), Failure> {
+        let mut reports = Vec::new();
+        for (name, partition) in self.partitions.iter_mut() {
+            if partition.ledger.open() == 0
+                && let Some(position) = partition.caught_up.take()
+            {
+                reports.push((name.clone(), position));
+            }
+        }
+        for (name, position) in reports {
+            if let Err(failure) = self.handler.caught_up(&name, position).await {
+                if let Some(partition) = self.partitions.get_mut(&name) {
+                    partition.caught_up = Some(position);
+                }
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) async fn tick(&mut self) -> Result<(), Failure> {
+        let appends = self.handler.tick().await?;
+        if appends.is_empty() {
+            return Ok(());
+        }
+        let Some(shard) = self.shards.any() else { return Ok(()) };
+        let appended = self.shards.append(&shard, appends).await?;
+        let positions = self.pending(&shard);
+        self.commit(&shard, positions).await?;
+        self.tell(&appended, &[]).await
+    }
+
+    /// Partitions were assigned: fence their former owner, read their state, go to where it was left.
+    pub(super) async fn take_over(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        reader: &mut dyn Reader,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Failure> {
+        for partition in &partitions {
+            self.partitions.insert(partition.clone(), None);
+        }
+        self.membership = Some(reader.membership().await?);
+        self.read_state(partitions, reader, shutdown).await
+    }
+
+    async fn read_state(
+        &mut self,
+        partitions: Vec<TopicPartition>,
+        reader: &mut dyn Reader,
+        shutdown: &CancellationToken,
+    ) -> Result<(), Failure> {
+        loop {
+            match self.try_read_state(&partitions, reader).await {
+                Ok(()) => {
+                    self.backoff.reset();
+                    self.status.set_ready();
+                    tracing::info!(worker = self.spec.name, count = partitions.len(), "partitions taken over");
+                    return Ok(());
+                }
+                Err(Failure::Later(reason) | Failure::Reinitialise(reason)) if !shutdown.is_cancelled() => {
+                    tracing::warn!(worker = self.spec.name, reason, "cannot read the state yet");
+                    self.pause_after_failure(shutdown).await;
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+    }
+
+    async fn try_read_state(&mut self, partitions: &[TopicPartition], reader: &mut dyn Reader) -> Result<(), Failure> {
+        for partition in partitions {
+            self.shards.take_over(partition, self.log.as_ref()).await?;
+        }
+        let committed = self.log.committed(&self.spec.group, partitions).await?;
+        for (partition, committed) in partitions.iter().zip(committed) {
+            self.handler.revoked(partition);
+            let from = match self.handler.assigned(partition, committed).await? {
+                TakeUp::Committed => committed.map_or(Start::Beginning, Start::At),
+                TakeUp::At(offset) => Start::At(offset),
+                TakeUp::Beginning => Start::Beginning,
+            };
+            self.partitions.insert(partition.clone(), committed);
+            reader.seek(partition, from).await?;
+        }
+        Ok(())
+    }
+
+    /// Drops what is in memory and starts from what is committed. Running effects end first: what they found out is remembered.
+    pub(super) async fn reinitialise(
+        &mut self,
+        reader: &mut dyn Reader,
+        shutdown: &CancellationToken,
+    ) -> Result<(), End> {
+        while let Some(joined) = self.effects.join_next().await {
+            if let Err(Failure::Fatal(reason)) = self.take_result(joined) {
+                return Err(End::Fatal(reason));
+            }
+        }
+        for finished in std::mem::take(&mut self.results) {
+            self.handler.late(&finished.work, finished.fact);
+        }
+        let all = self.partitions.names();
+        self.pause_after_failure(shutdown).await;
+        while let Err(failure) = self.shards.prepare(self.log.as_ref()).await {
+            match failure {
+                Failure::Fatal(reason) => return Err(End::Fatal(reason)),
+                Failure::Fenced(reason) => return Err(End::Rejoin(reason)),
+                _ if shutdown.is_cancelled() => return Err(End::Drained),
+                failure => {
+                    tracing::warn!(worker = self.spec.name, %failure, "cannot write yet");
+                    self.pause_after_failure(shutdown).await;
+                }
+            }
+        }
+        match self.read_state(all, reader, shutdown).await {
+            Ok(()) => Ok(()),
+            Err(Failure::Fatal(reason)) => Err(End::Fatal(reason)),
+            Err(_) if shutdown.is_cancelled() => Err(End::Drained),
+            Err(failure) => Err(End::Rejoin(failure.to_string())),
+        }
+    }
+
+    /// Gives back what the group wants and is finished.
+    pub(super) async fn hand_back(&mut self, reader: &mut dyn Reader) -> Result<(), Failure> {
+        let done = self.partitions.to_hand_back(self.clock.now());
+        if done.is_empty() {
+            return Ok(());
+        }
+        for partition in &done {
+            self.drop_partition(partition);
+        }
+        reader.release(&done).await?;
+        tracing::info!(worker = self.spec.name, count = done.len(), "partitions handed back");
+        Ok(())
+    }
+
+    pub(super) fn drop_partition(&mut self, partition: &TopicPartition) {
+        if self.partitions.remove(partition) {
+            self.handler.revoked(partition);
+            self.shards.drop_partition(partition);
+        }
+    }
+
+    pub(super) fn forget_everything(&mut self) {
+        self.effects.abort_all();
+        self.results.clear();
+        self.membership = None;
+        for partition in self.partitions.names() {
+            self.drop_partition(&partition);
+        }
+        self.shards.clear();
+    }
+
+    /// Back-pressure with hysteresis: a full partition is paused, a half empty one resumed.
+    pub(super) async fn balance(&mut self, reader: &mut dyn Reader) -> Result<(), Failure> {
+        let (mut full, mut free) = (Vec::new(), Vec::new());
+        for (name, partition) in self.partitions.iter_mut() {
+            if !partition.paused && partition.lanes.queued() >= self.spec.buffer {
+                partition.paused = true;
+                full.push(name.clone());
+            } else if partition.paused && partition.lanes.queued() < self.spec.buffer / 2 {
+                partition.paused = false;
+                free.push(name.clone());
+            }
+        }
+        if !full.is_empty() {
+            reader.pause(&full).await?;
+        }
+        if !free.is_empty() {
+            reader.resume(&free).await?;
+        }
+        Ok(())
+    }
+}
