@@ -1,0 +1,385 @@
+//! Deliveries in every documented shape: what comes out, and that nothing is lost or changed.
+
+use std::path::{Path, PathBuf};
+
+use connector_domain::command::{WebhookItem, WebhookKind};
+use connector_domain::identity::{Address, StreamKeys};
+use connector_domain::ids::AttemptId;
+use connector_domain::status::DeliveryStatus;
+use connector_domain::time::Timestamp;
+use connector_whatsapp::webhook::{
+    Change, InboundMessage, InboundStatus, Split, SplitError, parse_change, parse_message, parse_status, split,
+};
+
+const ARRIVED: Timestamp = Timestamp(1_790_000_100_000);
+
+fn fixture(name: &str) -> Vec<u8> {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/webhooks").join(format!("{name}.json"));
+    std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn items(body: &[u8]) -> Vec<Split> {
+    split(body, ARRIVED, "delivery-1").unwrap()
+}
+
+fn only(name: &str) -> Split {
+    let mut found = items(&fixture(name));
+    assert_eq!(found.len(), 1, "{name}");
+    found.remove(0)
+}
+
+fn message(name: &str) -> InboundMessage {
+    parse_message(&only(name).item).unwrap()
+}
+
+fn status(name: &str) -> InboundStatus {
+    parse_status(&only(name).item).unwrap()
+}
+
+fn change(name: &str) -> Change {
+    parse_change(&only(name).item).unwrap()
+}
+
+fn known_by(address: &Address) -> &'static str {
+    match (&address.phone, &address.bsuid) {
+        (None, Some(id)) if id.expose().starts_with("group:") => "group",
+        (Some(_), Some(_)) => "phone+bsuid",
+        (Some(_), None) => "phone",
+        (None, Some(_)) => "bsuid",
+        (None, None) => "nobody",
+    }
+}
+
+/// One line per item, so that a table can say what is expected.
+fn summary(split: &Split) -> String {
+    let item = &split.item;
+    match item.kind {
+        WebhookKind::Message => match parse_message(item) {
+            Ok(message) => {
+                assert_eq!(message.address, split.address, "the receiver's key and the processor's stream must agree");
+                let carried = if message.unsupported { "unsupported" } else { "carried" };
+                let window = if message.opens_window() { "opens" } else { "-" };
+                format!("message {} {carried} {window} {}", message.message_type, known_by(&message.address))
+            }
+            Err(error) => format!("message {}", error.reason),
+        },
+        WebhookKind::Status => match parse_status(item) {
+            Ok(status) => {
+                assert_eq!(status.address, split.address);
+                format!("status {:?} {}", status.status, known_by(&status.address))
+            }
+            Err(error) => format!("status {}", error.reason),
+        },
+        _ => match parse_change(item) {
+            Ok(change) => {
+                let debug = format!("{change:?}");
+                let variant = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
+                format!("change {variant} {}", known_by(&split.address))
+            }
+            Err(error) => format!("change {}", error.reason),
+        },
+    }
+}
+
+const TABLE: &[(&str, &[&str])] = &[
+    ("text", &["message text carried opens phone"]),
+    ("text_bsuid_only", &["message text carried opens bsuid"]),
+    ("text_bsuid_in_from", &["message text carried opens bsuid"]),
+    ("text_numeric_timestamp_no_contact", &["message text carried opens phone"]),
+    ("text_reply_with_referral", &["message text carried opens phone"]),
+    ("text_in_group", &["message text carried - group"]),
+    ("button", &["message button carried opens phone"]),
+    ("button_without_context", &["message button carried opens phone"]),
+    ("interactive_button_reply", &["message interactive carried opens phone"]),
+    ("interactive_list_reply", &["message interactive carried opens phone"]),
+    ("interactive_flow_reply", &["message interactive unsupported opens phone"]),
+    ("image", &["message image unsupported opens phone"]),
+    ("location", &["message location unsupported opens phone"]),
+    ("contacts", &["message contacts unsupported opens phone"]),
+    ("order", &["message order unsupported opens phone"]),
+    ("reaction", &["message reaction unsupported opens phone"]),
+    ("reaction_removed", &["message reaction unsupported opens phone"]),
+    ("edit", &["message edit carried - phone"]),
+    ("revoke", &["message revoke unsupported - phone"]),
+    ("system_new_number", &["message system carried - phone"]),
+    ("system_new_user_id", &["message system carried - phone"]),
+    ("system_identity", &["message system carried - phone"]),
+    ("unsupported", &["message unsupported unsupported opens phone"]),
+    ("type_from_the_future", &["message hologram unsupported opens phone"]),
+    ("status_sent", &["status Sent phone"]),
+    ("status_delivered_bsuid", &["status Delivered bsuid"]),
+    ("status_read_numeric", &["status Read phone"]),
+    ("status_played", &["status Played phone"]),
+    ("status_failed", &["status Failed phone"]),
+    ("status_failed_old", &["status Failed phone"]),
+    ("status_failed_nameless", &["status Failed nobody"]),
+    ("status_group", &["status Read group"]),
+    ("status_from_the_future", &["status Unknown phone"]),
+    ("errors_only", &["change Errors nobody"]),
+    ("message_with_errors", &["message interactive unsupported opens phone", "change Errors nobody"]),
+    ("template_status", &["change TemplateStatus nobody"]),
+    ("template_quality", &["change TemplateQuality nobody"]),
+    ("template_quality_wrong_field", &["change TemplateQuality nobody"]),
+    ("template_category", &["change TemplateCategory nobody"]),
+    ("template_category_announced", &["change TemplateCategory nobody"]),
+    ("template_components", &["change TemplateComponents nobody"]),
+    ("phone_quality", &["change PhoneQuality nobody"]),
+    ("phone_name", &["change PhoneName nobody"]),
+    ("account_update", &["change AccountUpdate nobody"]),
+    ("account_alert", &["change AccountAlert nobody"]),
+    ("user_preferences", &["change UserPreferences phone"]),
+    ("user_preferences_two", &["change UserPreferences nobody"]),
+    ("echoes", &["change Echoes nobody"]),
+    ("history", &["change History nobody"]),
+    ("security", &["change Other nobody"]),
+    ("messages_not_an_array", &["change Other nobody"]),
+    (
+        "mixed_batch",
+        &[
+            "message text carried opens phone",
+            "message text carried opens phone",
+            "message text carried opens phone",
+            "status Sent phone",
+            "status Delivered phone",
+            "change AccountUpdate nobody",
+            "change TemplateStatus nobody",
+        ],
+    ),
+];
+
+#[test]
+fn every_documented_shape_is_split_and_understood() {
+    for (name, expected) in TABLE {
+        let found: Vec<_> = items(&fixture(name)).iter().map(summary).collect();
+        assert_eq!(found, *expected, "{name}");
+    }
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/webhooks");
+    assert_eq!(std::fs::read_dir(folder).unwrap().count(), TABLE.len(), "a fixture is not in the table");
+}
+
+/// Samples that do not belong to this repository: checked where they lie, when they are there.
+fn samples() -> Option<PathBuf> {
+    let beside = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/payloads");
+    let folder = std::env::var_os("WHATSAPP_PAYLOADS").map_or(beside, PathBuf::from);
+    folder.is_dir().then_some(folder)
+}
+
+#[test]
+fn collected_samples_are_understood_where_they_are_at_hand() {
+    let Some(folder) = samples() else { return };
+    let mut seen = 0;
+    for (part, kind) in [
+        ("inbound", Some(WebhookKind::Message)),
+        ("status", Some(WebhookKind::Status)),
+        ("account", Some(WebhookKind::Change)),
+        ("template", Some(WebhookKind::Change)),
+        ("errors", None),
+    ] {
+        for file in std::fs::read_dir(folder.join(part)).unwrap() {
+            let path = file.unwrap().path();
+            let body = std::fs::read(&path).unwrap();
+            let json: serde_json::Value = serde_json::from_slice(&body).unwrap();
+            if !json["entry"].is_array() {
+                continue;
+            }
+            seen += 1;
+            let found = items(&body);
+            assert!(!found.is_empty(), "{}", path.display());
+            for split in &found {
+                let line = summary(split);
+                assert!(kind.is_none_or(|kind| kind == split.item.kind), "{}: {line}", path.display());
+                let understood = match split.item.kind {
+                    WebhookKind::Message => parse_message(&split.item).is_ok(),
+                    WebhookKind::Status => {
+                        parse_status(&split.item).is_ok_and(|status| status.status != DeliveryStatus::Unknown)
+                    }
+                    _ => !matches!(parse_change(&split.item), Err(_) | Ok(Change::Other { .. })),
+                };
+                assert!(understood, "{}: {line}", path.display());
+            }
+        }
+    }
+    assert!(seen > 60, "only {seen} samples were webhooks");
+}
+
+#[test]
+fn an_item_keeps_its_json_byte_for_byte() {
+    let raw = r#"{ "id" : "wamid.\u0041", "from":"15550100042",  "timestamp":"1790000000","type":"text",
+        "text":{"body":"\ud83d\ude00 1\/2 \u003c"},"x":1.50, "x2":1e3 }"#;
+    let contact = r#"{"wa_id":"15550100042" , "profile":{"name":"M\u00e9"}}"#;
+    let body = format!(
+        r#"{{"entry":[{{"id":"1","changes":[{{"field":"messages","value":{{"metadata":{{"phone_number_id":"2"}},"contacts":[ {contact} ],"messages":[ {raw} ]}}}}]}}]}}"#
+    );
+    let found = items(body.as_bytes());
+    assert_eq!(found[0].item.raw.expose(), raw);
+    assert_eq!(found[0].item.contact.as_ref().unwrap().expose(), contact);
+    let message = parse_message(&found[0].item).unwrap();
+    assert_eq!(message.wamid.as_str(), "wamid.A");
+    assert_eq!(message.text.unwrap().expose(), "😀 1/2 <");
+    assert_eq!(message.profile_name.unwrap().expose(), "Mé");
+}
+
+#[test]
+fn the_facts_of_the_delivery_stand_around_every_item() {
+    let found = items(&fixture("mixed_batch"));
+    let places: Vec<_> = found
+        .iter()
+        .map(|split| {
+            let item = &split.item;
+            assert_eq!((item.received_at, item.delivery_id.as_str()), (ARRIVED, "delivery-1"));
+            (item.waba_id.as_str(), item.field.as_str(), item.phone_number_id.as_ref().map(|number| number.as_str()))
+        })
+        .collect();
+    let messages = ("100000000000001", "messages", Some("200000000000001"));
+    assert_eq!(places[..5], [messages; 5]);
+    assert_eq!(places[5], ("100000000000002", "account_update", None));
+    assert_eq!(places[6], ("100000000000002", "message_template_status_update", None));
+}
+
+#[test]
+fn each_message_gets_the_contact_that_sent_it() {
+    let names: Vec<_> = items(&fixture("mixed_batch"))[..3]
+        .iter()
+        .map(|split| parse_message(&split.item).unwrap().profile_name.unwrap().expose().to_owned())
+        .collect();
+    assert_eq!(names, ["Maja Lund", "Ove", "Maja Lund"]);
+}
+
+#[test]
+fn a_contact_of_somebody_else_is_never_taken() {
+    let body = br#"{"entry":[{"id":"1","changes":[{"field":"messages","value":{"metadata":{"phone_number_id":"2"},
+        "contacts":[{"wa_id":"15550100077","user_id":"US.77"}],
+        "messages":[{"from":"15550100042","id":"w","timestamp":"1790000000","type":"text","text":{"body":"x"}}]}}]}]}"#;
+    let found = items(body);
+    assert_eq!(found[0].item.contact, None);
+    assert_eq!(known_by(&found[0].address), "phone");
+}
+
+#[test]
+fn items_of_one_person_share_a_key_and_other_items_have_the_key_of_their_number_or_account() {
+    let keys = StreamKeys::new("k1", b"secret");
+    let key = |name: &str| only(name).key(&keys);
+    assert_eq!(key("text"), key("status_sent"));
+    assert_eq!(key("text"), key("user_preferences"));
+    assert_eq!(key("text_bsuid_only"), key("status_delivered_bsuid"));
+    assert_eq!(key("text_in_group"), key("status_group"));
+    assert_ne!(key("text"), key("text_in_group"));
+    assert_eq!(key("errors_only"), keys.number(&"200000000000001".into()).0);
+    assert_eq!(key("account_update"), "waba/100000000000001");
+    assert!(!key("text").contains("15550100042"));
+}
+
+#[test]
+fn what_a_person_says_or_taps_is_read() {
+    let said = |name: &str| {
+        let message = message(name);
+        (message.text.map(|text| text.expose().to_owned()).unwrap_or_default(), message.payload.unwrap_or_default())
+    };
+    let pair = |a: &str, b: &str| (a.to_owned(), b.to_owned());
+    assert_eq!(said("text"), pair("Grüße 👋, is 3 < 4?", ""));
+    assert_eq!(said("button"), pair("Yes, please", "opt-in-yes"));
+    assert_eq!(said("interactive_button_reply"), pair("Tomorrow", "b1"));
+    assert_eq!(said("interactive_list_reply"), pair("Noon", "r1"));
+    assert_eq!(said("edit"), pair("corrected", ""));
+    assert_eq!(said("image"), pair("", ""));
+    assert_eq!(message("button").reply_to.unwrap().as_str(), "wamid.OUT0009");
+    assert_eq!(message("button_without_context").reply_to, None);
+    assert_eq!(message("text").sent_at, Timestamp::from_secs(1_790_000_000));
+    assert_eq!(message("text_numeric_timestamp_no_contact").sent_at, Timestamp::from_secs(1_790_000_000));
+    assert_eq!(message("unsupported").error_code, Some(131_051));
+    assert_eq!(message("revoke").about.unwrap().as_str(), "wamid.IN0000");
+    let referral = message("text_reply_with_referral").referral.unwrap();
+    assert_eq!((referral.source_type.as_deref(), referral.ctwa_clid.as_deref()), (Some("ad"), Some("c1")));
+}
+
+#[test]
+fn a_group_message_belongs_to_the_group_and_names_its_sender() {
+    let message = message("text_in_group");
+    assert_eq!(known_by(&message.address), "group");
+    assert_eq!(message.sender.phone.unwrap().expose(), "15550100042");
+}
+
+#[test]
+fn a_changed_number_or_user_id_is_reported_under_the_old_address() {
+    let number = message("system_new_number");
+    assert_eq!(number.address.phone.unwrap().expose(), "15550100042");
+    assert_eq!(number.system.unwrap().new_address.phone.unwrap().expose(), "15550100043");
+    let user_id = message("system_new_user_id").system.unwrap();
+    assert_eq!((user_id.kind.as_str(), user_id.new_address.bsuid.unwrap().expose()), ("user_changed_user_id", "US.72"));
+    assert!(message("system_identity").system.unwrap().new_address.is_empty());
+}
+
+#[test]
+fn a_status_names_its_attempt_and_its_error() {
+    let attempt: AttemptId = "0198f3a0-0000-7000-8000-000000000001".parse().unwrap();
+    assert_eq!(status("status_sent").attempt_id, Some(attempt));
+    assert_eq!(status("status_failed").error_code, Some(131_049));
+    let old = status("status_failed_old");
+    assert_eq!((old.error_code, old.attempt_id), (Some(131_026), None));
+    assert_eq!(status("status_read_numeric").at, Timestamp::from_secs(1_790_000_062));
+}
+
+#[test]
+fn changes_say_what_the_connector_acts_on() {
+    let Change::TemplateStatus { template, status, reason, .. } = change("template_status") else { panic!() };
+    // The catalogue spells languages with an underscore; this webhook does not.
+    assert_eq!((template.name.as_str(), template.language.as_str()), ("appointment_reminder", "en_US"));
+    assert_eq!((status.as_str(), reason.as_deref()), ("REJECTED", Some("INVALID_FORMAT")));
+    let Change::TemplateCategory { announced, .. } = change("template_category_announced") else { panic!() };
+    assert!(announced);
+    let Change::AccountUpdate { restrictions, .. } = change("account_update") else { panic!() };
+    assert_eq!(restrictions, ["RESTRICTED_BIZ_INITIATED_MESSAGING"]);
+    let Change::UserPreferences(preferences) = change("user_preferences_two") else { panic!() };
+    assert_eq!(preferences.iter().map(|p| p.stopped).collect::<Vec<_>>(), [true, false]);
+    assert_eq!(preferences[1].at, Timestamp::from_secs(1_790_000_001));
+    assert_eq!(change("errors_only"), Change::Errors(vec![130_429]));
+}
+
+#[test]
+fn what_is_not_a_delivery_is_refused_and_what_is_a_strange_one_is_kept_whole() {
+    let refused = |body: &[u8]| split(body, ARRIVED, "d").unwrap_err();
+    assert_eq!(refused(b""), SplitError::NotJson);
+    assert_eq!(refused(b"{"), SplitError::NotJson);
+    assert_eq!(refused(b"\xff{}"), SplitError::NotJson);
+    assert_eq!(refused(b"[1]"), SplitError::NotAnObject);
+    assert_eq!(refused(b"null"), SplitError::NotAnObject);
+    for strange in [r#"{"hello":1}"#, r#"{"entry":{"id":1}}"#, r#"{"entry":"x"}"#] {
+        let found = items(strange.as_bytes());
+        assert_eq!((found.len(), found[0].item.raw.expose()), (1, strange));
+        assert_eq!(found[0].item.kind, WebhookKind::Change);
+    }
+    let found = items(br#"{"entry":[7,{"id":3,"changes":[{"field":"messages"},null]}]}"#);
+    let raws: Vec<_> = found.iter().map(|split| split.item.raw.expose()).collect();
+    assert_eq!(raws, ["7", r#"{"field":"messages"}"#, "null"]);
+    assert_eq!(found[1].item.waba_id.as_str(), "3");
+}
+
+#[test]
+fn deep_nesting_is_no_danger() {
+    let deep = "[".repeat(100_000) + &"]".repeat(100_000);
+    let body =
+        format!(r#"{{"entry":[{{"id":"1","changes":[{{"field":"messages","value":{{"messages":[{deep}]}}}}]}}]}}"#);
+    if let Ok(found) = split(body.as_bytes(), ARRIVED, "d") {
+        for split in found {
+            assert!(parse_message(&split.item).is_err());
+        }
+    }
+}
+
+#[test]
+fn an_item_that_cannot_be_understood_names_the_reason_and_nothing_of_its_content() {
+    let item = |kind, raw: &str| WebhookItem { kind, raw: raw.into(), contact: None, ..only("text").item };
+    let message = |raw: &str| parse_message(&item(WebhookKind::Message, raw)).unwrap_err();
+    let status = |raw: &str| parse_status(&item(WebhookKind::Status, raw)).unwrap_err();
+    assert_eq!(message("{").reason, "not_json");
+    assert_eq!(message("3").reason, "not_an_object");
+    assert_eq!(message(r#"{"from":"15550100042","timestamp":"1"}"#).reason, "no_id");
+    assert_eq!(message(r#"{"id":"w","from":"15550100042","timestamp":"soon"}"#).reason, "no_timestamp");
+    assert_eq!(message(r#"{"id":"w","timestamp":"1"}"#).reason, "no_address");
+    assert_eq!(status(r#"{"id":"w","timestamp":"1"}"#).reason, "no_status");
+    assert_eq!(status(r#"{"id":"w","status":"sent"}"#).reason, "no_timestamp");
+    let mut nobody = only("user_preferences").item;
+    nobody.raw = r#"{"user_preferences":[{"value":"stop"}]}"#.into();
+    let error = parse_change(&nobody).unwrap_err();
+    assert_eq!(error.to_string(), "the webhook item cannot be understood: no_preferences");
+}
