@@ -1,6 +1,6 @@
 //! P3: a user can message only people in their contacts.
 
-use connector_domain::command::{DirectoryKind, DirectoryRecord};
+use connector_domain::command::{ContentKind, DirectoryKind, DirectoryRecord};
 use connector_domain::composer::Composer;
 use connector_domain::decide::Reason;
 use connector_domain::directory::{ContactEntry, Contacts, decide_contact, decide_contact_removed};
@@ -8,7 +8,9 @@ use connector_domain::event::Event;
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::PhoneNumber;
 
-use crate::scenario::{Scenario, ask, enabled, imported, in_contacts, out_of_contacts, t, template, text, wrote};
+use crate::scenario::{
+    Scenario, ask, enabled, imported, in_contacts, of_kind, out_of_contacts, t, template, text, wrote,
+};
 
 #[test]
 fn a_stranger_cannot_be_messaged() {
@@ -23,6 +25,12 @@ fn a_contact_who_was_removed_gets_nothing_any_more() {
     let story = story.when(template()).then_accepts().and(out_of_contacts(t(0, 2)));
     let story = story.when(template()).then_rejects(Reason::NotAContact);
     assert_eq!(story.dispatching(), [Err(Reason::NotAContact)]);
+}
+
+#[test]
+fn a_stranger_is_not_even_told_that_their_message_was_read() {
+    let story = Scenario::given([enabled(), wrote(t(1, 0), "hello")]);
+    story.when(of_kind(ContentKind::Read)).then_rejects(Reason::NotAContact);
 }
 
 #[test]
