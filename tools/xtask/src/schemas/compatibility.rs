@@ -1,7 +1,5 @@
 //! Two versions of one schema: can each read what the other wrote?
 
-use std::error::Error;
-
 use apache_avro::Schema;
 use apache_avro::error::CompatibilityError;
 use apache_avro::schema_compatibility::{Compatibility, SchemaCompatibility};
@@ -25,25 +23,16 @@ pub fn incompatibilities(earlier: &Schema, later: &Schema) -> Vec<String> {
 /// The path of the field and what is wrong with it.
 fn explain(error: &CompatibilityError) -> String {
     let mut path = Vec::new();
-    let mut innermost: &dyn Error = error;
-    let mut at: Option<&dyn Error> = Some(error);
-    while let Some(error) = at {
-        innermost = error;
-        match error.downcast_ref::<CompatibilityError>() {
-            Some(CompatibilityError::FieldTypeMismatch(field, _)) => path.push(field.as_str()),
-            Some(CompatibilityError::MissingDefaultValue(field)) => {
-                path.push(field.as_str());
-                return format!("field `{}` has no default, so it cannot be added or removed", path.join("."));
-            }
-            _ => {}
-        }
-        at = error.source();
+    let mut at = error;
+    while let CompatibilityError::FieldTypeMismatch(field, inner) = at {
+        path.push(field.as_str());
+        at = inner;
     }
-    if path.is_empty() {
-        innermost.to_string()
-    } else {
-        format!("field `{}` changed its type ({innermost})", path.join("."))
+    if let CompatibilityError::MissingDefaultValue(field) = at {
+        path.push(field);
+        return format!("field `{}` has no default, so it cannot be added or removed", path.join("."));
     }
+    if path.is_empty() { at.to_string() } else { format!("field `{}` changed its type ({at})", path.join(".")) }
 }
 
 /// Where a union reads some values but not all: the library says that it is so, not where.

@@ -227,6 +227,17 @@ mod tests {
     }
 
     #[test]
+    fn a_field_inside_another_is_named_by_its_path() {
+        let before = r#"{"type":"record","name":"R","namespace":"n","fields":[{"name":"data","type":
+            {"type":"record","name":"D","namespace":"n","fields":[{"name":"at","type":"long"}]}}]}"#;
+        let after = before.replace("\"at\"", "\"when\"");
+        let parse = |text| Schema::parse_str(text).expect("a schema");
+        let findings = incompatibilities(&parse(before), &parse(&after));
+        assert!(findings[0].contains("field `data.when` has no default"), "{findings:?}");
+        assert!(findings[1].contains("field `data.at` has no default"), "{findings:?}");
+    }
+
+    #[test]
     fn a_type_may_not_change_even_where_avro_would_promote_it() {
         let findings = changed(r#"{"name":"id","type":"string"}"#, r#"{"name":"id","type":"long"}"#);
         assert_eq!(findings.len(), 2, "{findings:?}");
