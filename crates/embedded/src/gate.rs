@@ -1,0 +1,238 @@
+//! The gate in memory. It is empty after a start; its users read the log again from the position they find in it (R1).
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use connector_domain::time::Timestamp;
+use connector_ports::gate::{Change, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, View};
+use connector_ports::log::Offset;
+use connector_ports::{Clock, Gate};
+
+use crate::limiter::Limiters;
+
+/// A gate in the memory of this process. Cheap to clone; clones are the same gate.
+#[derive(Clone)]
+pub struct MemoryGate {
+    clock: Arc<dyn Clock>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    views: HashMap<View, Projection>,
+    limiters: Limiters,
+    /// Greatest epoch ever given out. Not part of what a wipe loses.
+    last_epoch: u64,
+}
+
+/// The content of one view.
+#[derive(Clone, Default)]
+struct Projection {
+    applied: Option<Offset>,
+    epoch: u64,
+    values: HashMap<String, Bytes>,
+    marks: HashMap<Bytes, (u64, Timestamp)>,
+    marks_by_end: BTreeSet<(Timestamp, Bytes)>,
+    timers: HashMap<String, Timer>,
+    waiting: BTreeSet<(Timestamp, String)>,
+    leased: BTreeSet<(Timestamp, String)>,
+}
+
+#[derive(Clone, Copy)]
+struct Timer {
+    at: Timestamp,
+    leased_until: Option<Timestamp>,
+}
+
+/// All views of a gate at one moment, for [`MemoryGate::restore`].
+#[derive(Clone)]
+pub struct GateSnapshot(HashMap<View, Projection>);
+
+impl Projection {
+    fn change(&mut self, change: Change) {
+        match change {
+            Change::Put { key, value } => {
+                self.values.insert(key, value);
+            }
+            Change::Delete { key } => {
+                self.values.remove(&key);
+            }
+            Change::Mark { id, digest, until } => {
+                if let Some((_, before)) = self.marks.insert(id.clone(), (digest, until)) {
+                    self.marks_by_end.remove(&(before, id.clone()));
+                }
+                self.marks_by_end.insert((until, id));
+            }
+            Change::Schedule { key, at } => {
+                self.unschedule(&key);
+                self.waiting.insert((at, key.clone()));
+                self.timers.insert(key, Timer { at, leased_until: None });
+            }
+            Change::Unschedule { key } => self.unschedule(&key),
+        }
+    }
+
+    fn unschedule(&mut self, key: &str) {
+        match self.timers.remove(key) {
+            Some(Timer { leased_until: Some(until), .. }) => self.leased.remove(&(until, key.to_owned())),
+            Some(Timer { at, leased_until: None }) => self.waiting.remove(&(at, key.to_owned())),
+            None => false,
+        };
+    }
+
+    fn forget_marks(&mut self, now: Timestamp) {
+        while self.marks_by_end.first().is_some_and(|(until, _)| *until < now) {
+            if let Some((_, id)) = self.marks_by_end.pop_first() {
+                self.marks.remove(&id);
+            }
+        }
+    }
+
+    fn claim(&mut self, now: Timestamp, lease: Duration, limit: usize) -> Vec<Due> {
+        while self.leased.first().is_some_and(|(until, _)| *until <= now) {
+            let Some((_, key)) = self.leased.pop_first() else { break };
+            if let Some(timer) = self.timers.get_mut(&key) {
+                timer.leased_until = None;
+                self.waiting.insert((timer.at, key));
+            }
+        }
+        let mut due = Vec::new();
+        while due.len() < limit && self.waiting.first().is_some_and(|(at, _)| *at <= now) {
+            let Some((at, key)) = self.waiting.pop_first() else { break };
+            self.timers.insert(key.clone(), Timer { at, leased_until: Some(now + lease) });
+            self.leased.insert((now + lease, key.clone()));
+            due.push(Due { key, at });
+        }
+        due
+    }
+}
+
+impl MemoryGate {
+    /// An empty gate. The clock tells when marks may be forgotten, and makes epochs grow over a restart.
+    #[must_use]
+    pub fn new(clock: Arc<dyn Clock>) -> Self {
+        Self { clock, state: Arc::default() }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The view, if it has no newer owner than `epoch`.
+    fn owned<T>(&self, view: &View, epoch: Epoch, act: impl FnOnce(&mut Projection) -> T) -> Result<T, GateError> {
+        let mut state = self.state();
+        let projection = state.views.entry(view.clone()).or_default();
+        if epoch.0 < projection.epoch {
+            return Err(GateError::Fenced { view: view.clone() });
+        }
+        Ok(act(projection))
+    }
+
+    fn ask<T>(&self, view: &View, answer: impl Fn(&Projection) -> Vec<Option<T>>) -> Snapshot<T> {
+        let state = self.state();
+        let empty = Projection::default();
+        let projection = state.views.get(view).unwrap_or(&empty);
+        Snapshot { applied: projection.applied, answers: answer(projection) }
+    }
+
+    /// Loses one view with its position and owner.
+    pub fn wipe_view(&self, view: &View) {
+        self.state().views.remove(view);
+    }
+
+    /// Loses everything, limiters included.
+    pub fn wipe(&self) {
+        let mut state = self.state();
+        state.views.clear();
+        state.limiters = Limiters::default();
+    }
+
+    /// All views as they are.
+    #[must_use]
+    pub fn snapshot(&self) -> GateSnapshot {
+        GateSnapshot(self.state().views.clone())
+    }
+
+    /// Goes back to an earlier state of all views, their owners included, as a failover to a replica that lags does.
+    pub fn restore(&self, snapshot: &GateSnapshot) {
+        self.state().views.clone_from(&snapshot.0);
+    }
+}
+
+#[async_trait]
+impl Gate for MemoryGate {
+    async fn acquire(&self, view: &View) -> Result<Ownership, GateError> {
+        let now = u64::try_from(self.clock.now().as_millis()).unwrap_or(0);
+        let mut state = self.state();
+        state.last_epoch = now.max(state.last_epoch + 1);
+        let epoch = state.last_epoch;
+        let projection = state.views.entry(view.clone()).or_default();
+        projection.epoch = epoch;
+        Ok(Ownership { epoch: Epoch(epoch), applied: projection.applied })
+    }
+
+    async fn apply(
+        &self,
+        view: &View,
+        epoch: Epoch,
+        expected: Option<Offset>,
+        next: Offset,
+        changes: Vec<Change>,
+    ) -> Result<(), GateError> {
+        let now = self.clock.now();
+        self.owned(view, epoch, |projection| {
+            if projection.applied != expected {
+                return Err(GateError::Conflict { view: view.clone(), actual: projection.applied });
+            }
+            // After a wipe nobody is known: whoever applies first is the owner, and still fences those before it.
+            projection.epoch = epoch.0;
+            projection.applied = Some(next);
+            projection.forget_marks(now);
+            changes.into_iter().for_each(|change| projection.change(change));
+            Ok(())
+        })?
+    }
+
+    async fn read(&self, view: &View, keys: &[String]) -> Result<Snapshot<Bytes>, GateError> {
+        Ok(self.ask(view, |projection| keys.iter().map(|key| projection.values.get(key).cloned()).collect()))
+    }
+
+    async fn recall(&self, view: &View, ids: &[Bytes]) -> Result<Snapshot<u64>, GateError> {
+        let digest = |projection: &Projection, id| projection.marks.get(id).map(|(digest, _)| *digest);
+        Ok(self.ask(view, |projection| ids.iter().map(|id| digest(projection, id)).collect()))
+    }
+
+    async fn claim_due(
+        &self,
+        view: &View,
+        epoch: Epoch,
+        now: Timestamp,
+        lease: Duration,
+        limit: usize,
+    ) -> Result<Vec<Due>, GateError> {
+        self.owned(view, epoch, |projection| projection.claim(now, lease, limit))
+    }
+
+    async fn next_due(&self, view: &View) -> Result<Option<Timestamp>, GateError> {
+        let state = self.state();
+        Ok(state.views.get(view).and_then(|projection| projection.waiting.first()).map(|(at, _)| *at))
+    }
+
+    async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {
+        let mut state = self.state();
+        Ok(limits.iter().map(|limit| state.limiters.take(limit, now)).collect())
+    }
+
+    async fn give_back(&self, limit: &Limit) -> Result<(), GateError> {
+        self.state().limiters.give_back(limit);
+        Ok(())
+    }
+
+    async fn hold(&self, limit_key: &str, until: Timestamp) -> Result<(), GateError> {
+        self.state().limiters.hold(limit_key, until);
+        Ok(())
+    }
+}
