@@ -67,11 +67,11 @@ impl Shards {
     }
 
     pub(crate) async fn append(&mut self, shard: &ShardKey, records: Vec<Append>) -> Result<Vec<Appended>, Failure> {
-        Ok(self.transactor(shard)?.append(records).await.map_err(unwritten)?)
+        self.transactor(shard)?.append(records).await.map_err(unwritten)
     }
 
     pub(crate) async fn commit(&mut self, shard: &ShardKey, consumed: Option<Consumed>) -> Result<(), Failure> {
-        Ok(self.transactor(shard)?.commit(consumed).await.map_err(unwritten)?)
+        self.transactor(shard)?.commit(consumed).await.map_err(unwritten)
     }
 
     fn transactor(&mut self, shard: &ShardKey) -> Result<&mut Box<dyn Transactor>, Failure> {
