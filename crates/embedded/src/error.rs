@@ -78,9 +78,12 @@ impl Problem {
     /// Nothing was written.
     pub(crate) fn before_commit(error: &rusqlite::Error) -> Self {
         match error.sqlite_error_code() {
-            Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase | ErrorCode::ReadOnly | ErrorCode::PermissionDenied) => {
-                Self::Fatal(error.to_string())
-            }
+            Some(
+                ErrorCode::DatabaseCorrupt
+                | ErrorCode::NotADatabase
+                | ErrorCode::ReadOnly
+                | ErrorCode::PermissionDenied,
+            ) => Self::Fatal(error.to_string()),
             _ => Self::Unavailable(error.to_string()),
         }
     }

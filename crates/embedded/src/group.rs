@@ -167,8 +167,14 @@ impl Groups {
         state.revision += 1;
         let revision = state.revision;
         let id = known.unwrap_or(state.joined);
-        let fresh =
-            || Member { name, topics: vec![], incarnation: 0, notices: VecDeque::new(), told: revision, away_since: None };
+        let fresh = || Member {
+            name,
+            topics: vec![],
+            incarnation: 0,
+            notices: VecDeque::new(),
+            told: revision,
+            away_since: None,
+        };
         let member = state.members.entry(id).or_insert_with(fresh);
         member.topics = topics;
         member.incarnation += 1;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use connector_ports::log::{
-    Append, Appended, Consumed, Isolation, LogError, Offset, Start, Subscription, TopicFacts, TopicName, TopicPartition,
-    TopicSpec,
+    Append, Appended, Consumed, Isolation, LogError, Offset, Start, Subscription, TopicFacts, TopicName,
+    TopicPartition, TopicSpec,
 };
 use connector_ports::partition::partition_for;
 use connector_ports::{Appender, Log, Reader, Transactor};

@@ -226,7 +226,8 @@ impl<S: Store> Reader for StoreReader<S> {
 
     async fn release(&mut self, partitions: &[TopicPartition]) -> Result<(), LogError> {
         if let Some(seat) = &self.seat {
-            let released = |partition: &TopicPartition, cursor: &Cursor| cursor.revoked && partitions.contains(partition);
+            let released =
+                |partition: &TopicPartition, cursor: &Cursor| cursor.revoked && partitions.contains(partition);
             self.cursors.retain(|partition, cursor| !released(partition, cursor));
             self.shared.groups.release(&seat.place, partitions, &|topic| self.shared.count(topic));
         }

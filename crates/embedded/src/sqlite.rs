@@ -217,7 +217,8 @@ impl Store for SqliteStore {
             return ready(Err(LogError::UnknownTopic { topic: partition.topic.clone() }));
         };
         let source = partition.clone();
-        self.readers.run(move |db| reading::fetch(db, &source, visible.slot, from, visible.end(isolation), max, isolation))
+        self.readers
+            .run(move |db| reading::fetch(db, &source, visible.slot, from, visible.end(isolation), max, isolation))
     }
 
     fn resolve(&self, partition: &TopicPartition, start: Start, isolation: Isolation) -> Answer<Offset> {

@@ -38,7 +38,8 @@ impl ReadPool {
         };
         Box::pin(async move {
             let result = tokio::task::spawn_blocking(blocking).await;
-            let result = result.map_err(|error| LogError::Fatal { reason: format!("a read of the log died: {error}") })?;
+            let result =
+                result.map_err(|error| LogError::Fatal { reason: format!("a read of the log died: {error}") })?;
             result.map_err(|error: rusqlite::Error| Problem::before_commit(&error).error())
         })
     }
@@ -96,8 +97,7 @@ pub(super) fn since(db: &Connection, slot: i64, end: Offset, moment: Timestamp) 
     while low < high {
         let middle = Offset(low.0 + (high.0 - low.0) / 2);
         let bounds = params![row_id(slot, middle), row_id(slot, high)];
-        let found: Option<(i64, i64)> =
-            statement.query_row(bounds, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+        let found: Option<(i64, i64)> = statement.query_row(bounds, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
         match found {
             Some((id, timestamp)) if timestamp < moment.as_millis() => low = offset_of(id).next(),
             _ => high = middle,

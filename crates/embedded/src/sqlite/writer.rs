@@ -74,7 +74,8 @@ impl Writer {
         self.transactors.values_mut().for_each(|transactor| transactor.open = None);
         self.topics.clear();
         let mut slots = self.db.prepare("SELECT id, topic FROM slots ORDER BY topic, partition")?;
-        let mut last = self.db.prepare("SELECT id, timestamp FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id DESC LIMIT 1")?;
+        let mut last =
+            self.db.prepare("SELECT id, timestamp FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id DESC LIMIT 1")?;
         let mut rows = slots.query([])?;
         while let Some(row) = rows.next()? {
             let (slot, topic): (i64, String) = (row.get(0)?, row.get(1)?);
@@ -194,7 +195,8 @@ impl Writer {
         let mut offsets = Vec::with_capacity(records.len());
         for Placed { target, key, value, headers } in records {
             let partitions = self.topics.get_mut(&target.topic);
-            let Some(partition) = partitions.and_then(|partitions| partitions.get_mut(target.partition as usize)) else {
+            let Some(partition) = partitions.and_then(|partitions| partitions.get_mut(target.partition as usize))
+            else {
                 continue;
             };
             let offset = partition.end;
