@@ -236,3 +236,39 @@ impl Gate for MemoryGate {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicI64, Ordering};
+
+    use super::*;
+
+    struct Hand(AtomicI64);
+
+    #[async_trait]
+    impl Clock for Hand {
+        fn now(&self) -> Timestamp {
+            Timestamp(self.0.load(Ordering::Relaxed))
+        }
+
+        async fn sleep(&self, _: Duration) {}
+    }
+
+    #[tokio::test]
+    async fn a_mark_is_forgotten_after_its_time_and_not_before() {
+        let clock = Arc::new(Hand(AtomicI64::new(0)));
+        let gate = MemoryGate::new(clock.clone());
+        let view = View::new("marks", 0);
+        let epoch = gate.acquire(&view).await.expect("acquire").epoch;
+        let mark = |until| Change::Mark { id: Bytes::from_static(b"id"), digest: 7, until: Timestamp(until) };
+        let recall = async || gate.recall(&view, &[Bytes::from_static(b"id")]).await.expect("recall").answers[0];
+        gate.apply(&view, epoch, None, Offset(1), vec![mark(1000)]).await.expect("apply");
+        gate.apply(&view, epoch, Some(Offset(1)), Offset(2), vec![mark(2000)]).await.expect("it is kept longer");
+        clock.0.store(2000, Ordering::Relaxed);
+        gate.apply(&view, epoch, Some(Offset(2)), Offset(3), vec![]).await.expect("apply");
+        assert_eq!(recall().await, Some(7));
+        clock.0.store(2001, Ordering::Relaxed);
+        gate.apply(&view, epoch, Some(Offset(3)), Offset(4), vec![]).await.expect("apply");
+        assert_eq!(recall().await, None);
+    }
+}

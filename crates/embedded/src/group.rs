@@ -314,3 +314,68 @@ impl Groups {
         self.notify();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TOPIC: &str = "t";
+
+    fn partitions(numbers: &[u32]) -> Vec<TopicPartition> {
+        numbers.iter().map(|number| TopicPartition::new(TOPIC, *number)).collect()
+    }
+
+    fn two(_: &TopicName) -> u32 {
+        2
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_place_of_a_static_member_is_kept_for_a_while_only() {
+        let groups = Groups::default();
+        let join = |name: &str| groups.join("g", Some(name.to_owned()), vec![TOPIC.into()], &two);
+        let notice = |place: &Place| groups.notice(place, &two).expect("a member");
+        let a = join("a");
+        let b = join("b");
+        assert_eq!(notice(&a), Some(Notice::Assigned(partitions(&[0, 1]))));
+        assert_eq!(notice(&a), Some(Notice::Revoked(partitions(&[1]))));
+        groups.release(&a, &partitions(&[1]), &two);
+        assert_eq!(notice(&b), Some(Notice::Assigned(partitions(&[1]))));
+        groups.leave(&a, true, &two);
+        tokio::time::advance(STATIC_MEMBER_KEPT - Duration::from_millis(1)).await;
+        assert_eq!(notice(&b), None, "it may still come back");
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(notice(&b), Some(Notice::Assigned(partitions(&[0]))));
+    }
+
+    #[test]
+    fn a_static_member_that_comes_back_fences_its_former_self() {
+        let groups = Groups::default();
+        let join = || groups.join("g", Some("a".to_owned()), vec![TOPIC.into()], &two);
+        let former = join();
+        assert!(groups.notice(&former, &two).expect("a member").is_some());
+        let ticket = groups.ticket(&former).expect("a ticket");
+        let present = join();
+        assert_eq!(groups.notice(&present, &two).expect("a member"), Some(Notice::Assigned(partitions(&[0, 1]))));
+        let call = groups.fenced_call(&ticket, partitions(&[0]).iter(), || ());
+        assert!(matches!(call, Err(LogError::Fenced { .. })), "{call:?}");
+        assert!(matches!(groups.notice(&former, &two), Err(LogError::Fenced { .. })));
+    }
+
+    #[test]
+    fn a_ticket_from_before_a_loss_is_stale_even_when_the_partition_came_back() {
+        let groups = Groups::default();
+        let member = groups.join("g", None, vec![TOPIC.into()], &two);
+        while groups.notice(&member, &two).expect("a member").is_some() {}
+        let owned = partitions(&[0]);
+        let before = groups.ticket(&member).expect("a ticket");
+        assert!(groups.fenced_call(&before, owned.iter(), || ()).is_ok());
+        groups.evict(&two);
+        let unaware = groups.ticket(&member).expect("a ticket");
+        for stale in [&before, &unaware] {
+            assert!(groups.fenced_call(stale, owned.iter(), || ()).is_err(), "the loss was not noticed yet");
+        }
+        while groups.notice(&member, &two).expect("a member").is_some() {}
+        let aware = groups.ticket(&member).expect("a ticket");
+        assert!(groups.fenced_call(&aware, owned.iter(), || ()).is_ok());
+    }
+}

@@ -180,6 +180,7 @@ impl<S: Store> Reader for StoreReader<S> {
             }
             let changed = async {
                 tokio::select! {
+                biased;
                     _ = self.records_changed.changed() => {}
                     _ = self.group_changed.changed() => {}
                 }

@@ -3,6 +3,8 @@
 //! when something was committed.
 
 mod reading;
+#[cfg(test)]
+mod tests;
 mod writer;
 
 use std::collections::HashMap;
@@ -116,7 +118,7 @@ impl SqliteStore {
     ) -> Answer<T> {
         let (reply, answer) = oneshot::channel();
         // A caller that went away does not want to know.
-        let job = Job::new(weight, move |writer| match work(writer) {
+        let job = Job::new(weight, move |writer| match writer.admit().and_then(|()| work(writer)) {
             Ok(value) => Ok(Box::new(move |durable: Result<(), &Problem>| {
                 let _ = reply.send(durable.map(|()| value).map_err(Problem::error));
             })),

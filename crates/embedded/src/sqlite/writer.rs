@@ -43,6 +43,8 @@ pub(super) struct Writer {
     published: Arc<Published>,
     topics: HashMap<TopicName, Vec<Partition>>,
     transactors: HashMap<String, Transactor>,
+    /// No SQLite transaction could be begun: nothing may be written now.
+    refusal: Option<Problem>,
 }
 
 struct Partition {
@@ -57,12 +59,15 @@ struct Partition {
 struct Transactor {
     epoch: u64,
     open: Option<i64>,
+    /// Its transaction went down with a failed commit: it cannot be committed any more.
+    doomed: bool,
 }
 
 impl Writer {
     /// Reads the state from the file. Whatever is open there was left by a process that is gone: it is aborted.
     pub(super) fn load(db: Connection, clock: Arc<dyn Clock>, published: Arc<Published>) -> rusqlite::Result<Self> {
-        let mut writer = Self { db, clock, published, topics: HashMap::new(), transactors: HashMap::new() };
+        let mut writer =
+            Self { db, clock, published, topics: HashMap::new(), transactors: HashMap::new(), refusal: None };
         writer.reload()?;
         writer.publish();
         Ok(writer)
@@ -70,8 +75,10 @@ impl Writer {
 
     fn reload(&mut self) -> rusqlite::Result<()> {
         self.db.execute("UPDATE transactions SET aborted = 1 WHERE aborted = 0", [])?;
-        // Owners of this process stay owners, without their transactions.
-        self.transactors.values_mut().for_each(|transactor| transactor.open = None);
+        // Owners of this process stay owners, but what they appended is aborted.
+        for transactor in self.transactors.values_mut() {
+            transactor.doomed |= transactor.open.take().is_some();
+        }
         self.topics.clear();
         let mut slots = self.db.prepare("SELECT id, topic FROM slots ORDER BY topic, partition")?;
         let mut last =
@@ -106,19 +113,23 @@ impl Writer {
 
     fn commit_all(&mut self, first: Job, jobs: &mpsc::Receiver<Job>, settled: &mut Vec<Settle>) -> Result<(), Problem> {
         let begun = self.db.execute_batch("BEGIN IMMEDIATE");
-        let begun = begun.map_err(|error| Problem::before_commit(&error));
+        self.refusal = begun.map_err(|error| Problem::before_commit(&error)).err();
         let mut weight = 0;
         let mut next = Some(first);
         while let Some(job) = next {
             weight += job.weight;
-            match &begun {
-                // It must be told, even when there is no transaction to work in: its answer is that the file is unavailable.
-                Err(problem) => return (job.work)(self).map(|settle| settle(Err(problem))).and(begun),
-                Ok(()) => settled.push((job.work)(self)?),
-            }
+            settled.push((job.work)(self)?);
             next = if weight < COMMIT_WEIGHT { jobs.try_recv().ok() } else { None };
         }
+        if let Some(refusal) = self.refusal.take() {
+            return Err(refusal);
+        }
         self.db.execute_batch("COMMIT").map_err(|error| Problem::at_commit(&error))
+    }
+
+    /// Asked before each piece of work: outside a SQLite transaction nothing may be written.
+    pub(super) fn admit(&self) -> Result<(), Failure> {
+        self.refusal.as_ref().map_or(Ok(()), |problem| Err(problem.error().into()))
     }
 
     /// After a failure: back to what the file says.
@@ -169,10 +180,19 @@ impl Writer {
         owner.ok_or_else(|| fenced(session))
     }
 
+    /// The owner, with a transaction that can still be committed.
+    fn alive(&mut self, session: &Session) -> Result<&mut Transactor, LogError> {
+        let owner = self.owner(session)?;
+        if owner.doomed {
+            return Err(LogError::Aborted { reason: "its records were lost with a failed write".to_owned() });
+        }
+        Ok(owner)
+    }
+
     pub(super) fn append(&mut self, records: &[Placed], session: Option<&Session>) -> Result<Vec<Offset>, Failure> {
         let mut transaction = None;
         if let Some(session) = session {
-            transaction = self.owner(session)?.open;
+            transaction = self.alive(session)?.open;
         }
         for record in records {
             let Placed { target, .. } = record;
@@ -222,6 +242,7 @@ impl Writer {
     pub(super) fn take_over(&mut self, id: String) -> Result<Session, Failure> {
         let transactor = self.transactors.entry(id.clone()).or_default();
         transactor.epoch += 1;
+        transactor.doomed = false;
         let session = Session { id, epoch: transactor.epoch };
         if let Some(tx) = transactor.open.take() {
             self.end_transaction(tx, &Outcome::Abort)?;
@@ -230,7 +251,12 @@ impl Writer {
     }
 
     pub(super) fn finish(&mut self, session: &Session, outcome: Outcome) -> Result<(), Failure> {
-        if let Some(tx) = self.owner(session)?.open.take() {
+        let owner = match outcome {
+            Outcome::Commit(_) => self.alive(session)?,
+            Outcome::Abort => self.owner(session)?,
+        };
+        owner.doomed = false;
+        if let Some(tx) = owner.open.take() {
             self.end_transaction(tx, &outcome)?;
         }
         match outcome {
@@ -270,5 +296,18 @@ impl Writer {
             positions.push(found.map(Offset));
         }
         Ok(positions)
+    }
+}
+
+#[cfg(test)]
+impl Writer {
+    /// A disk with room for this many pages, or `None` for as many as it has now.
+    pub(super) fn set_room(&mut self, pages: Option<i64>) -> Result<(), Failure> {
+        let pages = match pages {
+            Some(pages) => pages,
+            None => self.db.query_row("PRAGMA page_count", [], |row| row.get(0))?,
+        };
+        self.db.query_row(&format!("PRAGMA max_page_count = {pages}"), [], |_| Ok(()))?;
+        Ok(())
     }
 }
