@@ -1,0 +1,437 @@
+//! Settings of Kafka, and the client configurations made from them.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use connector_ports::log::Isolation;
+use connector_settings::{Group, Kind, Reader, Secret, Variable};
+use rdkafka::ClientConfig;
+
+const BOOTSTRAP: Variable = Variable::required(
+    "KAFKA_BOOTSTRAP_SERVERS",
+    Kind::List,
+    "Brokers to connect to first, as host:port. The others are learned from them.",
+);
+const CLIENT_ID: Variable = Variable::with_default(
+    "KAFKA_CLIENT_ID",
+    Kind::Text,
+    "whatsapp-connector",
+    "How the broker names this process in its own logs, metrics and quotas.",
+);
+const SECURITY: Variable = Variable::with_default(
+    "KAFKA_SECURITY_PROTOCOL",
+    Kind::Choice(&["plaintext", "ssl", "sasl_plaintext", "sasl_ssl"]),
+    "plaintext",
+    "Whether connections are encrypted (ssl) and authenticated by SASL.",
+);
+const SASL_MECHANISM: Variable = Variable::with_default(
+    "KAFKA_SASL_MECHANISM",
+    Kind::Choice(&["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"]),
+    "SCRAM-SHA-512",
+    "How SASL proves who we are.",
+);
+const SASL_USERNAME: Variable =
+    Variable::optional("KAFKA_SASL_USERNAME", Kind::Text, "Who we are; needed with the sasl protocols.");
+const SASL_PASSWORD: Variable =
+    Variable::optional("KAFKA_SASL_PASSWORD", Kind::Text, "The password of the SASL user.").secret();
+const SSL_CA: Variable = Variable::optional(
+    "KAFKA_SSL_CA_FILE",
+    Kind::Path,
+    "PEM file of the authorities that may sign the brokers' certificates; the system's when absent.",
+);
+const SSL_CERTIFICATE: Variable =
+    Variable::optional("KAFKA_SSL_CERTIFICATE_FILE", Kind::Path, "PEM file of our certificate, for mutual TLS.");
+const SSL_KEY: Variable =
+    Variable::optional("KAFKA_SSL_KEY_FILE", Kind::Path, "PEM file of the key of our certificate.");
+const SSL_KEY_PASSWORD: Variable =
+    Variable::optional("KAFKA_SSL_KEY_PASSWORD", Kind::Text, "The password of that key.").secret();
+const SESSION_TIMEOUT: Variable = Variable::with_default(
+    "KAFKA_SESSION_TIMEOUT",
+    Kind::Duration,
+    "30s",
+    "After this silence the group gives a member's partitions away. A restart of a named member within it moves nothing.",
+);
+const MAX_POLL_INTERVAL: Variable = Variable::with_default(
+    "KAFKA_MAX_POLL_INTERVAL",
+    Kind::Duration,
+    "120s",
+    "After this time without a poll a worker counts as stuck and loses its partitions. Also the bound for handing \
+     partitions back.",
+);
+const DELIVERY_TIMEOUT: Variable = Variable::with_default(
+    "KAFKA_DELIVERY_TIMEOUT",
+    Kind::Duration,
+    "8s",
+    "How long an append is tried while the broker is away. Must be shorter than the transaction timeout.",
+);
+const TRANSACTION_TIMEOUT: Variable = Variable::with_default(
+    "KAFKA_TRANSACTION_TIMEOUT",
+    Kind::Duration,
+    "10s",
+    "When the broker aborts a transaction whose owner went away. Until then committed readers of its partitions wait.",
+);
+const REQUEST_TIMEOUT: Variable = Variable::with_default(
+    "KAFKA_REQUEST_TIMEOUT",
+    Kind::Duration,
+    "10s",
+    "How long one question (end of a partition, committed offset, a topic) may take.",
+);
+const MAX_RECORD: Variable = Variable::with_default(
+    "KAFKA_MAX_RECORD_BYTES",
+    Kind::Number,
+    "1000000",
+    "Largest record written. The topics must take as much (max.message.bytes).",
+);
+const PROPERTIES: Variable = Variable::optional(
+    "KAFKA_PROP_*",
+    Kind::Text,
+    "Any other setting of librdkafka, dots written as underscores: KAFKA_PROP_LINGER_MS=2. Those on which correctness \
+     rests (acks, idempotence, isolation, partitioner, offsets, group and transaction ids) are refused.",
+);
+
+/// What may not be passed through: the contract of the port rests on these.
+const OURS: &[&str] = &[
+    "acks",
+    "auto.offset.reset",
+    "bootstrap.servers",
+    "enable.auto.commit",
+    "enable.auto.offset.store",
+    "enable.idempotence",
+    "enable.partition.eof",
+    "group.id",
+    "group.instance.id",
+    "group.protocol",
+    "isolation.level",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "partition.assignment.strategy",
+    "partitioner",
+    "request.required.acks",
+    "transactional.id",
+];
+
+/// How to reach Kafka and how long to wait for it.
+#[derive(Clone, Debug)]
+pub struct KafkaConfig {
+    /// Brokers to connect to first, `host:port`.
+    pub bootstrap_servers: Vec<String>,
+    /// How the broker names this process.
+    pub client_id: String,
+    /// Encryption and authentication.
+    pub security: Security,
+    /// After this silence the group gives a member's partitions away.
+    pub session_timeout: Duration,
+    /// After this time without a poll a worker counts as stuck.
+    pub max_poll_interval: Duration,
+    /// How long an append is tried while the broker is away.
+    pub delivery_timeout: Duration,
+    /// When the broker aborts a transaction whose owner went away.
+    pub transaction_timeout: Duration,
+    /// How long one question may take.
+    pub request_timeout: Duration,
+    /// Largest record written, key and headers included.
+    pub max_record_bytes: usize,
+    /// Further settings of librdkafka, by its own names.
+    pub properties: Vec<(String, String)>,
+}
+
+/// Encryption and authentication. `Debug` never shows a secret.
+#[derive(Clone, Debug)]
+pub struct Security {
+    /// librdkafka's `security.protocol`.
+    pub protocol: &'static str,
+    /// SASL mechanism, user and password.
+    pub sasl: Option<(&'static str, String, Secret)>,
+    /// PEM file of the accepted authorities.
+    pub ca: Option<PathBuf>,
+    /// PEM files of our certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
+    /// The password of the key.
+    pub key_password: Option<Secret>,
+}
+
+impl KafkaConfig {
+    /// Every variable of this concern.
+    pub const VARIABLES: &'static [Variable] = &[
+        BOOTSTRAP,
+        CLIENT_ID,
+        SECURITY,
+        SASL_MECHANISM,
+        SASL_USERNAME,
+        SASL_PASSWORD,
+        SSL_CA,
+        SSL_CERTIFICATE,
+        SSL_KEY,
+        SSL_KEY_PASSWORD,
+        SESSION_TIMEOUT,
+        MAX_POLL_INTERVAL,
+        DELIVERY_TIMEOUT,
+        TRANSACTION_TIMEOUT,
+        REQUEST_TIMEOUT,
+        MAX_RECORD,
+        PROPERTIES,
+    ];
+
+    /// For the reference page.
+    pub const GROUP: Group = Group {
+        title: "Kafka",
+        doc: "The log: where Kafka is and how the connector proves who it is. Not read with the embedded backend.",
+        used_by: &[],
+        variables: Self::VARIABLES,
+    };
+
+    /// A config for brokers without encryption, everything else at its default.
+    #[must_use]
+    pub fn plaintext(bootstrap_servers: &str) -> Self {
+        Self {
+            bootstrap_servers: bootstrap_servers.split(',').map(str::to_owned).collect(),
+            client_id: "whatsapp-connector".to_owned(),
+            security: Security { protocol: "plaintext", sasl: None, ca: None, certificate: None, key_password: None },
+            session_timeout: Duration::from_secs(30),
+            max_poll_interval: Duration::from_secs(120),
+            delivery_timeout: Duration::from_secs(8),
+            transaction_timeout: Duration::from_secs(10),
+            request_timeout: Duration::from_secs(10),
+            max_record_bytes: 1_000_000,
+            properties: Vec::new(),
+        }
+    }
+
+    /// Reads the settings; problems stay with the reader.
+    pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
+        let bootstrap_servers = reader.list(&BOOTSTRAP);
+        let client_id = reader.text(&CLIENT_ID);
+        let security = read_security(reader);
+        let session_timeout = reader.duration(&SESSION_TIMEOUT);
+        let max_poll_interval = reader.duration(&MAX_POLL_INTERVAL);
+        let delivery_timeout = reader.duration(&DELIVERY_TIMEOUT);
+        let transaction_timeout = reader.duration(&TRANSACTION_TIMEOUT);
+        let request_timeout = reader.duration(&REQUEST_TIMEOUT);
+        // librdkafka's own bounds of message.max.bytes.
+        let max_record_bytes = reader.number_in(&MAX_RECORD, 1_000..=1_000_000_000);
+        if let (Some(delivery), Some(transaction)) = (delivery_timeout, transaction_timeout)
+            && delivery >= transaction
+        {
+            reader.problem(&DELIVERY_TIMEOUT, "is not shorter than KAFKA_TRANSACTION_TIMEOUT; expected a shorter one");
+        }
+        if let (Some(session), Some(poll)) = (session_timeout, max_poll_interval)
+            && poll < session
+        {
+            reader.problem(&MAX_POLL_INTERVAL, "is shorter than KAFKA_SESSION_TIMEOUT; expected at least as much");
+        }
+        let mut properties = Vec::new();
+        for (name, value) in reader.family(&PROPERTIES) {
+            let name = name.to_ascii_lowercase().replace('_', ".");
+            if OURS.contains(&name.as_str()) {
+                reader
+                    .problem(&PROPERTIES, format!("{name} cannot be changed: the connector's correctness rests on it"));
+            } else {
+                properties.push((name, value));
+            }
+        }
+        Some(Self {
+            bootstrap_servers: bootstrap_servers?,
+            client_id: client_id?,
+            security: security?,
+            session_timeout: session_timeout?,
+            max_poll_interval: max_poll_interval?,
+            delivery_timeout: delivery_timeout?,
+            transaction_timeout: transaction_timeout?,
+            request_timeout: request_timeout?,
+            max_record_bytes: max_record_bytes?,
+            properties,
+        })
+    }
+
+    /// What every client has.
+    pub(crate) fn client(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            .set("bootstrap.servers", self.bootstrap_servers.join(","))
+            .set("client.id", &self.client_id)
+            .set("security.protocol", self.security.protocol)
+            .set("socket.keepalive.enable", "true")
+            // Small records wait for nobody.
+            .set("socket.nagle.disable", "true")
+            .set("reconnect.backoff.ms", "50")
+            .set("reconnect.backoff.max.ms", "2000")
+            .set("allow.auto.create.topics", "false");
+        if let Some((mechanism, user, password)) = &self.security.sasl {
+            config.set("sasl.mechanism", *mechanism).set("sasl.username", user).set("sasl.password", password.expose());
+        }
+        if let Some(ca) = &self.security.ca {
+            config.set("ssl.ca.location", ca.display().to_string());
+        }
+        if let Some((certificate, key)) = &self.security.certificate {
+            config.set("ssl.certificate.location", certificate.display().to_string());
+            config.set("ssl.key.location", key.display().to_string());
+        }
+        if let Some(password) = &self.security.key_password {
+            config.set("ssl.key.password", password.expose());
+        }
+        config
+    }
+
+    fn passed_through(&self, mut config: ClientConfig) -> ClientConfig {
+        for (name, value) in &self.properties {
+            config.set(name, value);
+        }
+        config
+    }
+
+    /// A client that only asks. `group` is needed to ask for a group's offsets.
+    pub(crate) fn questions(&self, isolation: Isolation, group: Option<&str>) -> ClientConfig {
+        let mut config = self.client();
+        config.set("isolation.level", isolation_level(isolation)).set("enable.auto.commit", "false");
+        if let Some(group) = group {
+            config.set("group.id", group);
+        }
+        self.passed_through(config)
+    }
+
+    /// A reader. `member` is the name of a static member.
+    pub(crate) fn reader(&self, group: &str, member: Option<&str>, isolation: Isolation, reset: &str) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("group.id", group)
+            .set("isolation.level", isolation_level(isolation))
+            .set("auto.offset.reset", reset)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("partition.assignment.strategy", "cooperative-sticky")
+            .set("session.timeout.ms", self.session_timeout.as_millis().to_string())
+            .set("heartbeat.interval.ms", (self.session_timeout.as_millis() / 6).clamp(100, 1_000).to_string())
+            .set("max.poll.interval.ms", self.max_poll_interval.as_millis().to_string())
+            // Prefetch: enough to keep a worker busy, little enough for many readers in one process.
+            .set("queued.min.messages", "1000")
+            .set("queued.max.messages.kbytes", "16384")
+            .set("fetch.message.max.bytes", "262144")
+            .set("fetch.max.bytes", "8388608")
+            .set("receive.message.max.bytes", "100000000")
+            // How long a partition that was just assigned or resumed may wait for the fetch under way.
+            .set("fetch.wait.max.ms", "50")
+            // The default of one second shows as hiccups when the prefetch queue is small.
+            .set("fetch.queue.backoff.ms", "20")
+            .set("check.crcs", "true");
+        if let Some(member) = member {
+            config.set("group.instance.id", member);
+        }
+        self.passed_through(config)
+    }
+
+    /// A producer without a transaction.
+    pub(crate) fn producer(&self) -> ClientConfig {
+        let mut config = self.client();
+        config
+            .set("enable.idempotence", "true")
+            .set("acks", "all")
+            .set("partitioner", "murmur2_random")
+            .set("compression.type", "lz4")
+            .set("linger.ms", "0")
+            .set("batch.size", "1000000")
+            .set("message.max.bytes", self.max_record_bytes.to_string())
+            .set("message.timeout.ms", self.delivery_timeout.as_millis().to_string())
+            .set("queue.buffering.max.messages", "200000")
+            .set("queue.buffering.max.kbytes", "131072")
+            .set("topic.metadata.propagation.max.ms", "3000");
+        self.passed_through(config)
+    }
+
+    /// A producer with transactions.
+    pub(crate) fn transactional(&self, id: &str) -> ClientConfig {
+        let mut config = self.producer();
+        config
+            .set("transactional.id", id)
+            .set("transaction.timeout.ms", self.transaction_timeout.as_millis().to_string())
+            // The broker answers CONCURRENT_TRANSACTIONS while it still writes the markers of the transaction before; the
+            // default of 100 ms would then be the time of every commit.
+            .set("retry.backoff.ms", "2");
+        config
+    }
+}
+
+fn isolation_level(isolation: Isolation) -> &'static str {
+    match isolation {
+        Isolation::Committed => "read_committed",
+        Isolation::Uncommitted => "read_uncommitted",
+    }
+}
+
+fn read_security(reader: &mut Reader<'_>) -> Option<Security> {
+    let protocol = reader.choice(
+        &SECURITY,
+        &[("plaintext", "plaintext"), ("ssl", "ssl"), ("sasl_plaintext", "sasl_plaintext"), ("sasl_ssl", "sasl_ssl")],
+    );
+    let mechanism = reader.choice(
+        &SASL_MECHANISM,
+        &[("PLAIN", "PLAIN"), ("SCRAM-SHA-256", "SCRAM-SHA-256"), ("SCRAM-SHA-512", "SCRAM-SHA-512")],
+    );
+    let username = reader.text(&SASL_USERNAME);
+    let password = reader.secret(&SASL_PASSWORD);
+    let ca = reader.path(&SSL_CA);
+    let certificate = reader.path(&SSL_CERTIFICATE);
+    let key = reader.path(&SSL_KEY);
+    let key_password = reader.secret(&SSL_KEY_PASSWORD);
+    let sasl = if protocol.is_some_and(|protocol| protocol.starts_with("sasl")) {
+        if username.is_none() {
+            reader.problem(&SASL_USERNAME, "is missing; expected with the sasl protocols");
+        }
+        if password.is_none() && !reader.is_set(&SASL_PASSWORD) {
+            reader
+                .problem(&SASL_PASSWORD, "is missing (or KAFKA_SASL_PASSWORD_FILE); expected with the sasl protocols");
+        }
+        mechanism.zip(username).zip(password).map(|((mechanism, user), password)| (mechanism, user, password))
+    } else {
+        None
+    };
+    if certificate.is_some() != key.is_some() {
+        reader.problem(&SSL_CERTIFICATE, "and KAFKA_SSL_KEY_FILE belong together; expected both or none");
+    }
+    Some(Security { protocol: protocol?, sasl, ca, certificate: certificate.zip(key), key_password })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(source: &[(&'static str, &'static str)]) -> Result<KafkaConfig, String> {
+        let source: std::collections::HashMap<String, String> =
+            source.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        connector_settings::load(&source, KafkaConfig::read).map_err(|problems| problems.to_string())
+    }
+
+    #[test]
+    fn other_settings_of_the_client_pass_through_under_their_own_names() {
+        let config = read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1,b:2"), ("KAFKA_PROP_LINGER_MS", "2")]).unwrap();
+        assert_eq!(config.producer().get("linger.ms"), Some("2"));
+        assert_eq!(config.producer().get("bootstrap.servers"), Some("a:1,b:2"));
+    }
+
+    #[test]
+    fn what_correctness_rests_on_cannot_be_passed_through() {
+        let error = read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1"), ("KAFKA_PROP_ACKS", "1")]).unwrap_err();
+        assert!(error.contains("acks cannot be changed"), "{error}");
+    }
+
+    #[test]
+    fn sasl_needs_a_user_and_a_password_and_never_shows_it() {
+        let error = read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1"), ("KAFKA_SECURITY_PROTOCOL", "sasl_ssl")]).unwrap_err();
+        assert!(error.contains("KAFKA_SASL_USERNAME") && error.contains("KAFKA_SASL_PASSWORD"), "{error}");
+        let config = read(&[
+            ("KAFKA_BOOTSTRAP_SERVERS", "a:1"),
+            ("KAFKA_SECURITY_PROTOCOL", "sasl_ssl"),
+            ("KAFKA_SASL_USERNAME", "u"),
+            ("KAFKA_SASL_PASSWORD", "hunter2"),
+        ])
+        .unwrap();
+        assert_eq!(config.client().get("sasl.password"), Some("hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn a_delivery_must_end_before_its_transaction() {
+        let error = read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1"), ("KAFKA_DELIVERY_TIMEOUT", "10s")]).unwrap_err();
+        assert!(error.contains("KAFKA_TRANSACTION_TIMEOUT"), "{error}");
+    }
+}

@@ -1,0 +1,68 @@
+//! One meaning for each of librdkafka's errors.
+
+use connector_ports::log::{LogError, TopicName};
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode as Code;
+
+/// Errors that say: somebody newer owns this.
+pub(crate) fn is_fenced(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Fenced
+            | Code::ProducerFenced
+            | Code::InvalidProducerEpoch
+            | Code::FencedInstanceId
+            | Code::IllegalGeneration
+            | Code::UnknownMemberId
+            | Code::TransactionCoordinatorFenced
+    )
+}
+
+/// Errors for which waiting is useless: misconfiguration or denied access.
+pub(crate) fn is_fatal(code: Code) -> bool {
+    matches!(
+        code,
+        Code::Authentication
+            | Code::SaslAuthenticationFailed
+            | Code::UnsupportedSASLMechanism
+            | Code::IllegalSASLState
+            | Code::TopicAuthorizationFailed
+            | Code::GroupAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::TransactionalIdAuthorizationFailed
+            | Code::SSL
+            | Code::InvalidConfig
+            | Code::InvalidTopic
+            | Code::InvalidReplicationFactor
+            | Code::InvalidPartitions
+            | Code::PolicyViolation
+            | Code::InvalidTransactionTimeout
+            | Code::UnsupportedVersion
+    )
+}
+
+/// Errors that name a topic or partition which is not there.
+pub(crate) fn is_unknown_topic(code: Code) -> bool {
+    matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition)
+}
+
+/// The meaning of an error for a call that changes nothing (a question), about this topic if it is about one.
+pub(crate) fn of_question(error: &KafkaError, topic: Option<&TopicName>) -> LogError {
+    let reason = error.to_string();
+    match (code_of(error), topic) {
+        (Some(code), Some(topic)) if is_unknown_topic(code) => LogError::UnknownTopic { topic: topic.clone() },
+        (Some(code), _) if is_fenced(code) => LogError::Fenced { reason },
+        (Some(code), _) if is_fatal(code) => LogError::Fatal { reason },
+        (None, _) => LogError::Fatal { reason },
+        _ => LogError::Unavailable { reason },
+    }
+}
+
+/// The code inside; `None` for errors of configuration and use.
+pub(crate) fn code_of(error: &KafkaError) -> Option<Code> {
+    match error {
+        KafkaError::Transaction(error) => Some(error.code()),
+        KafkaError::Canceled | KafkaError::NoMessageReceived => Some(Code::Fail),
+        other => other.rdkafka_error_code(),
+    }
+}

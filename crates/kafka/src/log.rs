@@ -1,0 +1,182 @@
+//! The place where readers and writers are opened, and questions answered.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use connector_ports::log::{
+    Appender, Isolation, Log, LogError, Offset, Reader, Start, Subscription, TopicFacts, TopicName, TopicPartition,
+    TopicSpec, Transactor,
+};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::consumer::Consumer;
+use rdkafka::types::RDKafkaErrorCode;
+
+use crate::appender::KafkaAppender;
+use crate::client::Quiet;
+use crate::config::KafkaConfig;
+use crate::questions::Questions;
+use crate::reader::KafkaReader;
+use crate::transactor::KafkaTransactor;
+use crate::{error, record};
+
+/// Apache Kafka as the log. Connects when first used.
+pub struct KafkaLog {
+    config: KafkaConfig,
+    questions: Questions,
+    admin: Mutex<Option<Arc<AdminClient<Quiet>>>>,
+}
+
+impl KafkaLog {
+    /// The log behind these settings. Does not talk to the broker yet.
+    #[must_use]
+    pub fn new(config: KafkaConfig) -> Self {
+        Self { config, questions: Questions::default(), admin: Mutex::default() }
+    }
+
+    fn admin(&self) -> Result<Arc<AdminClient<Quiet>>, LogError> {
+        let mut admin = self.admin.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(admin) = &*admin {
+            return Ok(Arc::clone(admin));
+        }
+        let client: AdminClient<Quiet> = self
+            .config
+            .questions(Isolation::Committed, None)
+            .create_with_context(Quiet::default())
+            .map_err(|error| LogError::Fatal { reason: error.to_string() })?;
+        let client = Arc::new(client);
+        *admin = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    /// The number of partitions and whether each has a leader; `None` when the topic does not exist.
+    async fn ask_topic(&self, name: &TopicName) -> Result<Option<(u32, bool)>, LogError> {
+        record::check_topic(name)?;
+        let name = name.clone();
+        self.questions
+            .ask(&self.config, Isolation::Committed, None, move |client, within| {
+                let metadata = match client.fetch_metadata(Some(name.as_str()), within) {
+                    Ok(metadata) => metadata,
+                    Err(error) => match error::of_question(&error, Some(&name)) {
+                        LogError::UnknownTopic { .. } => return Ok(None),
+                        error => return Err(error),
+                    },
+                };
+                let Some(topic) = metadata.topics().first() else { return Ok(None) };
+                if let Some(code) = topic.error().map(RDKafkaErrorCode::from) {
+                    let error = rdkafka::error::KafkaError::MetadataFetch(code);
+                    return match error::of_question(&error, Some(&name)) {
+                        LogError::UnknownTopic { .. } => Ok(None),
+                        error => Err(error),
+                    };
+                }
+                let led = topic.partitions().iter().all(|partition| partition.leader() >= 0);
+                Ok(Some((u32::try_from(topic.partitions().len()).unwrap_or(0), led)))
+            })
+            .await
+    }
+}
+
+#[async_trait]
+impl Log for KafkaLog {
+    async fn subscribe(&self, subscription: Subscription) -> Result<Box<dyn Reader>, LogError> {
+        subscription.topics.iter().try_for_each(record::check_topic)?;
+        Ok(Box::new(KafkaReader::subscribe(&self.config, &subscription)?))
+    }
+
+    async fn assign(
+        &self,
+        partitions: Vec<(TopicPartition, Start)>,
+        isolation: Isolation,
+    ) -> Result<Box<dyn Reader>, LogError> {
+        partitions.iter().try_for_each(|(partition, _)| record::check_topic(&partition.topic))?;
+        Ok(Box::new(KafkaReader::assign(&self.config, partitions, isolation)?))
+    }
+
+    async fn appender(&self) -> Result<Box<dyn Appender>, LogError> {
+        Ok(Box::new(KafkaAppender::open(&self.config)?))
+    }
+
+    async fn transactor(&self, id: &str) -> Result<Box<dyn Transactor>, LogError> {
+        Ok(Box::new(KafkaTransactor::open(self.config.clone(), id.to_owned()).await?))
+    }
+
+    async fn end_offset(&self, partition: &TopicPartition, isolation: Isolation) -> Result<Offset, LogError> {
+        record::check_topic(&partition.topic)?;
+        let partition = partition.clone();
+        self.questions
+            .ask(&self.config, isolation, None, move |client, within| {
+                // With read_committed the broker answers the last stable offset instead of the high watermark.
+                let number = record::partition_number(partition.partition);
+                match client.fetch_watermarks(partition.topic.as_str(), number, within) {
+                    Ok((_, high)) => Ok(Offset(high)),
+                    Err(error) => Err(error::of_question(&error, Some(&partition.topic))),
+                }
+            })
+            .await
+    }
+
+    async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
+        let partitions = partitions.to_vec();
+        self.questions
+            .ask(&self.config, Isolation::Committed, Some(group), move |client, within| {
+                let answer = client
+                    .committed_offsets(record::list(&partitions), within)
+                    .map_err(|error| error::of_question(&error, partitions.first().map(|one| &one.topic)))?
+                    .to_topic_map();
+                let of = |partition: &TopicPartition| {
+                    let number = record::partition_number(partition.partition);
+                    match answer.get(&(partition.topic.as_str().to_owned(), number)) {
+                        Some(rdkafka::Offset::Offset(offset)) => Some(Offset(*offset)),
+                        _ => None,
+                    }
+                };
+                Ok(partitions.iter().map(of).collect())
+            })
+            .await
+    }
+
+    async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError> {
+        Ok(self.ask_topic(name).await?.map(|(partitions, _)| TopicFacts { partitions }))
+    }
+
+    async fn create_topic(&self, spec: &TopicSpec) -> Result<(), LogError> {
+        record::check_topic(&spec.name)?;
+        let replication = TopicReplication::Fixed(i32::from(spec.replication));
+        let mut topic = NewTopic::new(spec.name.as_str(), record::partition_number(spec.partitions), replication);
+        for (name, value) in &spec.settings {
+            topic = topic.set(name, value);
+        }
+        let within = self.config.request_timeout;
+        let options = AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within));
+        let admin = self.admin()?;
+        let results =
+            admin.create_topics([&topic], &options).await.map_err(|error| error::of_question(&error, None))?;
+        for result in results {
+            match result {
+                Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => (),
+                Err((_, code)) => {
+                    let error = rdkafka::error::KafkaError::AdminOp(code);
+                    return Err(error::of_question(&error, None));
+                }
+            }
+        }
+        // The controller has answered; the brokers hear of it a moment later.
+        let deadline = tokio::time::Instant::now() + within;
+        while !self.ask_topic(&spec.name).await?.is_some_and(|(_, led)| led) {
+            if tokio::time::Instant::now() > deadline {
+                return Err(LogError::Unavailable { reason: format!("topic {} has no leaders yet", spec.name) });
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for KafkaLog {
+    fn drop(&mut self) {
+        // Joins a thread: not on an async worker.
+        let admin = self.admin.get_mut().unwrap_or_else(PoisonError::into_inner).take();
+        std::thread::spawn(move || drop(admin));
+    }
+}

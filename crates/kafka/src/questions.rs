@@ -1,0 +1,68 @@
+//! Clients that only ask: ends of partitions, committed offsets, topics. They are made once and shared, because connecting costs
+//! more than any answer; the calls block and run on tokio's blocking threads.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use connector_ports::log::{Isolation, LogError};
+use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+
+use crate::client::Quiet;
+use crate::config::KafkaConfig;
+
+impl ConsumerContext for Quiet {}
+
+type Client = Arc<BaseConsumer<Quiet>>;
+
+/// What tells the clients apart: isolation, and the group whose offsets are asked for.
+type Key = (bool, Option<String>);
+
+#[derive(Default)]
+pub(crate) struct Questions {
+    clients: Mutex<HashMap<Key, Client>>,
+}
+
+impl Questions {
+    /// Asks by way of a client of this isolation and group.
+    pub(crate) async fn ask<T: Send + 'static>(
+        &self,
+        config: &KafkaConfig,
+        isolation: Isolation,
+        group: Option<&str>,
+        question: impl FnOnce(&BaseConsumer<Quiet>, Duration) -> Result<T, LogError> + Send + 'static,
+    ) -> Result<T, LogError> {
+        let client = self.client(config, isolation, group)?;
+        let within = config.request_timeout;
+        tokio::task::spawn_blocking(move || {
+            // Serves what piled up since the last question: logs and errors.
+            while client.poll(Duration::ZERO).is_some() {}
+            question(&client, within)
+        })
+        .await
+        .map_err(|error| LogError::Unavailable { reason: error.to_string() })?
+    }
+
+    fn client(&self, config: &KafkaConfig, isolation: Isolation, group: Option<&str>) -> Result<Client, LogError> {
+        let key = (isolation == Isolation::Committed, group.map(str::to_owned));
+        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(client) = clients.get(&key) {
+            return Ok(Arc::clone(client));
+        }
+        let client: BaseConsumer<Quiet> = config
+            .questions(isolation, group)
+            .create_with_context(Quiet::default())
+            .map_err(|error| LogError::Fatal { reason: error.to_string() })?;
+        let client = Arc::new(client);
+        clients.insert(key, Arc::clone(&client));
+        Ok(client)
+    }
+}
+
+impl Drop for Questions {
+    fn drop(&mut self) {
+        // Closing a client of a group takes a while: not on an async worker.
+        let clients = std::mem::take(self.clients.get_mut().unwrap_or_else(PoisonError::into_inner));
+        std::thread::spawn(move || drop(clients));
+    }
+}

@@ -1,0 +1,147 @@
+//! Records between our form and librdkafka's, and checks before anything is handed over.
+
+use bytes::Bytes;
+use connector_domain::time::Timestamp;
+use connector_ports::log::{Append, LogError, Offset, Record, Start, TopicName, TopicPartition};
+use rdkafka::Message;
+use rdkafka::TopicPartitionList;
+use rdkafka::message::{BorrowedMessage, Headers, OwnedHeaders};
+
+/// Overhead of a record in a batch, at most: lengths, offsets, the batch header (Kafka's record format v2).
+const OVERHEAD: usize = 128;
+
+/// Refuses what cannot be written, before the first record of a call is handed over.
+pub(crate) fn check(records: &[Append], max_bytes: usize) -> Result<(), LogError> {
+    for record in records {
+        check_topic(&record.topic)?;
+        let size = size_of(record);
+        if size + OVERHEAD > max_bytes {
+            return Err(LogError::TooLarge { topic: record.topic.clone(), bytes: size });
+        }
+    }
+    Ok(())
+}
+
+/// Kafka's own rule for names: up to 249 letters, digits, dots, dashes and underscores, and not just dots.
+pub(crate) fn check_topic(topic: &TopicName) -> Result<(), LogError> {
+    let name = topic.as_str();
+    let legal = !name.is_empty()
+        && name.len() <= 249
+        && name != "."
+        && name != ".."
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
+    if legal { Ok(()) } else { Err(LogError::Fatal { reason: format!("{name:?} is not a legal name for a topic") }) }
+}
+
+fn size_of(record: &Append) -> usize {
+    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+    length(&record.key) + length(&record.value) + headers
+}
+
+/// Headers in librdkafka's form.
+pub(crate) fn headers(record: &Append) -> Option<OwnedHeaders> {
+    if record.headers.is_empty() {
+        return None;
+    }
+    let empty = OwnedHeaders::new_with_capacity(record.headers.len());
+    Some(record.headers.iter().fold(empty, |headers, (name, value)| {
+        headers.insert(rdkafka::message::Header { key: name, value: Some(value.as_ref()) })
+    }))
+}
+
+/// A record as read.
+pub(crate) fn record(message: &BorrowedMessage<'_>, source: TopicPartition) -> Record {
+    let headers = message.headers().map(|headers| {
+        headers
+            .iter()
+            .map(|header| (header.key.to_owned(), Bytes::copy_from_slice(header.value.unwrap_or_default())))
+            .collect()
+    });
+    Record {
+        source,
+        offset: Offset(message.offset()),
+        key: message.key().map(Bytes::copy_from_slice),
+        value: message.payload().map(Bytes::copy_from_slice),
+        headers: headers.unwrap_or_default(),
+        timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
+    }
+}
+
+/// Kafka counts partitions in 31 bits.
+pub(crate) fn partition_number(partition: u32) -> i32 {
+    i32::try_from(partition).unwrap_or(i32::MAX)
+}
+
+/// A list of partitions in librdkafka's form.
+pub(crate) fn list<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(partition.topic.as_str(), partition_number(partition.partition));
+    }
+    list
+}
+
+/// Positions in librdkafka's form.
+pub(crate) fn positions(positions: &[(TopicPartition, Offset)]) -> Result<TopicPartitionList, LogError> {
+    let mut list = TopicPartitionList::new();
+    for (partition, offset) in positions {
+        list.add_partition_offset(
+            partition.topic.as_str(),
+            partition_number(partition.partition),
+            rdkafka::Offset::Offset(offset.0),
+        )
+        .map_err(|error| LogError::Fatal { reason: format!("position {} of {partition}: {error}", offset.0) })?;
+    }
+    Ok(list)
+}
+
+/// The partitions of a list.
+pub(crate) fn partitions(list: &TopicPartitionList) -> Vec<TopicPartition> {
+    list.elements()
+        .iter()
+        .map(|element| TopicPartition::new(element.topic(), u32::try_from(element.partition()).unwrap_or(0)))
+        .collect()
+}
+
+/// A start that needs no question to the broker. `None` for a moment in time.
+pub(crate) fn plain_start(start: Start) -> Option<rdkafka::Offset> {
+    match start {
+        Start::Beginning => Some(rdkafka::Offset::Beginning),
+        Start::End => Some(rdkafka::Offset::End),
+        Start::At(offset) => Some(rdkafka::Offset::Offset(offset.0)),
+        Start::Since(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(topic: &str, bytes: usize) -> Append {
+        Append {
+            topic: topic.into(),
+            partition: None,
+            key: None,
+            value: Some(vec![0; bytes].into()),
+            headers: vec![("name".to_owned(), Bytes::from_static(b"value"))],
+        }
+    }
+
+    #[test]
+    fn a_record_that_is_too_large_is_refused_before_it_leaves() {
+        assert!(check(&[append("t", 500)], 1_000).is_ok());
+        assert!(matches!(
+            check(&[append("t", 5), append("t", 990)], 1_000),
+            Err(LogError::TooLarge { bytes: 1_007, .. })
+        ));
+    }
+
+    #[test]
+    fn an_illegal_topic_name_is_refused() {
+        for name in ["", ".", "..", "a/b", "ä", "a b"] {
+            assert!(matches!(check_topic(&name.into()), Err(LogError::Fatal { .. })), "{name:?}");
+        }
+        assert!(check_topic(&"whatsapp.conversation.events.v1".into()).is_ok());
+    }
+}
