@@ -105,7 +105,7 @@ impl Writer {
                 Err(_) => self.recover(),
             }
             for settle in settled {
-                settle(result.as_ref().map(|()| ()));
+                settle(result.as_ref().copied());
             }
             self.published.changed.send_modify(|version| *version += 1);
         }

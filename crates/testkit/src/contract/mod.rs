@@ -1,6 +1,6 @@
 //! One suite per port, run on every adapter. Each promise of a port is one function here and one named test in the adapter:
 //!
-//! ```ignore
+//! ```text
 //! connector_testkit::log_contract! { #[tokio::test] MyWorld::start().await }
 //! connector_testkit::gate_contract! { #[tokio::test] MyWorld::start().await }
 //! ```
