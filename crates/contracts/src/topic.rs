@@ -117,11 +117,11 @@ impl Topic {
         Retention::Days(30)
     }
 
-    /// True for the topics whose key is the stream id and which must have the same number of partitions, because one worker
-    /// reads the same partition of all of them.
+    /// True for the topics that must have the same number of partitions, because the worker of one partition leans on the same
+    /// partition of the log (its memory of what was answered, the situation it decides on).
     #[must_use]
     pub const fn co_partitioned(self) -> bool {
-        matches!(self, Self::Dispatch | Self::DispatchJournal | Self::ConversationEvents)
+        !matches!(self, Self::Directory | Self::Templates)
     }
 
     /// What the key of a record is.

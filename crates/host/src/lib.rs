@@ -1,1 +1,14 @@
-//! 
+//! Where a process is put together: settings to adapters, health endpoints, signals, exit codes.
+//!
+//! The only crate that names concrete adapters. A service's `main` says which parts it runs; everything else is the same for all
+//! of them and stands here: [`run`].
+
+mod admin;
+mod backend;
+mod config;
+mod process;
+pub mod reference;
+
+pub use backend::{Backend, Backends, OpenError, open};
+pub use config::HostConfig;
+pub use process::{StartError, run};

@@ -2,12 +2,20 @@
 
 use std::collections::VecDeque;
 
+use connector_domain::time::Timestamp;
 use connector_ports::log::Offset;
+
+#[derive(Debug)]
+struct Entry {
+    offset: Offset,
+    written: Timestamp,
+    done: bool,
+}
 
 /// Delivered records of one partition, in order, and which of them are finished.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    open: VecDeque<(Offset, bool)>,
+    open: VecDeque<Entry>,
     frontier: Option<Offset>,
     reported: Option<Offset>,
     end: Option<Offset>,
@@ -26,27 +34,27 @@ impl Ledger {
         self.frontier
     }
 
-    /// A record was delivered. Offsets must rise; a repeat of an older one is ignored and answered with `false`.
-    pub fn delivered(&mut self, offset: Offset) -> bool {
-        let newest = self.open.back().map(|(o, _)| *o);
+    /// A record that was written at this moment was delivered. Offsets must rise; a repeat of an older one is ignored and answered
+    /// with `false`.
+    pub fn delivered(&mut self, offset: Offset, written: Timestamp) -> bool {
+        let newest = self.open.back().map(|entry| entry.offset);
         if newest.is_some_and(|n| offset <= n) || self.frontier.is_some_and(|f| offset < f) {
             return false;
         }
         if self.frontier.is_none() {
             self.frontier = Some(offset);
         }
-        self.open.push_back((offset, false));
+        self.open.push_back(Entry { offset, written, done: false });
         true
     }
 
     /// A record is finished. Unknown offsets are ignored.
     pub fn finished(&mut self, offset: Offset) {
-        if let Ok(at) = self.open.binary_search_by_key(&offset, |(o, _)| *o) {
-            self.open[at].1 = true;
+        if let Ok(at) = self.open.binary_search_by_key(&offset, |entry| entry.offset) {
+            self.open[at].done = true;
         }
-        while let Some((done, true)) = self.open.front().copied() {
-            self.frontier = Some(done.next());
-            self.open.pop_front();
+        while let Some(first) = self.open.pop_front_if(|entry| entry.done) {
+            self.frontier = Some(first.offset.next());
         }
         self.settle();
     }
@@ -74,6 +82,12 @@ impl Ledger {
         self.reported = self.reported.max(Some(position));
     }
 
+    /// When the oldest unfinished record was written.
+    #[must_use]
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.open.front().map(|entry| entry.written)
+    }
+
     /// Number of delivered records that are not below the frontier yet.
     #[must_use]
     pub fn open(&self) -> usize {
@@ -90,7 +104,7 @@ mod tests {
     fn a_gap_holds_the_frontier_back() {
         let mut ledger = Ledger::default();
         for offset in [3, 4, 7] {
-            assert!(ledger.delivered(Offset(offset)));
+            assert!(ledger.delivered(Offset(offset), Timestamp(0)));
         }
         ledger.finished(Offset(4));
         assert_eq!(ledger.pending(), Some(Offset(3)));
@@ -107,10 +121,10 @@ mod tests {
     #[test]
     fn a_record_delivered_twice_is_taken_once() {
         let mut ledger = Ledger::default();
-        assert!(ledger.delivered(Offset(1)));
+        assert!(ledger.delivered(Offset(1), Timestamp(0)));
         ledger.finished(Offset(1));
-        assert!(!ledger.delivered(Offset(1)));
-        assert!(!ledger.delivered(Offset(0)));
+        assert!(!ledger.delivered(Offset(1), Timestamp(0)));
+        assert!(!ledger.delivered(Offset(0), Timestamp(0)));
     }
 
     proptest! {
@@ -118,7 +132,7 @@ mod tests {
         fn the_frontier_never_passes_an_unfinished_record(order in proptest::sample::subsequence((0..40_i64).collect::<Vec<_>>(), 0..40).prop_shuffle()) {
             let mut ledger = Ledger::default();
             for offset in 0..40 {
-                ledger.delivered(Offset(offset * 2));
+                ledger.delivered(Offset(offset * 2), Timestamp(0));
             }
             let mut done = std::collections::BTreeSet::new();
             for offset in order {

@@ -8,6 +8,7 @@
 //! What goes wrong ends in one of four ways, named by [`Failure`]: the same again later; read the state again and go on from the
 //! committed offset (R7); leave the group and join anew, because somebody newer owns the work (R4); end the process with the reason.
 
+mod meters;
 mod partitions;
 mod shard;
 mod turn;
@@ -27,6 +28,8 @@ use crate::handler::Handler;
 use crate::lanes::{LaneKey, Work};
 use crate::platform::Platform;
 use crate::status::Status;
+use connector_telemetry::metrics::Rebalance;
+use meters::Meters;
 use partitions::Partitions;
 use shard::Shards;
 
@@ -104,6 +107,7 @@ pub struct Worker<H: Handler> {
     effects: JoinSet<Finished<H::Fact>>,
     results: Vec<Finished<H::Fact>>,
     backoff: Backoff,
+    metrics: Meters,
 }
 
 /// How long a poll waits when there is nothing else to do.
@@ -120,6 +124,7 @@ impl<H: Handler> Worker<H> {
             effects: JoinSet::new(),
             results: Vec::new(),
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
+            metrics: Meters::new(platform.metrics.consumer.worker(spec.group.as_str())),
             spec,
             handler,
             log: platform.log.clone(),
@@ -247,6 +252,7 @@ impl<H: Handler> Worker<H> {
         self.report_caught_up().await?;
         self.hand_back(reader).await?;
         self.balance(reader).await?;
+        self.metrics.backlog(&self.partitions, now);
         if let (Some(at), Some(every)) = (*next_tick, self.handler.tick_every())
             && self.clock.now() >= at
             && !draining
@@ -266,6 +272,7 @@ impl<H: Handler> Worker<H> {
     ) -> Result<(), Failure> {
         match polled? {
             Polled::Records(records) => {
+                self.metrics.polled(&records);
                 for record in records {
                     let lane = self.lane(&record);
                     self.partitions.push(record, lane);
@@ -273,10 +280,12 @@ impl<H: Handler> Worker<H> {
             }
             Polled::Assigned(partitions) => self.take_over(partitions, reader, shutdown).await?,
             Polled::Revoked(partitions) => {
+                self.metrics.rebalanced(Rebalance::Revoked, self.partitions.names().len());
                 tracing::info!(worker = self.spec.name, count = partitions.len(), "partitions are wanted back");
                 self.partitions.revoke(&partitions, self.clock.now() + self.spec.drain);
             }
             Polled::Lost(partitions) => {
+                self.metrics.rebalanced(Rebalance::Lost, self.partitions.names().len());
                 tracing::warn!(worker = self.spec.name, count = partitions.len(), "partitions are lost");
                 for partition in &partitions {
                     self.drop_partition(partition);

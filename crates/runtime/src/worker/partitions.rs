@@ -73,7 +73,7 @@ impl Partitions {
     /// Takes a record in, unless its partition is not ours or on its way out.
     pub(crate) fn push(&mut self, record: Record, lane: LaneKey) {
         let Some(partition) = self.owned.get_mut(&record.source) else { return };
-        if partition.revoked_until.is_none() && partition.ledger.delivered(record.offset) {
+        if partition.revoked_until.is_none() && partition.ledger.delivered(record.offset, record.timestamp) {
             partition.caught_up = None;
             let replay = record.offset < partition.replay_below;
             partition.lanes.push(lane, Work { record, replay, round: 0 });

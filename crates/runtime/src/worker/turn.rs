@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 
 use connector_ports::log::{Append, Appended, Consumed, Offset, Reader, Record, Start, TopicPartition};
+use connector_telemetry::metrics::Rebalance;
 use futures::future::BoxFuture;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
+use super::meters::batch_span;
 use super::shard::ShardKey;
 use super::{End, Finished, Worker};
 use crate::dead_letter::dead_letter;
@@ -75,7 +78,11 @@ impl<H: Handler> Worker<H> {
         let taken = self.take_work();
         if !taken.is_empty() {
             let all: Vec<Work> = taken.iter().flat_map(|(_, _, work)| work.iter().cloned()).collect();
-            let steps = match self.handler.handle(&all).await {
+            let span = batch_span(&self.spec.group, &all);
+            let started = self.clock.now();
+            let handled = self.handler.handle(&all).instrument(span).await;
+            self.metrics.batch(self.clock.now().since(started));
+            let steps = match handled {
                 Ok(steps) if steps.len() == all.len() => steps,
                 Ok(_) => return Err(Failure::Fatal("a handler answered fewer steps than records".to_owned())),
                 Err(failure) => {
@@ -138,6 +145,7 @@ impl<H: Handler> Worker<H> {
             match step {
                 _ if work.replay => partition.ledger.finished(work.record.offset),
                 Step::Done(appends) => {
+                    self.metrics.handled(name);
                     outgoing.appends.extend(appends);
                     partition.ledger.finished(work.record.offset);
                 }
@@ -150,6 +158,7 @@ impl<H: Handler> Worker<H> {
                         detail = reason.detail,
                         "dead letter"
                     );
+                    self.metrics.dead_lettered(&work.record.source, reason.word);
                     let letter = dead_letter(&work.record, &reason, self.spec.name, &self.spec.group, now);
                     outgoing.appends.push(letter);
                     partition.ledger.finished(work.record.offset);
@@ -225,7 +234,10 @@ impl<H: Handler> Worker<H> {
             }
             (None, false) => return Err(Failure::Reinitialise("no membership yet".to_owned())),
         };
-        self.shards.commit(shard, consumed).await?;
+        let started = self.clock.now();
+        let committed = self.shards.commit(shard, consumed).await;
+        self.metrics.transaction(&committed, self.clock.now().since(started));
+        committed?;
         for (name, position) in positions {
             if let Some(partition) = self.partitions.get_mut(&name) {
                 partition.ledger.committed(position);
@@ -291,6 +303,7 @@ impl<H: Handler> Worker<H> {
             self.partitions.insert(partition.clone(), None);
         }
         self.membership = Some(reader.membership().await?);
+        self.metrics.rebalanced(Rebalance::Assigned, self.partitions.names().len());
         self.read_state(partitions, reader, shutdown).await
     }
 
@@ -386,6 +399,7 @@ impl<H: Handler> Worker<H> {
 
     pub(super) fn drop_partition(&mut self, partition: &TopicPartition) {
         if self.partitions.remove(partition) {
+            self.metrics.forget(partition);
             self.handler.revoked(partition);
             self.shards.drop_partition(partition);
         }
@@ -412,6 +426,9 @@ impl<H: Handler> Worker<H> {
                 partition.paused = false;
                 free.push(name.clone());
             }
+        }
+        if !full.is_empty() || !free.is_empty() {
+            self.metrics.paused(self.partitions.iter().filter(|(_, partition)| partition.paused).count());
         }
         if !full.is_empty() {
             reader.pause(&full).await?;

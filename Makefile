@@ -1,0 +1,41 @@
+# `make demo` plays the product, `make test` proves it. Everything else is detail: `make help`.
+
+SHELL := /bin/sh
+ROOT := $(CURDIR)
+export PATH := $(ROOT)/.local/tools/bin:$(ROOT)/.local/tools/go/bin:$(PATH)
+
+.PHONY: help demo test check bench docs fmt
+
+help: ## This list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
+
+demo: ## Play the story of the product. ONCE=1: once, then end. BACKEND=kafka: each service its own process, on Kafka and Redis
+	@deploy/local/require.sh build $(if $(filter kafka,$(BACKEND)),kafka)
+	@ONCE=$(ONCE) BACKEND=$(BACKEND) deploy/local/demo.sh
+
+test: ## Every test, real Kafka and Redis included
+	@deploy/local/require.sh test
+	cargo test --workspace --locked
+
+check: ## Format, lints, licences, unused dependencies, direction of dependencies, documentation, schemas
+	@deploy/local/require.sh check
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo deny --log-level error check licenses bans sources
+	cargo machete --skip-target-dir
+	cargo xtask deps
+	cargo xtask schemas sync --check
+	cargo xtask schemas check
+	cargo xtask catalogue --check
+	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+bench: ## The figures, as a table and in target/bench/results.json
+	@deploy/local/require.sh kafka
+	cargo run --release --locked -p connector-bench
+
+docs: ## Write the generated pages of docs/reference anew
+	cargo xtask catalogue
+	WRITE_REFERENCE=1 cargo test -q -p connector-tests --locked reference
+
+fmt: ## Format
+	cargo fmt --all

@@ -1,0 +1,79 @@
+//! `/livez`, `/readyz` and `/metrics`.
+//!
+//! Alive: every loop went round within a minute. Ready: every part has its partitions and has read its state, and nothing drains.
+//! Neither asks Kafka or Redis: an absent broker must not make an orchestrator kill the fleet.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Router, serve};
+use connector_domain::time::Timestamp;
+use connector_ports::Clock;
+use connector_runtime::status::Status;
+use connector_telemetry::{Metrics, metrics};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// A loop that has not gone round for this long is stuck.
+const STUCK: Duration = Duration::from_secs(60);
+
+#[derive(Clone)]
+struct Facts {
+    parts: Arc<Vec<(&'static str, Status)>>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+}
+
+/// Serves until `shutdown` is cancelled.
+pub(crate) async fn serve_admin(
+    listener: TcpListener,
+    parts: Vec<(&'static str, Status)>,
+    clock: Arc<dyn Clock>,
+    metrics: Arc<Metrics>,
+    shutdown: CancellationToken,
+) -> std::io::Result<()> {
+    let facts = Facts { parts: Arc::new(parts), clock, metrics };
+    let router = Router::new()
+        .route("/livez", get(livez))
+        .route("/readyz", get(readyz))
+        .route("/metrics", get(render))
+        .with_state(facts);
+    serve(listener, router).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
+}
+
+/// Binds the address, so that a port in use is found before anything else starts.
+pub(crate) async fn bind(address: SocketAddr) -> std::io::Result<TcpListener> {
+    TcpListener::bind(address).await
+}
+
+async fn livez(State(facts): State<Facts>) -> (StatusCode, String) {
+    let now = facts.clock.now();
+    // A part without a loop never says when it went round: it is alive as long as the process is.
+    let stuck = |status: &Status| {
+        let last = status.alive_at();
+        last > Timestamp::EPOCH && now.since(last) > STUCK
+    };
+    answer(&facts.parts, |status| !stuck(status), "stuck")
+}
+
+async fn readyz(State(facts): State<Facts>) -> (StatusCode, String) {
+    answer(&facts.parts, Status::is_ready, "not ready")
+}
+
+fn answer(parts: &[(&'static str, Status)], good: impl Fn(&Status) -> bool, bad: &str) -> (StatusCode, String) {
+    let named: Vec<_> = parts.iter().filter(|(_, status)| !good(status)).map(|(name, _)| *name).collect();
+    if named.is_empty() {
+        (StatusCode::OK, "ok\n".to_owned())
+    } else {
+        (StatusCode::SERVICE_UNAVAILABLE, format!("{bad}: {}\n", named.join(", ")))
+    }
+}
+
+async fn render(State(facts): State<Facts>) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], facts.metrics.encode())
+}

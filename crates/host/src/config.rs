@@ -1,0 +1,180 @@
+//! What every process of the fleet has to be told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use connector_contracts::Topics;
+use connector_domain::identity::StreamKeys;
+use connector_domain::settings::Rules;
+use connector_settings::{Group, Kind, Reader, Variable};
+
+const INSTANCE: Variable = Variable::with_default(
+    "INSTANCE",
+    Kind::Text,
+    "0",
+    "Name of this instance, stable over a restart and unlike any other instance's of the same service (the pod's name). A \
+     restarted instance takes its partitions and its open transaction over at once.",
+);
+const ADMIN_LISTEN: Variable = Variable::with_default(
+    "ADMIN_LISTEN",
+    Kind::Address,
+    "127.0.0.1:0",
+    "Where /livez, /readyz and /metrics are served. Port 0 takes a free one and logs it.",
+);
+const TOPIC_PREFIX: Variable =
+    Variable::optional("TOPIC_PREFIX", Kind::Text, "Stands in front of every topic name, with a dot between them.");
+const PARTITIONS: Variable = Variable::with_default(
+    "PARTITIONS",
+    Kind::Number,
+    "6",
+    "Partitions of the topics. For ever: the key decides the partition. Production: 60. A topic with another count is refused.",
+);
+const STREAM_KEY_ID: Variable = Variable::with_default(
+    "STREAM_KEY_ID",
+    Kind::Text,
+    "k1",
+    "Names the stream secret; stands in front of every conversation id.",
+);
+const STREAM_SECRET: Variable = Variable::required(
+    "STREAM_SECRET",
+    Kind::Text,
+    "The secret that turns phone numbers into conversation ids. The same for every process, for ever: with another one the \
+     connector does not find its conversations again.",
+)
+.secret();
+const WINDOW_LENGTH: Variable = Variable::with_default(
+    "WINDOW_LENGTH",
+    Kind::Duration,
+    "24h",
+    "Length of the customer service window. WhatsApp's is 24 hours; a demo shortens it. Deadlines stand in events, so a change \
+     concerns new windows only.",
+);
+const WINDOW_MARGIN: Variable = Variable::with_default(
+    "WINDOW_MARGIN",
+    Kind::Duration,
+    "60s",
+    "Free-form sends stop this long before the deadline: clocks differ and requests take time.",
+);
+const WINDOW_CLOSING_SOON: Variable = Variable::with_default(
+    "WINDOW_CLOSING_SOON",
+    Kind::List,
+    "1h",
+    "Leads at which WindowClosingSoon is published, separated by commas.",
+);
+const OPT_IN_ANSWER: Variable = Variable::with_default(
+    "OPT_IN_ANSWER",
+    Kind::Duration,
+    "7d",
+    "An opt-in request ends without an answer after this long.",
+);
+const COMMAND_LIFE: Variable = Variable::with_default(
+    "COMMAND_LIFE",
+    Kind::Duration,
+    "24h",
+    "How long a send command without not_after may wait.",
+);
+const UNCONFIRMED_WAIT: Variable = Variable::with_default(
+    "UNCONFIRMED_WAIT",
+    Kind::Duration,
+    "15m",
+    "How long an attempt whose answer got lost waits for a status before an at_least_once command is sent once more.",
+);
+const DRAIN: Variable = Variable::with_default(
+    "DRAIN",
+    Kind::Duration,
+    "25s",
+    "How long the process may take to end after SIGTERM. A second signal ends it at once.",
+);
+
+/// The common settings.
+#[derive(Clone, Debug)]
+pub struct HostConfig {
+    /// Name of this instance.
+    pub instance: String,
+    /// Where health and metrics are served.
+    pub admin: SocketAddr,
+    /// Topic names.
+    pub topics: Topics,
+    /// Partitions of the topics.
+    pub partitions: u32,
+    /// The secret behind stream ids.
+    pub keys: StreamKeys,
+    /// The numbers the rules depend on.
+    pub rules: Rules,
+    /// Bound of the shutdown.
+    pub drain: Duration,
+}
+
+impl HostConfig {
+    /// The variables this reads, for the reference page.
+    pub const GROUP: Group = Group {
+        title: "Every process",
+        doc: "What all services must be told alike.",
+        used_by: &["every service", "connector"],
+        variables: &[
+            INSTANCE,
+            ADMIN_LISTEN,
+            TOPIC_PREFIX,
+            PARTITIONS,
+            STREAM_KEY_ID,
+            STREAM_SECRET,
+            WINDOW_LENGTH,
+            WINDOW_MARGIN,
+            WINDOW_CLOSING_SOON,
+            OPT_IN_ANSWER,
+            COMMAND_LIFE,
+            UNCONFIRMED_WAIT,
+            DRAIN,
+        ],
+    };
+
+    /// Reads it; `None` leaves a problem behind in the reader.
+    pub fn from(reader: &mut Reader<'_>) -> Option<Self> {
+        let instance = reader.text(&INSTANCE);
+        let admin = reader.address(&ADMIN_LISTEN);
+        let topics = Topics::new(&reader.text(&TOPIC_PREFIX).unwrap_or_default());
+        let partitions = reader.number_in(&PARTITIONS, 1_u32..=10_000);
+        let key_id = reader.text(&STREAM_KEY_ID);
+        let secret = reader.secret(&STREAM_SECRET);
+        let rules = rules(reader);
+        let drain = reader.duration(&DRAIN);
+        Some(Self {
+            instance: instance?,
+            admin: admin?,
+            topics,
+            partitions: partitions?,
+            keys: StreamKeys::new(&key_id?, secret?.expose().as_bytes()),
+            rules: rules?,
+            drain: drain?,
+        })
+    }
+}
+
+fn rules(reader: &mut Reader<'_>) -> Option<Rules> {
+    let window = reader.duration(&WINDOW_LENGTH);
+    let margin = reader.duration(&WINDOW_MARGIN);
+    let leads = reader.list(&WINDOW_CLOSING_SOON);
+    let opt_in_answer = reader.duration(&OPT_IN_ANSWER);
+    let command_life = reader.duration(&COMMAND_LIFE);
+    let unconfirmed_wait = reader.duration(&UNCONFIRMED_WAIT);
+    let mut closing_soon = Vec::new();
+    for lead in leads? {
+        match connector_settings::parse_duration(&lead) {
+            Some(lead) => closing_soon.push(lead),
+            None => reader.problem(&WINDOW_CLOSING_SOON, "expects durations such as 1h,15m"),
+        }
+    }
+    if let (Some(window), Some(margin)) = (window, margin)
+        && margin >= window
+    {
+        reader.problem(&WINDOW_MARGIN, "must be shorter than WINDOW_LENGTH");
+    }
+    Some(Rules {
+        window: window?,
+        margin: margin?,
+        closing_soon,
+        opt_in_answer: opt_in_answer?,
+        command_life: command_life?,
+        unconfirmed_wait: unconfirmed_wait?,
+    })
+}
