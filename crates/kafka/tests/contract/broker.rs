@@ -206,3 +206,47 @@ async fn ends_of_topics_with_equal_partition_numbers_are_told_apart() {
     }
     reader.close().await;
 }
+
+/// Three copies, two of which must have a record: the death of any one broker loses nothing that was acknowledged.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_death_of_one_of_three_brokers_loses_nothing() {
+    let kafka = start(KafkaOptions { brokers: 3, heap_mib: 256, ..KafkaOptions::default() }).await;
+    let log = log(&kafka.bootstrap_servers());
+    let topic = create(log.as_ref(), 3, 3).await;
+    let appender = log.appender().await.expect("appender");
+    let record = |number: usize| {
+        let partition = u32::try_from(number % 3).expect("small");
+        Append { partition: Some(partition), ..numbered(&topic, number) }
+    };
+    let mut acknowledged = [0_i64; 3];
+    let mut kafka = Some(kafka);
+    for number in 0..60 {
+        if number == 20 {
+            // Leads one of the three partitions, and its group and transaction coordinators move too.
+            let mut running = kafka.take().expect("running");
+            kafka = tokio::task::spawn_blocking(move || {
+                running.broker(0).kill9();
+                Some(running)
+            })
+            .await
+            .expect("no panic");
+        }
+        connector_testkit::wait::until("an append by the remaining two", Duration::from_secs(60), async || {
+            appender.append(vec![record(number)]).await.ok()
+        })
+        .await;
+        acknowledged[number % 3] += 1;
+    }
+    let mut transactor = log.transactor(&unique("id")).await.expect("transactor");
+    transactor.append((0..3).map(record).collect()).await.expect("append");
+    transactor.commit(None).await.expect("commit");
+    for (partition, acknowledged) in (0..).zip(acknowledged) {
+        let partition = TopicPartition::new(topic.clone(), partition);
+        // A commit returns when it is decided; the markers that show it to committed readers follow within milliseconds.
+        connector_testkit::wait::until("the committed end", Duration::from_secs(30), async || {
+            let end = log.end_offset(&partition, Isolation::Committed).await.ok()?;
+            (end.0 > acknowledged).then_some(())
+        })
+        .await;
+    }
+}
