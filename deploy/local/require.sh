@@ -84,7 +84,7 @@ install_go() {
 install_cargo_tool() {
     have "$1" || [ -x "$tools/bin/$1" ] && return 0
     say "installing $1 (once, $3)"
-    cargo install --quiet --locked --root "$tools" "$1" --version "$2"
+    cargo install --quiet --locked --root "$tools" "$1@$2"
 }
 
 for what in "$@"; do

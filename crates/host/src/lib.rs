@@ -9,6 +9,6 @@ mod config;
 mod process;
 pub mod reference;
 
-pub use backend::{Backend, Backends, OpenError, open};
+pub use backend::{Backend, Backends, OpenError, Opened, open};
 pub use config::HostConfig;
 pub use process::{StartError, run};

@@ -18,7 +18,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("connector-redis", ADAPTER),
     ("connector-embedded", ADAPTER),
     ("connector-whatsapp", ADAPTER),
-    ("connector-simulated", &["connector-domain", "connector-ports"]),
+    ("connector-simulated", &["connector-domain", "connector-ports", "connector-embedded"]),
     ("connector-host", INSIDE_HOST),
     ("cloud-api-simulator", &[]),
     ("local-stack", &[]),

@@ -239,12 +239,25 @@ impl<H: Handler> Worker<H> {
             let due = [self.partitions.next_wake(), *next_tick].into_iter().flatten().min();
             due.map_or(IDLE, |due| due.since(now).min(IDLE))
         };
-        tokio::select! {
+        // The membership is asked for before the poll: when partitions were taken away before that, the poll says so in this very
+        // round, and when they are taken away later, this membership is stale and fences the commit.
+        let membership = reader.membership().await;
+        let polled = tokio::select! {
             biased;
             () = shutdown.cancelled(), if !draining => return Ok(()),
-            Some(joined) = self.effects.join_next() => self.take_result(joined)?,
-            polled = reader.poll(wait, self.spec.batch) => self.take_polled(polled, reader, shutdown).await?,
-        }
+            Some(joined) = self.effects.join_next() => {
+                self.take_result(joined)?;
+                None
+            }
+            polled = reader.poll(wait, self.spec.batch) => Some(polled),
+        };
+        // A stream of results must not keep records, or the loss of a partition, from being heard.
+        let polled = match polled {
+            Some(polled) => polled,
+            None => reader.poll(Duration::ZERO, self.spec.batch).await,
+        };
+        self.membership = membership.ok();
+        self.take_polled(polled, reader, shutdown).await?;
         while let Some(joined) = self.effects.try_join_next() {
             self.take_result(joined)?;
         }

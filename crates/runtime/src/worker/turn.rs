@@ -406,7 +406,8 @@ impl<H: Handler> Worker<H> {
     }
 
     pub(super) fn forget_everything(&mut self) {
-        self.effects.abort_all();
+        // Dropping the old set aborts what runs in it.
+        self.effects = tokio::task::JoinSet::new();
         self.results.clear();
         self.membership = None;
         for partition in self.partitions.names() {
