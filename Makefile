@@ -15,6 +15,7 @@ demo: ## Play the story of the product. ONCE=1: once, then end. BACKEND=kafka: e
 
 test: ## Every test, real Kafka and Redis included
 	@deploy/local/require.sh test
+	cargo build --workspace --bins --locked
 	cargo test --workspace --locked
 
 check: ## Format, lints, licences, unused dependencies, direction of dependencies, documentation, schemas

@@ -91,10 +91,7 @@ impl Topic {
     /// The name in an installation. A prefix ends up in front of a dot; an empty one leaves no trace.
     #[must_use]
     pub fn name(self, prefix: &str) -> String {
-        match prefix.trim_end_matches('.') {
-            "" => self.base_name().to_owned(),
-            prefix => format!("{prefix}.{}", self.base_name()),
-        }
+        Topics::new(prefix).prefixed(self.base_name())
     }
 
     /// How long its records are kept.
@@ -182,6 +179,15 @@ impl Topics {
     #[must_use]
     pub fn name(&self, topic: Topic) -> String {
         topic.name(&self.prefix)
+    }
+
+    /// A consumer group or another name that must not be shared between installations.
+    #[must_use]
+    pub fn prefixed(&self, name: &str) -> String {
+        match self.prefix.trim_end_matches('.') {
+            "" => name.to_owned(),
+            prefix => format!("{prefix}.{name}"),
+        }
     }
 
     /// The name of a topic's dead-letter topic.

@@ -4,7 +4,7 @@
 //! Neither asks Kafka or Redis: an absent broker must not make an orchestrator kill the fleet.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use axum::extract::State;
@@ -22,9 +22,31 @@ use tokio_util::sync::CancellationToken;
 /// A loop that has not gone round for this long is stuck.
 const STUCK: Duration = Duration::from_secs(60);
 
+/// The parts of the process, as far as they exist: before the service has started there is one that is not ready.
+#[derive(Clone)]
+pub(crate) struct Parts(Arc<RwLock<Vec<(&'static str, Status)>>>);
+
+impl Parts {
+    /// A process that is starting: alive, not ready.
+    pub(crate) fn starting() -> Self {
+        Self(Arc::new(RwLock::new(vec![("the start", Status::default())])))
+    }
+
+    /// The service has started.
+    pub(crate) fn started(&self, parts: Vec<(&'static str, Status)>) {
+        *self.0.write().unwrap_or_else(PoisonError::into_inner) = parts;
+    }
+
+    /// Names of the parts for which `good` does not hold.
+    fn without(&self, good: impl Fn(&Status) -> bool) -> Vec<&'static str> {
+        let parts = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        parts.iter().filter(|(_, status)| !good(status)).map(|(name, _)| *name).collect()
+    }
+}
+
 #[derive(Clone)]
 struct Facts {
-    parts: Arc<Vec<(&'static str, Status)>>,
+    parts: Parts,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
 }
@@ -32,12 +54,12 @@ struct Facts {
 /// Serves until `shutdown` is cancelled.
 pub(crate) async fn serve_admin(
     listener: TcpListener,
-    parts: Vec<(&'static str, Status)>,
+    parts: Parts,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
 ) -> std::io::Result<()> {
-    let facts = Facts { parts: Arc::new(parts), clock, metrics };
+    let facts = Facts { parts, clock, metrics };
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
@@ -65,8 +87,8 @@ async fn readyz(State(facts): State<Facts>) -> (StatusCode, String) {
     answer(&facts.parts, Status::is_ready, "not ready")
 }
 
-fn answer(parts: &[(&'static str, Status)], good: impl Fn(&Status) -> bool, bad: &str) -> (StatusCode, String) {
-    let named: Vec<_> = parts.iter().filter(|(_, status)| !good(status)).map(|(name, _)| *name).collect();
+fn answer(parts: &Parts, good: impl Fn(&Status) -> bool, bad: &str) -> (StatusCode, String) {
+    let named = parts.without(good);
     if named.is_empty() {
         (StatusCode::OK, "ok\n".to_owned())
     } else {

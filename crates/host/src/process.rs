@@ -16,7 +16,7 @@ use connector_telemetry::{Metrics, TelemetryConfig};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use crate::admin::{bind, serve_admin};
+use crate::admin::{Parts, bind, serve_admin};
 use crate::backend::{Backend, Backends, open};
 use crate::config::HostConfig;
 
@@ -88,6 +88,9 @@ async fn live<C>(
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (log, gate) = open(&backend, &clock)?;
     let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), option_env!("GIT_REVISION").unwrap_or("unknown")));
+    // Health is answered from the first moment: waiting for a broker is being alive, and not being ready.
+    let (parts, admin_stop) = (Parts::starting(), CancellationToken::new());
+    let admin = tokio::spawn(serve_admin(listener, parts.clone(), clock.clone(), metrics.clone(), admin_stop.clone()));
     let shutdown = CancellationToken::new();
     let mut service = Service::new(
         Platform {
@@ -100,7 +103,7 @@ async fn live<C>(
             keys: host.keys.clone(),
             rules: host.rules.clone(),
             instance: format!("{name}.{}", host.instance),
-            metrics: metrics.clone(),
+            metrics,
         },
         shutdown.clone(),
     );
@@ -114,8 +117,7 @@ async fn live<C>(
     }
     start(own, &mut service).await?;
 
-    let admin_stop = CancellationToken::new();
-    let admin = tokio::spawn(serve_admin(listener, service.statuses(), clock.clone(), metrics, admin_stop.clone()));
+    parts.started(service.statuses());
     let mut running = tokio::spawn(service.run());
     let end = tokio::select! {
         end = &mut running => end,

@@ -1,7 +1,7 @@
 //! The dead letter topic: key, value and headers untouched, same partition, the circumstances in further headers.
 
 use bytes::Bytes;
-use connector_contracts::headers::dlq;
+use connector_contracts::headers::{dlq, rfc3339};
 use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, Record};
 
@@ -20,7 +20,7 @@ pub fn dead_letter(record: &Record, reason: &Reason, service: &str, group: &str,
     add(dlq::REASON, reason.word.to_owned());
     add(dlq::DETAIL, reason.detail.clone());
     add(dlq::SERVICE, service.to_owned());
-    add(dlq::FAILED_AT, now.as_millis().to_string());
+    add(dlq::FAILED_AT, rfc3339(now));
     Append {
         topic: format!("{}.dlq", record.source.topic).into(),
         partition: Some(record.source.partition),

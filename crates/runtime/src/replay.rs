@@ -9,6 +9,9 @@ use crate::failure::Failure;
 
 /// Hands every record from `from` up to the end (as it is now) to `each`, in order, and returns the position behind it.
 ///
+/// The end counts what is written and not yet seen to be committed: a transaction that its owner knows to be committed may become
+/// visible some milliseconds later, and it must not be missed here.
+///
 /// # Errors
 /// When the log is away, or `each` refuses a record.
 pub async fn replay(
@@ -18,7 +21,7 @@ pub async fn replay(
     isolation: Isolation,
     mut each: impl FnMut(Record) -> Result<(), Failure> + Send,
 ) -> Result<Offset, Failure> {
-    let end = log.end_offset(partition, isolation).await?;
+    let end = log.end_offset(partition, Isolation::Uncommitted).await?;
     if let Start::At(offset) = from
         && offset >= end
     {

@@ -13,5 +13,5 @@ mod redis;
 mod watchdog;
 
 pub use kafka::{KafkaCluster, KafkaOptions, KafkaServer};
-pub use process::ServerError;
+pub use process::{Data, Server, ServerError, free_port};
 pub use redis::{RedisOptions, RedisServer};

@@ -30,20 +30,26 @@ pub(crate) fn failed(what: &str) -> impl FnOnce(io::Error) -> ServerError + '_ {
 }
 
 /// A TCP port of 127.0.0.1 that nobody listens on at this moment.
-pub(crate) fn free_port() -> Result<u16, ServerError> {
+pub fn free_port() -> Result<u16, ServerError> {
     let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed("find a free port"))?;
     Ok(listener.local_addr().map_err(failed("find a free port"))?.port())
 }
 
 /// Where a server keeps its data: a given folder that stays, or one of its own that goes with it.
 #[derive(Debug)]
-pub(crate) enum Data {
+pub enum Data {
+    /// It stays.
     Kept(PathBuf),
+    /// It goes with the server.
     Temporary(TempDir),
 }
 
 impl Data {
-    pub(crate) fn new(kept: Option<&Path>, prefix: &str) -> Result<Self, ServerError> {
+    /// A folder called `prefix` in `kept`, or a temporary one.
+    ///
+    /// # Errors
+    /// When it cannot be created.
+    pub fn new(kept: Option<&Path>, prefix: &str) -> Result<Self, ServerError> {
         if let Some(folder) = kept {
             let folder = folder.join(prefix);
             fs::create_dir_all(&folder).map_err(failed("create the data folder"))?;
@@ -59,7 +65,9 @@ impl Data {
         Ok(Self::Temporary(folder.map_err(failed("create the data folder"))?))
     }
 
-    pub(crate) fn path(&self) -> &Path {
+    /// The folder.
+    #[must_use]
+    pub fn path(&self) -> &Path {
         match self {
             Self::Kept(folder) => folder,
             Self::Temporary(folder) => folder.path(),
@@ -76,7 +84,7 @@ impl Data {
 
 /// A server process and its data.
 #[derive(Debug)]
-pub(crate) struct Server {
+pub struct Server {
     name: String,
     child: Option<Child>,
     // Dropped before the data: it kills by the pid file inside.
@@ -86,19 +94,19 @@ pub(crate) struct Server {
 
 impl Server {
     /// A server that does not run yet.
-    pub(crate) fn new(name: impl Into<String>, data: Data) -> Result<Self, ServerError> {
+    pub fn new(name: impl Into<String>, data: Data) -> Result<Self, ServerError> {
         let watchdog = Watchdog::start(&data.path().join("pid"), data.removed_with_server())
             .map_err(failed("start a shell (sh)"))?;
         Ok(Self { name: name.into(), child: None, _watchdog: watchdog, data })
     }
 
     /// Its data folder. The output of the server is in `output.log` there.
-    pub(crate) fn folder(&self) -> &Path {
+    pub fn folder(&self) -> &Path {
         self.data.path()
     }
 
     /// Runs the command and waits until `ready` says so.
-    pub(crate) fn start(
+    pub fn start(
         &mut self,
         mut command: Command,
         within: Duration,
@@ -109,7 +117,7 @@ impl Server {
     }
 
     /// Runs the command.
-    pub(crate) fn spawn(&mut self, command: &mut Command) -> Result<(), ServerError> {
+    pub fn spawn(&mut self, command: &mut Command) -> Result<(), ServerError> {
         let folder = self.folder().to_owned();
         let output =
             File::options().create(true).append(true).open(folder.join("output.log")).map_err(failed("open a log"))?;
@@ -127,7 +135,7 @@ impl Server {
     }
 
     /// Waits until `ready` says so; fails early when the process ends by itself.
-    pub(crate) fn wait_ready(&mut self, within: Duration, ready: impl Fn() -> bool) -> Result<(), ServerError> {
+    pub fn wait_ready(&mut self, within: Duration, ready: impl Fn() -> bool) -> Result<(), ServerError> {
         let deadline = Instant::now() + within;
         while !ready() {
             let ended = self.child.as_mut().is_none_or(|child| child.try_wait().is_ok_and(|status| status.is_some()));
@@ -145,7 +153,7 @@ impl Server {
     }
 
     /// Ends the process at once, as a crash would. Its data stay.
-    pub(crate) fn kill9(&mut self) {
+    pub fn kill9(&mut self) {
         if let Some(mut child) = self.child.take() {
             child.kill().ok();
             child.wait().ok();
@@ -155,7 +163,7 @@ impl Server {
     }
 
     /// Asks the process to end (SIGTERM) and kills it when it does not within the bound.
-    pub(crate) fn stop(&mut self, within: Duration) {
+    pub fn stop(&mut self, within: Duration) {
         if self.signal("TERM").is_ok() {
             let deadline = Instant::now() + within;
             while Instant::now() < deadline
@@ -168,7 +176,7 @@ impl Server {
     }
 
     /// Sends a signal by name (`STOP`, `CONT`, `TERM`).
-    pub(crate) fn signal(&self, signal: &str) -> Result<(), ServerError> {
+    pub fn signal(&self, signal: &str) -> Result<(), ServerError> {
         let Some(child) = &self.child else { return Err(ServerError(format!("{} does not run", self.name))) };
         let status = Command::new("kill")
             .args([format!("-{signal}"), child.id().to_string()])
@@ -177,8 +185,13 @@ impl Server {
         if status.success() { Ok(()) } else { Err(ServerError(format!("{} cannot be signalled", self.name))) }
     }
 
+    /// Whether the process ended without being asked to.
+    pub fn has_ended(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().is_ok_and(|status| status.is_some()))
+    }
+
     /// The id of the process.
-    pub(crate) fn pid(&self) -> Option<u32> {
+    pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
     }
 }

@@ -116,7 +116,9 @@ const IDLE: Duration = Duration::from_millis(100);
 impl<H: Handler> Worker<H> {
     /// A worker that has not started.
     #[must_use]
-    pub fn new(spec: WorkerSpec, handler: H, platform: &Platform, status: Status) -> Self {
+    pub fn new(mut spec: WorkerSpec, handler: H, platform: &Platform, status: Status) -> Self {
+        // Two installations on one broker differ in their topic prefix: neither may join the other's groups.
+        spec.group = platform.topics.prefixed(&spec.group);
         Self {
             partitions: Partitions::default(),
             shards: Shards::new(spec.fencing, &spec.group, &spec.instance),

@@ -1,0 +1,9 @@
+//! The whole product on one machine: every process a plain child, on free ports, with its log in a file.
+//!
+//! The demo shows it to a person; the tests of the fleet kill parts of it and look whether the story still holds.
+
+mod fleet;
+mod settings;
+
+pub use fleet::{Backend, Fleet, FleetError};
+pub use settings::Settings;
