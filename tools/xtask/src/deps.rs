@@ -22,6 +22,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("connector-host", INSIDE_HOST),
     ("cloud-api-simulator", &[]),
     ("local-stack", &[]),
+    ("connector-bench", MEASURED),
     ("xtask", &["connector-contracts", "connector-settings"]),
 ];
 
@@ -38,6 +39,18 @@ const INSIDE_HOST: &[&str] = &[
     "connector-redis",
     "connector-embedded",
     "connector-whatsapp",
+];
+
+/// What `make bench` measures directly; the services it runs as processes.
+const MEASURED: &[&str] = &[
+    "connector-domain",
+    "connector-contracts",
+    "connector-ports",
+    "connector-runtime",
+    "connector-kafka",
+    "connector-embedded",
+    "connector-whatsapp",
+    "local-stack",
 ];
 
 /// Only for tests: dev-dependencies of anybody, dependencies of the test crates.

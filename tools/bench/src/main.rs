@@ -1,0 +1,55 @@
+//! `make bench`: the figures of the connector, as a table and in `target/bench/results.json`.
+
+mod embedded;
+mod end_to_end;
+mod fleet;
+mod http;
+mod kafka;
+mod pure;
+mod report;
+mod rss;
+mod samples;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use report::{Outcome, Report};
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Measures the connector. Prints a table and writes results.json into the target folder.
+#[derive(Debug, Parser)]
+struct Options {
+    /// Only figures whose name begins like this (may be given several times).
+    #[arg(long)]
+    only: Vec<String>,
+    /// Shorter measurements: good enough to see whether everything works, not for comparing.
+    #[arg(long)]
+    quick: bool,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let Options { only, quick } = Options::parse();
+    let mut report = Report::new(only, quick);
+    let stopped = tokio::select! {
+        () = measure(&mut report) => Ok(()),
+        stop = stop_signal() => stop.and_then(|()| Err("stopped by a signal".into())),
+    };
+    report.attempt("run", stopped);
+    report.finish()
+}
+
+async fn measure(report: &mut Report) {
+    pure::measure(report);
+    let embedded = embedded::measure(report).await;
+    report.attempt("embedded", embedded);
+    let on_servers = fleet::measure(report).await;
+    report.attempt("kafka", on_servers);
+}
+
+/// Ends the children too: a signal alone would leave them behind.
+async fn stop_signal() -> Outcome<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+    Ok(())
+}
