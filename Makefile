@@ -4,6 +4,9 @@ SHELL := /bin/sh
 ROOT := $(CURDIR)
 export PATH := $(ROOT)/.local/tools/bin:$(ROOT)/.local/tools/go/bin:$(PATH)
 
+SERVICES := webhook-receiver inbound-processor outbound-sender opt-in-tracker window-timer template-catalog conversation-api
+DEMO_PROGRAMS := $(patsubst %,-p %,connector-demo cloud-api-simulator $(if $(filter kafka,$(BACKEND)),connectorctl $(SERVICES),connector))
+
 .PHONY: help demo test check bench docs fmt
 
 help: ## This list
@@ -11,11 +14,12 @@ help: ## This list
 
 demo: ## Play the story of the product. ONCE=1: once, then end. BACKEND=kafka: each service its own process, on Kafka and Redis
 	@deploy/local/require.sh build $(if $(filter kafka,$(BACKEND)),kafka)
-	@ONCE=$(ONCE) BACKEND=$(BACKEND) deploy/local/demo.sh
+	cargo build --locked --quiet $(DEMO_PROGRAMS)
+	@target/debug/connector-demo $(if $(BACKEND),--backend $(BACKEND)) $(if $(ONCE),--once)
 
 test: ## Every test, real Kafka and Redis included
 	@deploy/local/require.sh test
-	cargo build --workspace --bins --locked
+	cargo build --workspace --all-targets --locked
 	cargo test --workspace --locked
 
 check: ## Format, lints, licences, unused dependencies, direction of dependencies, documentation, schemas

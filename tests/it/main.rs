@@ -2,3 +2,5 @@
 
 mod reference;
 mod start;
+mod story;
+mod stranger;

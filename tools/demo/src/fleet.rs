@@ -20,7 +20,7 @@ pub enum Backend {
 }
 
 /// The services of a fleet on Kafka.
-pub const SERVICES: [&str; 7] = [
+const SERVICES: [&str; 7] = [
     "webhook-receiver",
     "inbound-processor",
     "outbound-sender",

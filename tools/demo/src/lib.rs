@@ -3,7 +3,8 @@
 //! The demo shows it to a person; the tests of the fleet kill parts of it and look whether the story still holds.
 
 mod fleet;
-mod settings;
+pub mod settings;
+pub mod story;
 
 pub use fleet::{Backend, Fleet, FleetError};
 pub use settings::Settings;

@@ -5,10 +5,14 @@ use std::time::Duration;
 
 use local_stack::{ServerError, free_port};
 
+use crate::story::Cast;
+
 /// The number the demo's organization writes from. The simulator knows it from its start.
 pub const PHONE_NUMBER_ID: &str = "100000000000001";
 /// The account of that number.
 pub const WABA_ID: &str = "200000000000001";
+/// The phone of the contact in the story.
+pub const CONTACT_PHONE: &str = "491705550123";
 /// The demo's tenant.
 pub const ORGANIZATION: &str = "acme";
 
@@ -54,6 +58,19 @@ impl Settings {
     #[must_use]
     pub fn simulator_url(&self) -> String {
         format!("http://127.0.0.1:{}", self.simulator)
+    }
+
+    /// Who plays the story, and where.
+    #[must_use]
+    pub fn cast(&self) -> Cast {
+        Cast {
+            api: self.api_url(),
+            token: self.api_token(),
+            simulator: self.simulator_url(),
+            phone_number_id: PHONE_NUMBER_ID.to_owned(),
+            waba_id: WABA_ID.to_owned(),
+            contact_phone: CONTACT_PHONE.to_owned(),
+        }
     }
 
     /// Where webhooks go.
