@@ -1,0 +1,410 @@
+//! Batches of webhook items become events: understood, told from repeats, put into the conversation they belong to.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use connector_contracts::{Topic, decode};
+use connector_domain::command::{DirectoryRecord, WebhookItem};
+use connector_domain::event::{ConversationLinked, Event, IdentityLearned, Recorded};
+use connector_domain::ids::{EventId, OrganizationId, StreamId};
+use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
+use connector_runtime::commands::forward;
+use connector_runtime::emit::{Cause, Emitter, traceparent};
+use connector_runtime::failure::Failure;
+use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
+use connector_runtime::lanes::Work;
+use connector_runtime::platform::{Platform, views};
+use connector_runtime::situation::partition_of;
+use connector_runtime::table::Table;
+use connector_runtime::view::{Mark, Memory, Reading};
+use connector_telemetry::Metrics;
+use connector_telemetry::metrics::InboundOutcome;
+
+use crate::meaning::{Interpreter, Meaning};
+use crate::people::{Link, People};
+use crate::{Config, SERVICE};
+
+/// How long a recorded item is remembered exactly: WhatsApp repeats for 7 days.
+const MEMORY: Duration = Duration::from_secs(8 * 24 * 3600);
+
+/// How long a number that seems unknown is waited for.
+const SETTLE: Duration = Duration::from_secs(5);
+
+/// The header that [`forward`] puts on what it sends on.
+const FORWARDED: &str = "forwarded";
+
+/// The handler of the webhook topic.
+pub struct InboundHandler {
+    interpreter: Interpreter,
+    emitter: Emitter,
+    partitions: u32,
+    conversations: Reading,
+    numbers: Table<DirectoryRecord>,
+    memory: Memory,
+    metrics: Arc<Metrics>,
+    written: Written,
+}
+
+/// What the last batch wrote, until its commit.
+#[derive(Default)]
+struct Written {
+    marks: BTreeMap<u32, Vec<Mark>>,
+    outcomes: Vec<InboundOutcome>,
+}
+
+/// An item that is understood.
+struct Item {
+    meaning: Meaning,
+    organization: OrganizationId,
+    /// Where the record says it belongs: its own stream, or the one it was sent on to.
+    home: StreamId,
+    forwarded: bool,
+    partition: u32,
+    traceparent: Option<String>,
+}
+
+/// The mark of an event: its id, derived from its cause, so that the memory can be rebuilt from the log alone.
+fn mark(recorded: &Recorded) -> Option<Mark> {
+    let envelope = &recorded.envelope;
+    (envelope.producer == SERVICE).then(|| Mark {
+        id: mark_id(envelope.event_id),
+        digest: 0,
+        until: envelope.recorded_at + MEMORY,
+    })
+}
+
+fn mark_id(id: EventId) -> Bytes {
+    Bytes::copy_from_slice(id.0.as_bytes())
+}
+
+impl InboundHandler {
+    /// A handler on a platform. `numbers`: the directory's records under `number/…`, followed by a task of the service.
+    #[must_use]
+    pub fn new(platform: &Platform, config: Config, numbers: Table<DirectoryRecord>) -> Self {
+        let log = platform.topic(Topic::ConversationEvents);
+        Self {
+            interpreter: Interpreter {
+                keys: platform.keys.clone(),
+                rules: platform.rules.clone(),
+                vocabulary: config.vocabulary,
+            },
+            emitter: platform.emitter(SERVICE),
+            partitions: platform.partitions,
+            conversations: platform.conversations(),
+            numbers,
+            memory: Memory::new(platform.gate.clone(), platform.log.clone(), views::INBOUND, log, mark),
+            metrics: platform.metrics.clone(),
+            written: Written::default(),
+        }
+    }
+
+    /// Whose item it is. `None` when neither its number nor its account belongs to anybody.
+    async fn owner(&self, item: &WebhookItem) -> Result<Option<OrganizationId>, Failure> {
+        if let Some(number) = &item.phone_number_id {
+            let record = self.numbers.settled(&format!("number/{number}"), SETTLE).await?;
+            return Ok(record.map(|record| record.organization_id.clone()));
+        }
+        let of_account = || {
+            let all = self.numbers.all();
+            all.iter().find(|n| n.waba_id.as_ref() == Some(&item.waba_id)).map(|n| n.organization_id.clone())
+        };
+        if let Some(owner) = of_account() {
+            return Ok(Some(owner));
+        }
+        // A key that no number has: it is absent for certain when the table was read up to its end.
+        self.numbers.settled("number/", SETTLE).await?;
+        Ok(of_account())
+    }
+
+    async fn understand(
+        &self,
+        record: &Record,
+        owners: &mut HashMap<(Option<String>, String), Option<OrganizationId>>,
+    ) -> Result<Result<Item, Reason>, Failure> {
+        let Some(value) = record.value.as_deref() else {
+            return Ok(Err(Reason::new("tombstone", "a webhook item has a value")));
+        };
+        let item: WebhookItem = match decode(value) {
+            Ok(item) => item,
+            Err(error) => return Ok(Err(Reason::new(error.reason(), error))),
+        };
+        let who = (item.phone_number_id.as_ref().map(|n| n.0.clone()), item.waba_id.0.clone());
+        let owner = match owners.get(&who) {
+            Some(owner) => owner.clone(),
+            None => {
+                let owner = self.owner(&item).await?;
+                owners.insert(who, owner.clone());
+                owner
+            }
+        };
+        let Some(organization) = owner else {
+            let word = if item.phone_number_id.is_some() { "unknown_number" } else { "unknown_account" };
+            return Ok(Err(Reason::new(word, "no organization has it")));
+        };
+        Ok(self.interpreter.interpret(&item, &organization).map(|meaning| {
+            let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+            let sent_on_to = key.filter(|_| record.header(FORWARDED).is_some()).map(StreamId::from);
+            Item {
+                organization,
+                forwarded: sent_on_to.is_some(),
+                home: sent_on_to.unwrap_or_else(|| meaning.home.clone()),
+                meaning,
+                partition: record.source.partition,
+                traceparent: traceparent(record),
+            }
+        }))
+    }
+
+    /// Which of these events stand in the log already, by partition.
+    async fn recall(&self, ids: BTreeMap<u32, Vec<EventId>>) -> Result<HashSet<EventId>, Failure> {
+        let mut recorded = HashSet::new();
+        for (partition, ids) in ids {
+            let marks: Vec<_> = ids.iter().copied().map(mark_id).collect();
+            let found = self.memory.recall(partition, &marks).await?;
+            recorded.extend(ids.into_iter().zip(found).filter(|(_, found)| found.is_some()).map(|(id, _)| id));
+        }
+        Ok(recorded)
+    }
+
+    /// Reads who is concerned, and which of the links that may have to be written were written before.
+    async fn people(&self, items: &[&Item]) -> Result<(People, HashSet<EventId>), Failure> {
+        let mut people = People::default();
+        people.read(&self.conversations, self.partitions, own_streams(items)).await?;
+        let further = news(items, &people);
+        people.read(&self.conversations, self.partitions, further).await?;
+        let mut asked: BTreeMap<u32, Vec<EventId>> = BTreeMap::new();
+        for item in items {
+            let (place, into) = people.place(&item.home, &item.meaning.identities);
+            let learned = people.learn(&place, &item.meaning.home, &item.meaning.identities);
+            let ids = into.iter().chain(&learned).map(|link| link_id(link));
+            asked.entry(item.partition).or_default().extend(ids);
+        }
+        asked.retain(|_, ids| !ids.is_empty());
+        Ok((people, self.recall(asked).await?))
+    }
+}
+
+/// The streams that items name first.
+fn own_streams(items: &[&Item]) -> Vec<StreamId> {
+    let mut streams = Vec::new();
+    for item in items {
+        let meaning = &item.meaning;
+        streams.extend(meaning.also.iter().map(|(stream, ..)| stream.clone()));
+        if !meaning.address.is_empty() {
+            streams.extend([item.home.clone(), meaning.home.clone()]);
+            streams.extend(meaning.moved_to.iter().map(|(_, stream)| stream.clone()));
+        }
+    }
+    streams
+}
+
+/// The other identities of people. They lie all over the partitions, so they are only asked for while they are news.
+fn news(items: &[&Item], people: &People) -> Vec<StreamId> {
+    let is_news = |item: &&&Item| !people.knows_all(&item.home, &item.meaning.identities);
+    items.iter().filter(is_news).flat_map(|item| item.meaning.identities.clone()).collect()
+}
+
+/// The cause of a link: the same two streams are linked once.
+fn link_cause(alias: &StreamId, canonical: &StreamId) -> String {
+    format!("{alias}/{canonical}")
+}
+
+/// The id of the event that a repeat of this link is recognised by: the one in the partition of whoever writes it.
+fn link_id(link: &Link) -> EventId {
+    match link {
+        Link::Into { alias, canonical } => {
+            EventId::derived(&format!("ConversationLinked:{}", link_cause(alias, canonical)))
+        }
+        Link::Learned { canonical, alias, .. } => {
+            EventId::derived(&format!("IdentityLearned:{}", link_cause(alias, canonical)))
+        }
+    }
+}
+
+/// Writes the events of one item.
+struct Writer<'a> {
+    emitter: &'a Emitter,
+    partitions: u32,
+    item: &'a Item,
+    appends: Vec<Append>,
+    marks: &'a mut BTreeMap<u32, Vec<Mark>>,
+}
+
+impl Writer<'_> {
+    fn event(&mut self, event: impl Into<Event>, stream: &StreamId, cause_id: String) -> Result<(), Failure> {
+        let recorded = self.emitter.recorded(
+            event,
+            &Cause {
+                organization_id: self.item.organization.clone(),
+                stream_id: stream.clone(),
+                cause_id,
+                command_id: None,
+                occurred_at: self.item.meaning.occurred_at,
+                time_source: self.item.meaning.time_source,
+                traceparent: self.item.traceparent.clone(),
+            },
+        );
+        // The memory of a partition holds what its own worker wrote into the log partition of the same number.
+        if partition_of(stream, self.partitions) == self.item.partition {
+            self.marks.entry(self.item.partition).or_default().extend(mark(&recorded));
+        }
+        self.appends.push(self.emitter.event(&recorded)?);
+        Ok(())
+    }
+
+    fn linked(&mut self, alias: &StreamId, canonical: &StreamId, cause_id: String) -> Result<(), Failure> {
+        self.event(ConversationLinked { canonical: canonical.clone() }, alias, cause_id)
+    }
+
+    fn link(&mut self, link: &Link) -> Result<(), Failure> {
+        match link {
+            Link::Into { alias, canonical } => self.linked(alias, canonical, link_cause(alias, canonical)),
+            Link::Learned { canonical, alias, tell } => {
+                let address = self.item.meaning.address.clone();
+                let learned = IdentityLearned { address, alias: alias.clone() };
+                self.event(learned, canonical, link_cause(alias, canonical))?;
+                match tell {
+                    Some(tell) => self.linked(tell, canonical, link_cause(tell, canonical)),
+                    None => Ok(()),
+                }
+            }
+        }
+    }
+
+    /// The person said through WhatsApp that they are addressed otherwise from now on. The conversation stays the same.
+    fn moved(&mut self, stream: &StreamId, people: &mut People) -> Result<(), Failure> {
+        let meaning = &self.item.meaning;
+        let Some((address, new)) = &meaning.moved_to else { return Ok(()) };
+        // Back to the identity the conversation began with: the other one is the alias then.
+        let alias = if new == stream { &meaning.home } else { new };
+        if alias == stream {
+            return Ok(());
+        }
+        let learned = IdentityLearned { address: address.clone(), alias: alias.clone() };
+        self.event(learned, stream, meaning.cause_id.clone())?;
+        let root = people.root(new);
+        let tell = (root != *stream).then_some(root);
+        if let Some(root) = &tell {
+            self.linked(root, stream, meaning.cause_id.clone())?;
+        }
+        people.add(&Link::Learned { canonical: stream.clone(), alias: alias.clone(), tell });
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Handler for InboundHandler {
+    type Fact = ();
+
+    async fn assigned(&mut self, partition: &TopicPartition, _: Option<Offset>) -> Result<TakeUp, Failure> {
+        self.memory.take_over(partition.partition).await?;
+        Ok(TakeUp::Committed)
+    }
+
+    fn revoked(&mut self, partition: &TopicPartition) {
+        self.memory.forget(partition.partition);
+        self.written.marks.remove(&partition.partition);
+    }
+
+    async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
+        self.written = Written::default();
+        let mut owners = HashMap::new();
+        let mut understood = Vec::with_capacity(work.len());
+        let mut asked: BTreeMap<u32, Vec<EventId>> = BTreeMap::new();
+        for work in work {
+            let item = self.understand(&work.record, &mut owners).await?;
+            if let Ok(item) = &item {
+                asked.entry(item.partition).or_default().push(item.meaning.event_id());
+            }
+            understood.push(item);
+        }
+        let mut recorded = self.recall(asked).await?;
+        let is_new = |item: &&Item| !recorded.contains(&item.meaning.event_id());
+        let new: Vec<&Item> = understood.iter().filter_map(|item| item.as_ref().ok()).filter(is_new).collect();
+        let (mut people, linked) = self.people(&new).await?;
+
+        let mut written = Written::default();
+        let mut steps = Vec::with_capacity(work.len());
+        for (work, item) in work.iter().zip(&understood) {
+            let item = match item {
+                Ok(item) => item,
+                Err(reason) => {
+                    written.outcomes.push(InboundOutcome::DeadLetter);
+                    steps.push(Step::DeadLetter(reason.clone()));
+                    continue;
+                }
+            };
+            if !recorded.insert(item.meaning.event_id()) {
+                written.outcomes.push(InboundOutcome::Duplicate);
+                steps.push(Step::Done(Vec::new()));
+                continue;
+            }
+            let appends = self.write(work, item, &mut people, &linked, &mut written)?;
+            steps.push(Step::Done(appends));
+        }
+        self.written = written;
+        Ok(steps)
+    }
+
+    async fn committed(&mut self, appended: &[Appended], _: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
+        while let Some((partition, marks)) = self.written.marks.first_key_value() {
+            let partition = *partition;
+            self.memory.remember(partition, marks.clone(), appended).await?;
+            self.written.marks.remove(&partition);
+        }
+        for outcome in self.written.outcomes.drain(..) {
+            self.metrics.inbound.item(outcome);
+        }
+        Ok(())
+    }
+}
+
+impl InboundHandler {
+    fn write(
+        &self,
+        work: &Work,
+        item: &Item,
+        people: &mut People,
+        linked: &HashSet<EventId>,
+        written: &mut Written,
+    ) -> Result<Vec<Append>, Failure> {
+        let meaning = &item.meaning;
+        let personal = !meaning.address.is_empty();
+        let (mut stream, into) = people.place(&item.home, &meaning.identities);
+        if item.forwarded && partition_of(&stream, self.partitions) != item.partition {
+            // It continues elsewhere again; an item is sent on once.
+            stream.clone_from(&item.home);
+        }
+        let marks = &mut written.marks;
+        let mut writer =
+            Writer { emitter: &self.emitter, partitions: self.partitions, item, appends: Vec::new(), marks };
+        if let Some(into) = into.filter(|_| personal && !item.forwarded) {
+            if !linked.contains(&link_id(&into)) {
+                writer.link(&into)?;
+            }
+            people.add(&into);
+        }
+        if let Some(sent_on) = forward(&work.record, &stream, self.partitions) {
+            writer.appends.push(sent_on);
+            return Ok(writer.appends);
+        }
+        if personal {
+            for link in people.learn(&stream, &meaning.home, &meaning.identities) {
+                if !linked.contains(&link_id(&link)) {
+                    writer.link(&link)?;
+                }
+                people.add(&link);
+            }
+        }
+        writer.event(meaning.event.clone(), &stream, meaning.cause_id.clone())?;
+        writer.moved(&stream, people)?;
+        for (stream, event, cause_id) in &meaning.also {
+            writer.event(event.clone(), &people.root(stream), cause_id.clone())?;
+        }
+        written.outcomes.push(meaning.outcome);
+        Ok(writer.appends)
+    }
+}

@@ -1,0 +1,246 @@
+//! What a webhook item means: the event it becomes, under a cause that is the same whenever the item comes again (R3).
+
+use connector_domain::command::{WebhookItem, WebhookKind};
+use connector_domain::consent::{ConsentVocabulary, Intent, classify};
+use connector_domain::event::{
+    AccountNotice, Event, MarketingPreferenceChanged, MessageReceived, MessageStatusChanged, TimeSource,
+};
+use connector_domain::identity::{Address, StreamKeys};
+use connector_domain::ids::{Bsuid, EventId, OrganizationId, PhoneNumberId, StreamId, Text};
+use connector_domain::settings::Rules;
+use connector_domain::status::DeliveryStatus;
+use connector_domain::time::Timestamp;
+use connector_domain::window;
+use connector_runtime::handler::Reason;
+use connector_telemetry::metrics::InboundOutcome;
+use connector_whatsapp::webhook::{
+    Change, InboundMessage, ParseError, Preference, parse_change, parse_message, parse_status,
+};
+
+/// What an item leads to. Streams are the ones of the item's own addresses; whether one of them continues elsewhere is not
+/// known here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Meaning {
+    /// The stream of the item.
+    pub home: StreamId,
+    /// The person; empty when the item is about a number or an account.
+    pub address: Address,
+    /// Further streams under which the same person could be found.
+    pub identities: Vec<StreamId>,
+    /// The person is addressed like this from now on, and this is the stream of that address.
+    pub moved_to: Option<(Address, StreamId)>,
+    /// The event that stands for the item.
+    pub event: Event,
+    /// Its cause.
+    pub cause_id: String,
+    /// When it happened.
+    pub occurred_at: Timestamp,
+    /// By whose clock.
+    pub time_source: TimeSource,
+    /// Further events, each with its stream and cause: an item may speak about several people.
+    pub also: Vec<(StreamId, Event, String)>,
+    /// How it counts.
+    pub outcome: InboundOutcome,
+}
+
+impl Meaning {
+    /// The id of the event that stands for the item: what a repeat is recognised by.
+    #[must_use]
+    pub fn event_id(&self) -> EventId {
+        EventId::derived(&format!("{}:{}", self.event.type_name(), self.cause_id))
+    }
+}
+
+/// What is needed to understand items.
+#[derive(Clone, Debug)]
+pub struct Interpreter {
+    /// Names streams.
+    pub keys: StreamKeys,
+    /// How long a window lasts.
+    pub rules: Rules,
+    /// What answers mean.
+    pub vocabulary: ConsentVocabulary,
+}
+
+impl Interpreter {
+    /// Understands an item of an organization.
+    ///
+    /// # Errors
+    /// The reason for the dead letter topic: the same item can never be understood.
+    pub fn interpret(&self, item: &WebhookItem, organization: &OrganizationId) -> Result<Meaning, Reason> {
+        let unreadable = |error: ParseError| Reason::new(error.reason, error);
+        match (item.kind, &item.phone_number_id) {
+            (WebhookKind::Message, Some(number)) => {
+                let message = parse_message(item).map_err(unreadable)?;
+                self.message(item, number, organization, message)
+            }
+            (WebhookKind::Status, Some(number)) => self.status(item, number).map_err(unreadable),
+            (WebhookKind::Message | WebhookKind::Status, None) => {
+                Err(Reason::new("no_number", "the item does not say which number it belongs to"))
+            }
+            (WebhookKind::Change, _) => self.change(item).map_err(unreadable),
+            (WebhookKind::Unknown, _) => Err(Reason::new("unknown_kind", "a kind of item this build does not know")),
+        }
+    }
+
+    fn message(
+        &self,
+        item: &WebhookItem,
+        number: &PhoneNumberId,
+        organization: &OrganizationId,
+        message: InboundMessage,
+    ) -> Result<Meaning, Reason> {
+        let nobody = || Reason::new("no_address", "the message has no sender");
+        let home = self.keys.conversation(number, &message.address).ok_or_else(nobody)?;
+        let renews = message.opens_window() && window::opens_window(&message.message_type);
+        let words = self.vocabulary.for_organization(organization);
+        let said = classify(words, message.payload.as_deref(), message.text.as_ref().map(Text::expose));
+        let intent = match said {
+            // A group is not the person; and only a STOP may stand in what is not a message of its own (an edit).
+            _ if message.group_id.is_some() => Intent::Other,
+            Intent::Stop => Intent::Stop,
+            said if renews => said,
+            _ => Intent::Other,
+        };
+        let moved_to = message.system.as_ref().and_then(|system| {
+            Some((system.new_address.clone(), self.keys.conversation(number, &system.new_address)?))
+        });
+        Ok(Meaning {
+            identities: self.identities(number, &message.address, &home),
+            home,
+            moved_to,
+            cause_id: format!("{number}/{}", message.wamid),
+            occurred_at: message.sent_at,
+            time_source: TimeSource::Whatsapp,
+            also: Vec::new(),
+            outcome: InboundOutcome::Recorded,
+            address: message.address.clone(),
+            event: MessageReceived {
+                phone_number_id: number.clone(),
+                wamid: message.wamid,
+                address: message.address,
+                profile_name: message.profile_name,
+                unsupported: message.unsupported || message.message_type == "system",
+                message_type: message.message_type,
+                text: message.text,
+                reply_to: message.reply_to,
+                intent,
+                window_deadline: renews.then(|| window::deadline(message.sent_at, item.received_at, &self.rules)),
+                raw: item.raw.clone(),
+            }
+            .into(),
+        })
+    }
+
+    fn status(&self, item: &WebhookItem, number: &PhoneNumberId) -> Result<Meaning, ParseError> {
+        let status = parse_status(item)?;
+        let (word, participant) = self.told(item, number, status.status);
+        // A failed status need not say whom it is about; the number's stream keeps it then.
+        let home = self.keys.conversation(number, &status.address).unwrap_or_else(|| self.keys.number(number));
+        let recipient = participant.as_ref().unwrap_or(&home);
+        Ok(Meaning {
+            identities: self.identities(number, &status.address, &home),
+            cause_id: format!("{number}/{}/{word}/{recipient}", status.wamid),
+            home,
+            moved_to: None,
+            occurred_at: status.at,
+            time_source: TimeSource::Whatsapp,
+            also: Vec::new(),
+            outcome: InboundOutcome::Recorded,
+            address: status.address.clone(),
+            event: MessageStatusChanged {
+                phone_number_id: number.clone(),
+                wamid: status.wamid,
+                status: status.status,
+                attempt_id: status.attempt_id,
+                address: status.address,
+                error_code: status.error_code,
+                raw: item.raw.clone(),
+            }
+            .into(),
+        })
+    }
+
+    /// What tells one status of a message from another: the word (Meta's own, when it is a new one), and in groups the participant.
+    fn told(&self, item: &WebhookItem, number: &PhoneNumberId, status: DeliveryStatus) -> (String, Option<StreamId>) {
+        let raw: serde_json::Value = serde_json::from_str(item.raw.expose()).unwrap_or_default();
+        let word = match status {
+            DeliveryStatus::Unknown => raw["status"].as_str().unwrap_or("unknown").to_owned(),
+            known => format!("{known:?}").to_lowercase(),
+        };
+        let participant = ["recipient_participant_id", "recipient_participant_user_id"]
+            .into_iter()
+            .find_map(|field| raw[field].as_str())
+            // Hashed like everybody else: a cause must not carry a phone number.
+            .map(|id| self.keys.by_bsuid(number, &Bsuid(format!("participant:{id}"))));
+        (word, participant)
+    }
+
+    fn change(&self, item: &WebhookItem) -> Result<Meaning, ParseError> {
+        let change = parse_change(item)?;
+        match (&change, &item.phone_number_id) {
+            (Change::UserPreferences(preferences), Some(number)) => Ok(self.preferences(item, number, preferences)),
+            (Change::Other { .. } | Change::History | Change::Echoes(_), _) => {
+                Ok(Meaning { outcome: InboundOutcome::Unhandled, ..self.notice(item) })
+            }
+            _ => Ok(self.notice(item)),
+        }
+    }
+
+    fn preferences(&self, item: &WebhookItem, number: &PhoneNumberId, preferences: &[Preference]) -> Meaning {
+        let changed = |preference: &Preference| MarketingPreferenceChanged {
+            phone_number_id: number.clone(),
+            stopped: preference.stopped,
+            raw: item.raw.clone(),
+        };
+        let cause = format!("{number}/user_preferences/{}", digest(&item.raw));
+        let found = preferences.iter().filter_map(|p| Some((self.keys.conversation(number, &p.address)?, p)));
+        let found: Vec<_> = found.collect();
+        let notice = self.notice(item);
+        if let [(home, only)] = found.as_slice() {
+            return Meaning {
+                identities: self.identities(number, &only.address, home),
+                home: home.clone(),
+                address: only.address.clone(),
+                event: changed(only).into(),
+                cause_id: cause,
+                occurred_at: only.at,
+                time_source: TimeSource::Whatsapp,
+                ..notice
+            };
+        }
+        // The item stands in the number's partition, and so does the notice that a repeat is recognised by.
+        let each = found.into_iter().enumerate();
+        let also = each.map(|(at, (stream, p))| (stream, changed(p).into(), format!("{cause}/{at}"))).collect();
+        Meaning { also, ..notice }
+    }
+
+    fn notice(&self, item: &WebhookItem) -> Meaning {
+        // An account without a number in the item has a stream of its own, named like one of a number.
+        let owner = item.phone_number_id.clone().unwrap_or_else(|| PhoneNumberId(item.waba_id.0.clone()));
+        Meaning {
+            home: self.keys.number(&owner),
+            address: Address::default(),
+            identities: Vec::new(),
+            moved_to: None,
+            event: AccountNotice { waba_id: item.waba_id.clone(), field: item.field.clone(), raw: item.raw.clone() }
+                .into(),
+            cause_id: format!("{}/{owner}/{}/{}", item.waba_id, item.field, digest(&item.raw)),
+            occurred_at: item.received_at,
+            time_source: TimeSource::Connector,
+            also: Vec::new(),
+            outcome: InboundOutcome::Recorded,
+        }
+    }
+
+    fn identities(&self, number: &PhoneNumberId, address: &Address, home: &StreamId) -> Vec<StreamId> {
+        let by_phone = address.phone.as_ref().map(|phone| self.keys.by_phone(number, phone));
+        let by_bsuid = address.bsuid.as_ref().map(|bsuid| self.keys.by_bsuid(number, bsuid));
+        by_phone.into_iter().chain(by_bsuid).filter(|stream| stream != home).collect()
+    }
+}
+
+/// A short name of an item that has no id of its own.
+fn digest(raw: &Text) -> EventId {
+    EventId::derived(raw.expose())
+}

@@ -1,0 +1,161 @@
+//! Asks, compares, writes the difference.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_contracts::Topic;
+use connector_domain::command::{DirectoryKind, DirectoryRecord};
+use connector_domain::ids::{OrganizationId, WabaId};
+use connector_domain::template::Template;
+use connector_domain::time::Timestamp;
+use connector_ports::log::Append;
+use connector_ports::{Clock, Log, WhatsApp};
+use connector_runtime::backoff::Backoff;
+use connector_runtime::emit::Emitter;
+use connector_runtime::failure::Failure;
+use connector_runtime::platform::Platform;
+use connector_runtime::status::Status;
+use connector_runtime::table::Table;
+use tokio_util::sync::CancellationToken;
+
+use crate::{Config, SERVICE};
+
+/// How often the directory is looked at for new accounts.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// How long the table may take to catch up before a comparison.
+const SETTLE: Duration = Duration::from_secs(10);
+
+/// The first wait after a failure.
+const RETRY: Duration = Duration::from_secs(2);
+
+type Account = (OrganizationId, WabaId);
+
+/// When an account is asked about next.
+struct Schedule {
+    due: Timestamp,
+    backoff: Backoff,
+}
+
+/// The task.
+pub struct Catalog {
+    interval: Duration,
+    whatsapp: Arc<dyn WhatsApp>,
+    log: Arc<dyn Log>,
+    clock: Arc<dyn Clock>,
+    emitter: Emitter,
+    numbers: Table<DirectoryRecord>,
+    templates: Table<Template>,
+    status: Status,
+}
+
+impl Catalog {
+    /// A catalogue on a platform. Both tables are followed by tasks of the service.
+    #[must_use]
+    pub fn new(
+        config: Config,
+        whatsapp: Arc<dyn WhatsApp>,
+        platform: &Platform,
+        numbers: Table<DirectoryRecord>,
+        templates: Table<Template>,
+        status: Status,
+    ) -> Self {
+        Self {
+            interval: config.interval,
+            whatsapp,
+            log: platform.log.clone(),
+            clock: platform.clock.clone(),
+            emitter: platform.emitter(SERVICE),
+            numbers,
+            templates,
+            status,
+        }
+    }
+
+    /// Works until `shutdown` is cancelled.
+    pub async fn run(self, shutdown: CancellationToken) {
+        let mut schedules: BTreeMap<Account, Schedule> = BTreeMap::new();
+        self.status.set_ready();
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => self.status.set_draining(),
+            () = async { loop { self.round(&mut schedules).await } } => {}
+        }
+    }
+
+    async fn round(&self, schedules: &mut BTreeMap<Account, Schedule>) {
+        self.status.alive(self.clock.now());
+        let accounts = self.accounts();
+        schedules.retain(|account, _| accounts.contains(account));
+        for account in accounts {
+            let now = self.clock.now();
+            let new = || Schedule { due: now, backoff: Backoff::new(RETRY, self.interval.max(RETRY)) };
+            let schedule = schedules.entry(account.clone()).or_insert_with(new);
+            if schedule.due > now {
+                continue;
+            }
+            let wait = match self.sync(&account).await {
+                Ok(changed) => {
+                    if changed > 0 {
+                        tracing::info!(waba_id = %account.1, changed, "templates changed");
+                    }
+                    schedule.backoff.reset();
+                    self.interval
+                }
+                Err(reason) => {
+                    tracing::warn!(waba_id = %account.1, reason, "templates cannot be brought up to date");
+                    schedule.backoff.grow()
+                }
+            };
+            schedule.due = self.clock.now() + wait;
+            self.status.alive(self.clock.now());
+        }
+        self.clock.sleep(LOOK).await;
+    }
+
+    fn accounts(&self) -> BTreeSet<Account> {
+        let numbers = self.numbers.all();
+        let of_numbers = numbers.iter().filter(|record| record.kind == DirectoryKind::Number);
+        of_numbers.filter_map(|record| Some((record.organization_id.clone(), record.waba_id.clone()?))).collect()
+    }
+
+    async fn sync(&self, (organization, waba): &Account) -> Result<usize, String> {
+        let there = self.whatsapp.templates(organization, waba).await.map_err(|error| error.to_string())?;
+        self.write(waba, &there).await.map_err(|failure| failure.to_string())
+    }
+
+    async fn write(&self, waba: &WabaId, there: &[Template]) -> Result<usize, Failure> {
+        // A key that no template has: absent for certain when the table was read up to its end, what we wrote last included.
+        self.templates.settled("", SETTLE).await?;
+        let all = self.templates.all();
+        let here: Vec<&Template> = all.iter().map(|template| &**template).filter(|t| t.waba_id == *waba).collect();
+        let records = changes(&self.emitter, &here, there)?;
+        let count = records.len();
+        if count > 0 {
+            self.log.appender().await?.append(records).await?;
+        }
+        Ok(count)
+    }
+}
+
+/// The records that turn what is `here` into what is `there`, both of one account.
+///
+/// # Errors
+/// Only when a template does not fit its schema, which is a mistake of ours.
+pub fn changes(emitter: &Emitter, here: &[&Template], there: &[Template]) -> Result<Vec<Append>, Failure> {
+    let key = |template: &Template| Template::key(&template.waba_id, &template.name, &template.language);
+    let mut gone: BTreeMap<String, &Template> = here.iter().map(|template| (key(template), *template)).collect();
+    let mut records = Vec::new();
+    for template in there {
+        let key = key(template);
+        if gone.remove(&key) != Some(template) {
+            records.push(emitter.record(Topic::Templates, &key, template, None)?);
+        }
+    }
+    for key in gone.into_keys() {
+        let topic = emitter.topic(Topic::Templates);
+        records.push(Append { topic, partition: None, key: Some(key.into()), value: None, headers: Vec::new() });
+    }
+    Ok(records)
+}

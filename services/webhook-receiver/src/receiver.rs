@@ -1,0 +1,279 @@
+//! Answers requests: set-up, and deliveries.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Query, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use bytes::Bytes;
+use connector_contracts::headers::{TRACEPARENT, dlq, rfc3339};
+use connector_contracts::{Topic, encode};
+use connector_domain::command::WebhookKind;
+use connector_domain::time::Timestamp;
+use connector_ports::Appender;
+use connector_ports::log::{Append, TopicName};
+use connector_runtime::platform::Platform;
+use connector_telemetry::metrics::{Delivery, ItemKind};
+use connector_telemetry::{current_traceparent, span_from};
+use connector_whatsapp::signature::SIGNATURE_HEADER;
+use connector_whatsapp::webhook::{Split, SplitError, split};
+use subtle::ConstantTimeEq;
+use tokio::sync::{OnceCell, Semaphore};
+use tokio::time::{Instant, timeout};
+use tracing::Instrument;
+
+use crate::SERVICE;
+use crate::config::Config;
+
+/// The unit of the memory budget.
+const KIB: usize = 1024;
+
+/// What the smallest delivery takes of the budget: bounds the number of deliveries at work, too.
+const LEAST_KIB: usize = 64;
+
+/// A delivery is in memory as body, as items and as records.
+const COPIES: usize = 3;
+
+/// Longest challenge that is sent back. Meta's are ten digits.
+const MAX_CHALLENGE: usize = 256;
+
+/// Answers Meta.
+pub struct Receiver {
+    config: Config,
+    platform: Platform,
+    webhooks: TopicName,
+    dead_letters: TopicName,
+    budget: Semaphore,
+    appender: OnceCell<Box<dyn Appender>>,
+}
+
+/// Why a delivery is not taken.
+enum Refusal {
+    ContentType,
+    TooLarge,
+    Slow,
+    Broken,
+    Busy,
+    BadSignature,
+    /// Ours; Meta comes again.
+    Unavailable,
+}
+
+impl Receiver {
+    /// A receiver on a platform.
+    #[must_use]
+    pub fn new(config: Config, platform: Platform) -> Arc<Self> {
+        Arc::new(Self {
+            webhooks: platform.topic(Topic::Webhooks),
+            dead_letters: platform.topics.dlq(Topic::Webhooks).into(),
+            budget: Semaphore::new((config.memory / KIB).min(Semaphore::MAX_PERMITS)),
+            appender: OnceCell::new(),
+            config,
+            platform,
+        })
+    }
+
+    /// The routes.
+    pub fn router(self: Arc<Self>) -> Router {
+        let path = self.config.path.clone();
+        Router::new().route(&path, get(confirm).post(deliver)).with_state(self)
+    }
+
+    async fn take(&self, headers: &HeaderMap, body: Body) -> Result<(), Refusal> {
+        if !is_json(headers) {
+            return Err(Refusal::ContentType);
+        }
+        let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
+        if declared.is_some_and(|length| length > self.config.max_body) {
+            return Err(Refusal::TooLarge);
+        }
+        // Before a byte of it is read: what does not fit into memory now waits with Meta.
+        let kib = (COPIES * declared.unwrap_or(self.config.max_body)).div_ceil(KIB).max(LEAST_KIB);
+        let weight = u32::try_from(kib).unwrap_or(u32::MAX);
+        let _reserved = self.budget.try_acquire_many(weight).map_err(|_| Refusal::Busy)?;
+        let body = timeout(self.config.body_timeout, self.read(body)).await.map_err(|_| Refusal::Slow)??;
+        let received_at = self.platform.clock.now();
+        let signature = headers.get(SIGNATURE_HEADER).map(HeaderValue::as_bytes);
+        if let Err(error) = self.config.verifier.verify(signature, &body) {
+            if error.is_ours() {
+                tracing::error!(%error, "deliveries cannot be checked");
+                return Err(Refusal::Unavailable);
+            }
+            return Err(Refusal::BadSignature);
+        }
+        self.keep(body, received_at).await
+    }
+
+    async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
+        axum::body::to_bytes(body, self.config.max_body).await.map_err(|error| {
+            let mut cause: Option<&dyn std::error::Error> = Some(&error);
+            while let Some(error) = cause {
+                // Of the errors below, only the one about the limit is an answer for the client; the others lost it.
+                if error.to_string().contains("length limit exceeded") {
+                    return Refusal::TooLarge;
+                }
+                cause = error.source();
+            }
+            Refusal::Broken
+        })
+    }
+
+    /// Makes a signed delivery durable.
+    async fn keep(&self, body: Bytes, received_at: Timestamp) -> Result<(), Refusal> {
+        let started = Instant::now();
+        let traceparent = current_traceparent();
+        let delivery_id = self.platform.ids.fresh().to_string();
+        let (records, counts) = match split(&body, received_at, &delivery_id) {
+            Ok(items) => self.records(&items, traceparent.as_deref())?,
+            Err(error) => (vec![self.dead_letter(body, &error, received_at, traceparent.as_deref())], None),
+        };
+        if !records.is_empty() {
+            self.append(records).await?;
+        }
+        let webhook = &self.platform.metrics.webhook;
+        webhook.acknowledged(started.elapsed());
+        match counts {
+            Some(counts) => {
+                webhook.delivery(Delivery::Acknowledged);
+                for (kind, count) in counts {
+                    webhook.items(kind, count);
+                }
+            }
+            None => webhook.delivery(Delivery::Unreadable),
+        }
+        Ok(())
+    }
+
+    async fn append(&self, records: Vec<Append>) -> Result<(), Refusal> {
+        let written = async {
+            let open = || async { self.platform.log.appender().await };
+            self.appender.get_or_try_init(open).await?.append(records).await
+        };
+        match timeout(self.config.ack_timeout, written).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "a delivery is not durable");
+                Err(Refusal::Unavailable)
+            }
+            Err(_) => {
+                tracing::warn!("a delivery is not durable: no acknowledgement in time");
+                Err(Refusal::Unavailable)
+            }
+        }
+    }
+
+    #[expect(clippy::type_complexity, reason = "the pair has one user")]
+    fn records(
+        &self,
+        items: &[Split],
+        traceparent: Option<&str>,
+    ) -> Result<(Vec<Append>, Option<[(ItemKind, u64); 3]>), Refusal> {
+        let mut counts = [(ItemKind::Message, 0), (ItemKind::Status, 0), (ItemKind::Change, 0)];
+        let mut records = Vec::with_capacity(items.len());
+        for split in items {
+            let at = match split.item.kind {
+                WebhookKind::Message => 0,
+                WebhookKind::Status => 1,
+                _ => 2,
+            };
+            counts[at].1 += 1;
+            let value = encode(&split.item).map_err(|error| {
+                tracing::error!(%error, "an item cannot be written");
+                Refusal::Unavailable
+            })?;
+            records.push(Append {
+                topic: self.webhooks.clone(),
+                partition: None,
+                key: Some(split.key(&self.platform.keys).into()),
+                value: Some(value.into()),
+                headers: trace(traceparent),
+            });
+        }
+        Ok((records, Some(counts)))
+    }
+
+    /// Meta signed it, so it is kept, although nobody can split it.
+    fn dead_letter(&self, body: Bytes, error: &SplitError, at: Timestamp, traceparent: Option<&str>) -> Append {
+        let reason = match error {
+            SplitError::NotJson => "not_json",
+            SplitError::NotAnObject => "not_an_object",
+        };
+        tracing::warn!(reason, "a signed delivery goes to the dead letters");
+        let mut headers = trace(traceparent);
+        for (name, value) in [
+            (dlq::ORIGINAL_TOPIC, self.webhooks.to_string()),
+            (dlq::REASON, reason.to_owned()),
+            (dlq::DETAIL, error.to_string()),
+            (dlq::SERVICE, SERVICE.to_owned()),
+            (dlq::FAILED_AT, rfc3339(at)),
+        ] {
+            headers.push((name.to_owned(), Bytes::from(value)));
+        }
+        Append { topic: self.dead_letters.clone(), partition: None, key: None, value: Some(body), headers }
+    }
+}
+
+fn trace(traceparent: Option<&str>) -> Vec<(String, Bytes)> {
+    traceparent.map(|value| (TRACEPARENT.to_owned(), Bytes::from(value.to_owned()))).into_iter().collect()
+}
+
+fn is_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
+    kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
+}
+
+/// `GET`: Meta confirms the callback URL.
+async fn confirm(State(receiver): State<Arc<Receiver>>, Query(query): Query<Vec<(String, String)>>) -> Response {
+    let value = |name: &str| query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
+    let given = value("hub.verify_token").as_bytes();
+    let known =
+        (receiver.config.verify_token.as_ref()).is_some_and(|token| bool::from(token.expose().as_bytes().ct_eq(given)));
+    let challenge = value("hub.challenge");
+    let plain = !challenge.is_empty() && challenge.len() <= MAX_CHALLENGE;
+    if known && plain && value("hub.mode") == "subscribe" {
+        let no_sniff = [(header::X_CONTENT_TYPE_OPTIONS, "nosniff")];
+        (no_sniff, challenge.to_owned()).into_response()
+    } else {
+        StatusCode::FORBIDDEN.into_response()
+    }
+}
+
+/// `POST`: a delivery.
+async fn deliver(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let parent = parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
+    let span = span_from(parent, tracing::info_span!("webhook delivery"));
+    let refusal = match receiver.take(&parts.headers, body).instrument(span).await {
+        Ok(()) => return StatusCode::OK.into_response(),
+        Err(refusal) => refusal,
+    };
+    let (result, status) = match refusal {
+        Refusal::ContentType => (Delivery::Unreadable, StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        Refusal::Slow => (Delivery::Unreadable, StatusCode::REQUEST_TIMEOUT),
+        Refusal::Broken => (Delivery::Unreadable, StatusCode::BAD_REQUEST),
+        Refusal::TooLarge => (Delivery::TooLarge, StatusCode::PAYLOAD_TOO_LARGE),
+        Refusal::BadSignature => (Delivery::BadSignature, StatusCode::UNAUTHORIZED),
+        Refusal::Busy | Refusal::Unavailable => (Delivery::Unavailable, StatusCode::SERVICE_UNAVAILABLE),
+    };
+    receiver.platform.metrics.webhook.delivery(result);
+    let mut response = status.into_response();
+    let headers = response.headers_mut();
+    match status {
+        StatusCode::SERVICE_UNAVAILABLE => {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
+        }
+        // The rest of the body was not read: there is no next request on this connection.
+        StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE => {
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        _ => {}
+    }
+    response
+}
+
+/// When Meta may come again after a 503.
+const RETRY_AFTER: Duration = Duration::from_secs(5);
