@@ -1,1 +1,39 @@
-//! 
+//! Keeps what decisions are made on: consent, enablement and contacts, as facts in the log and as views of the gate.
+//!
+//! Three workers. The [`Projector`] owns the `conversations` views: it folds the log into them, announces what a contact's answer
+//! means, and ends opt-in requests nobody answered. [`Consent`] answers consent commands. [`Directory`] turns the directory into
+//! facts. The latter two decide on views that have caught up (R2), since what they accept, others build on.
+
+mod config;
+mod consent;
+mod directory;
+mod fold;
+mod projection;
+mod projector;
+mod settling;
+
+use connector_contracts::Topic;
+use connector_runtime::service::Service;
+use connector_runtime::worker::WorkerSpec;
+
+pub use config::Config;
+pub use consent::Consent;
+pub use directory::Directory;
+pub use projector::Projector;
+
+/// The name of this service in the envelopes of its events. The memory of answered commands is rebuilt by it, so it never changes.
+pub(crate) const PRODUCER: &str = "opt-in-tracker";
+
+/// Adds the three workers.
+pub fn start(config: Config, service: &mut Service) {
+    let platform = service.platform().clone();
+    let spec = |name: &'static str, topic| {
+        WorkerSpec::new(name, name.to_owned(), vec![platform.topic(topic)], platform.instance.clone())
+    };
+    let projector = spec("opt-in-tracker.projector", Topic::ConversationEvents);
+    let consent = spec("opt-in-tracker.consent", Topic::ConsentCommands);
+    let directory = spec("opt-in-tracker.directory", Topic::Directory);
+    service.worker(projector, Projector::new(&platform, config.tick));
+    service.worker(consent, Consent::new(&platform, config.template));
+    service.worker(directory, Directory::new(&platform, config.patience));
+}

@@ -1,0 +1,373 @@
+//! Answers consent commands: opt-in requests, imports, revocations, the activation notice.
+//!
+//! A command that changes nothing (a notice that was dismissed already) is answered by nothing: the state is what was asked for,
+//! and asking again leads to nothing again.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use bytes::{BufMut, Bytes, BytesMut};
+use connector_contracts::{Topic, decode};
+use connector_domain::command::{ConsentAction, ConsentCommand, TemplateCall};
+use connector_domain::composer::Situation;
+use connector_domain::decide::{Novelty, Reason as Rule, Rejection, check_repeat, decide_consent};
+use connector_domain::event::{Event, Recorded, TimeSource};
+use connector_domain::ids::{CommandId, EventId, StreamId};
+use connector_domain::time::Timestamp;
+use connector_ports::Clock;
+use connector_ports::log::{Appended, Offset, Record, TopicPartition};
+use connector_runtime::commands;
+use connector_runtime::emit::{Cause, Emitter, traceparent};
+use connector_runtime::failure::Failure;
+use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
+use connector_runtime::lanes::Work;
+use connector_runtime::platform::{Platform, views};
+use connector_runtime::situation::{conversation_key, enablement_key, load, membership_key, partition_of};
+use connector_runtime::view::{Mark, Memory};
+
+use crate::PRODUCER;
+use crate::settling::Settling;
+
+/// How many aliases in a row are followed (R10). There is one in practice.
+const ALIASES: usize = 4;
+
+/// The header that [`commands::forward`] marks a record with; a command that follows aliases gets one more for each.
+const FORWARDED: &str = "forwarded";
+
+/// The handler.
+pub struct Consent {
+    platform: Platform,
+    emitter: Emitter,
+    clock: Arc<dyn Clock>,
+    settling: Settling,
+    memory: Memory,
+    template: TemplateCall,
+    /// What the batch in hand leaves in the memory, per partition.
+    pending: BTreeMap<u32, Vec<Mark>>,
+}
+
+/// What the answer to a consent command leaves in the memory. Only what this worker wrote counts: refusals of send commands stand
+/// in the same streams.
+#[must_use]
+pub(crate) fn mark(recorded: &Recorded) -> Option<Mark> {
+    if recorded.envelope.producer != PRODUCER {
+        return None;
+    }
+    let mark = commands::mark(recorded)?;
+    match &recorded.event {
+        // The id stands for the command it was used for first; the conflicting one is remembered beside it.
+        Event::MessageRejected(rejected) if rejected.reason == Rule::Conflict.as_str() => {
+            Some(Mark { id: conflict_id(recorded.envelope.command_id?, mark.digest), ..mark })
+        }
+        Event::MessageRejected(_)
+        | Event::OptInRequested(_)
+        | Event::ConsentImported(_)
+        | Event::ConsentRevoked(_)
+        | Event::ActivationNoticeAcknowledged(_) => Some(mark),
+        _ => None,
+    }
+}
+
+/// The id under which a command is remembered that used the id of another one.
+fn conflict_id(command: CommandId, digest: u64) -> Bytes {
+    let mut id = BytesMut::from(&commands::mark_id(command)[..]);
+    id.put_u64(digest);
+    id.freeze()
+}
+
+/// A command on its way to an answer.
+struct Open {
+    at: usize,
+    command: ConsentCommand,
+    digest: u64,
+    /// The stream of the user.
+    user: StreamId,
+    /// The stream the answer belongs to.
+    home: StreamId,
+    situation: Situation,
+}
+
+impl Open {
+    /// Where the three parts of the situation are: the conversation, the user's enablement, the membership in the user's contacts.
+    fn cells(&self, partitions: u32) -> [(u32, String); 3] {
+        let of_user = partition_of(&self.user, partitions);
+        [
+            (partition_of(&self.home, partitions), conversation_key(&self.home)),
+            (of_user, enablement_key(&self.user)),
+            (of_user, membership_key(&self.user, &self.home)),
+        ]
+    }
+
+    /// The conversation that continues where this one is only an alias (R10).
+    fn canonical(&self) -> Option<&StreamId> {
+        self.situation.conversation.canonical.as_ref().filter(|canonical| **canonical != self.home)
+    }
+}
+
+/// What the batch decided so far about streams and commands, before any of it can be read from the views.
+#[derive(Default)]
+struct Batch {
+    facts: HashMap<StreamId, Vec<(Event, EventId, Timestamp)>>,
+    answered: HashMap<Bytes, u64>,
+    marks: BTreeMap<u32, Vec<Mark>>,
+}
+
+impl Consent {
+    /// A handler that asks for the opt-in with this template when a command names none.
+    #[must_use]
+    pub fn new(platform: &Platform, template: TemplateCall) -> Self {
+        let source = platform.topic(Topic::ConversationEvents);
+        let (gate, log) = (platform.gate.clone(), platform.log.clone());
+        Self {
+            emitter: platform.emitter(PRODUCER),
+            clock: platform.clock.clone(),
+            settling: Settling::new(platform),
+            memory: Memory::new(gate, log, views::CONSENT_COMMANDS, source, mark),
+            platform: platform.clone(),
+            template,
+            pending: BTreeMap::new(),
+        }
+    }
+
+    /// Decodes a record and finds its home. `Err`: its step, there is nothing to decide here.
+    fn open(&self, at: usize, record: &Record) -> Result<Open, Step<()>> {
+        let Some(value) = record.value.as_deref() else {
+            return Err(Step::DeadLetter(Reason::new("tombstone", "a command cannot be taken back")));
+        };
+        let command =
+            decode::<ConsentCommand>(value).map_err(|error| Step::DeadLetter(Reason::new(error.reason(), error)))?;
+        let user = self.platform.keys.user(&command.organization_id, &command.user_id);
+        let recipient = &command.recipient;
+        let conversation = || self.platform.keys.conversation(&command.phone_number_id, &recipient.address);
+        let home = match command.action {
+            ConsentAction::AcknowledgeNotice => None,
+            _ => recipient.conversation_id.clone().or_else(conversation),
+        };
+        let home = home.unwrap_or_else(|| user.clone());
+        match commands::forward(record, &home, self.platform.partitions) {
+            Some(append) => Err(Step::Done(vec![append])),
+            None => {
+                let digest = command.digest();
+                Ok(Open { at, command, digest, user, home, situation: Situation::default() })
+            }
+        }
+    }
+
+    /// The digests remembered of all commands: under their ids, and as conflicts.
+    async fn recall(&self, open: &[Open], work: &[Work]) -> Result<Vec<[Option<u64>; 2]>, Failure> {
+        let mut by_partition: BTreeMap<u32, Vec<usize>> = BTreeMap::new();
+        for (index, item) in open.iter().enumerate() {
+            by_partition.entry(work[item.at].record.source.partition).or_default().push(index);
+        }
+        let mut known = vec![[None; 2]; open.len()];
+        for (partition, indices) in by_partition {
+            let ids = indices.iter().flat_map(|index| {
+                let Open { command, digest, .. } = &open[*index];
+                [commands::mark_id(command.command_id), conflict_id(command.command_id, *digest)]
+            });
+            let digests = self.memory.recall(partition, &ids.collect::<Vec<_>>()).await?;
+            for (index, pair) in indices.into_iter().zip(digests.chunks_exact(2)) {
+                known[index] = [pair[0], pair[1]];
+            }
+        }
+        Ok(known)
+    }
+
+    /// Reads every situation after its views have caught up, and goes on where a conversation is only an alias. A command whose
+    /// conversation continues in another partition gets its step.
+    async fn situate(
+        &mut self,
+        open: &mut [Open],
+        work: &[Work],
+        steps: &mut [Option<Step<()>>],
+    ) -> Result<(), Failure> {
+        let partitions = self.platform.partitions;
+        for round in 0..=ALIASES {
+            let asked: Vec<usize> = (0..open.len())
+                .filter(|index| round == 0 || (steps[open[*index].at].is_none() && open[*index].canonical().is_some()))
+                .collect();
+            if asked.is_empty() {
+                return Ok(());
+            }
+            if round > 0 {
+                for index in &asked {
+                    let item = &mut open[*index];
+                    let Some(canonical) = item.canonical().cloned() else { continue };
+                    item.home = canonical.clone();
+                    item.command.recipient.conversation_id = Some(canonical);
+                    let record = &work[item.at].record;
+                    if partition_of(&item.home, partitions) != record.source.partition {
+                        steps[item.at] = self.follow(record, item)?;
+                    }
+                }
+            }
+            let mut keys: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+            for (partition, key) in asked.iter().flat_map(|index| open[*index].cells(partitions)) {
+                keys.entry(partition).or_default().insert(key);
+            }
+            let values = self.settling.read(&keys).await?;
+            for index in asked {
+                let [conversation, enablement, membership] =
+                    open[index].cells(partitions).map(|(_, key)| values.get(&key).and_then(Option::as_ref));
+                open[index].situation = Situation {
+                    conversation: load(conversation)?,
+                    enablement: load(enablement)?,
+                    is_contact: load::<u32>(membership)? > 0,
+                };
+            }
+        }
+        Ok(())
+    }
+
+    /// The command, to be answered where its conversation continues. `None` after too many aliases.
+    fn follow(&self, record: &Record, item: &Open) -> Result<Option<Step<()>>, Failure> {
+        let earlier = record.headers.iter().filter(|(name, _)| name == FORWARDED).count();
+        if earlier > ALIASES {
+            return Ok(None);
+        }
+        let trace = traceparent(record);
+        let mut append =
+            self.emitter.record(Topic::ConsentCommands, item.home.as_str(), &item.command, trace.as_deref())?;
+        for _ in 0..=earlier {
+            append.headers.push((FORWARDED.to_owned(), Bytes::from_static(b"1")));
+        }
+        Ok(Some(Step::Done(vec![append])))
+    }
+
+    /// Decides about one command and writes the answer.
+    fn answer(
+        &self,
+        item: &Open,
+        known: [Option<u64>; 2],
+        batch: &mut Batch,
+        record: &Record,
+    ) -> Result<Step<()>, Failure> {
+        let Open { command, digest, home, user, .. } = item;
+        let id = commands::mark_id(command.command_id);
+        let conflict = conflict_id(command.command_id, *digest);
+        let first = batch.answered.get(&id).copied().or(known[0]);
+        let now = self.clock.now();
+        let decided = match check_repeat(first, *digest) {
+            Ok(Novelty::Repeat) => return Ok(Step::Done(Vec::new())),
+            Err(_) if known[1].is_some() || batch.answered.contains_key(&conflict) => {
+                return Ok(Step::Done(Vec::new()));
+            }
+            Err(rejection) => Err(rejection),
+            Ok(Novelty::New) => {
+                let mut situation = item.situation.clone();
+                for stream in BTreeSet::from([home, user]) {
+                    for (event, id, at) in batch.facts.get(stream).into_iter().flatten() {
+                        situation.conversation.evolve(event, *id, *at);
+                        situation.enablement.evolve(event);
+                    }
+                }
+                decide_consent(&situation, command, Some(&self.template), &self.platform.rules, now)
+            }
+        };
+        let cause = Cause {
+            organization_id: command.organization_id.clone(),
+            stream_id: home.clone(),
+            cause_id: commands::cause(command.command_id, *digest),
+            command_id: Some(command.command_id),
+            occurred_at: now,
+            time_source: TimeSource::Connector,
+            traceparent: traceparent(record),
+        };
+        let (events, send) = match decided {
+            Ok(decision) => (decision.events, decision.send),
+            Err(rejection) => (vec![self.refusal(&rejection, item)], None),
+        };
+        let mut appends = Vec::new();
+        for event in events {
+            let recorded = self.emitter.recorded(event, &cause);
+            if let Some(mark) = mark(&recorded) {
+                batch.answered.insert(mark.id.clone(), mark.digest);
+                batch.marks.entry(record.source.partition).or_default().push(mark);
+            }
+            appends.push(self.emitter.event(&recorded)?);
+            let fact = (recorded.event, recorded.envelope.event_id, now);
+            batch.facts.entry(home.clone()).or_default().push(fact);
+        }
+        if let Some(send) = send {
+            appends.push(self.emitter.record(
+                Topic::SendCommands,
+                home.as_str(),
+                &send,
+                cause.traceparent.as_deref(),
+            )?);
+        }
+        Ok(Step::Done(appends))
+    }
+
+    fn refusal(&self, rejection: &Rejection, item: &Open) -> Event {
+        tracing::debug!(command = %item.command.command_id, reason = %rejection.reason, "consent command refused");
+        rejection.event(&item.command.user_id).into()
+    }
+}
+
+#[async_trait]
+impl Handler for Consent {
+    type Fact = ();
+
+    async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
+        self.memory.take_over(partition.partition).await?;
+        Ok(TakeUp::Committed)
+    }
+
+    fn revoked(&mut self, partition: &TopicPartition) {
+        self.memory.forget(partition.partition);
+        self.pending.remove(&partition.partition);
+    }
+
+    async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
+        let mut steps: Vec<Option<Step<()>>> = Vec::with_capacity(work.len());
+        let mut open = Vec::new();
+        for (at, work) in work.iter().enumerate() {
+            match self.open(at, &work.record) {
+                Ok(item) => {
+                    open.push(item);
+                    steps.push(None);
+                }
+                Err(step) => steps.push(Some(step)),
+            }
+        }
+        let known = self.recall(&open, work).await?;
+        // A repeat needs no situation; the views are asked for the rest.
+        let (mut asked, mut seen) = (Vec::new(), Vec::new());
+        for (item, known) in open.into_iter().zip(known) {
+            if known[0] == Some(item.digest) {
+                steps[item.at] = Some(Step::Done(Vec::new()));
+            } else {
+                asked.push(item);
+                seen.push(known);
+            }
+        }
+        if !asked.is_empty() {
+            self.situate(&mut asked, work, &mut steps).await?;
+        }
+        let mut batch = Batch::default();
+        for (item, known) in asked.iter().zip(seen) {
+            if steps[item.at].is_none() {
+                steps[item.at] = Some(self.answer(item, known, &mut batch, &work[item.at].record)?);
+            }
+        }
+        self.pending = batch.marks;
+        Ok(steps.into_iter().flatten().collect())
+    }
+
+    async fn committed(
+        &mut self,
+        appended: &[Appended],
+        _positions: &[(TopicPartition, Offset)],
+    ) -> Result<(), Failure> {
+        self.settling.wrote(appended);
+        while let Some((partition, marks)) = self.pending.first_key_value() {
+            let partition = *partition;
+            // Taken out only when it has worked: the call is repeated when the gate is away.
+            self.memory.remember(partition, marks.clone(), appended).await?;
+            self.pending.remove(&partition);
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,258 @@
+//! Turns the directory into facts: who may use WhatsApp (P1, P2), and who is in whose contacts (P3).
+//!
+//! A contact leads to a conversation of a business number: the one its record names, else the one its user writes from. The
+//! records of a user and of their contacts stand in different partitions, so a contact may come before its user. Then it waits a
+//! little; if the user stays unknown, the record goes to the dead letter topic as `user_unknown`, to be redriven once the user is there.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use connector_contracts::decode;
+use connector_domain::command::DirectoryRecord;
+use connector_domain::directory::{
+    ContactEntry, Enablement, decide_contact, decide_contact_removed, decide_user, decide_user_removed,
+};
+use connector_domain::event::{Event, TimeSource};
+use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
+use connector_domain::time::Timestamp;
+use connector_ports::Clock;
+use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
+use connector_runtime::emit::{Cause, Emitter, traceparent};
+use connector_runtime::failure::Failure;
+use connector_runtime::handler::{Handler, Reason, Step};
+use connector_runtime::lanes::Work;
+use connector_runtime::platform::Platform;
+use connector_runtime::situation::{contact_key, enablement_key, load, partition_of};
+
+use crate::PRODUCER;
+use crate::settling::Settling;
+
+/// The handler.
+pub struct Directory {
+    platform: Platform,
+    emitter: Emitter,
+    clock: Arc<dyn Clock>,
+    settling: Settling,
+    patience: Duration,
+    /// When contacts of unknown users were first met.
+    unresolved: BTreeMap<(TopicPartition, Offset), Timestamp>,
+}
+
+/// What a key of the topic is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Subject {
+    organization_id: OrganizationId,
+    user_id: UserId,
+    /// `None`: the user as such.
+    contact_id: Option<ContactId>,
+}
+
+/// A record to decide about.
+struct Item {
+    at: usize,
+    key: String,
+    subject: Subject,
+    stream: StreamId,
+    /// `None` for a tombstone.
+    record: Option<DirectoryRecord>,
+}
+
+/// The folds of the users of a batch, by their keys in the view.
+#[derive(Default)]
+struct Folds {
+    enablements: BTreeMap<String, Enablement>,
+    contacts: BTreeMap<String, ContactEntry>,
+}
+
+/// Reads a key. `Ok(None)`: not for the tracker.
+fn subject(key: &str) -> Result<Option<Subject>, Reason> {
+    let parts: Vec<&str> = key.split('/').collect();
+    let (organization, user, contact) = match parts.as_slice() {
+        ["number", ..] => return Ok(None),
+        ["user", organization, user] => (*organization, *user, None),
+        ["contact", organization, user, contact] => (*organization, *user, Some(*contact)),
+        _ => return Err(Reason::new("unknown_key", "the key is none of number/…, user/…/… and contact/…/…/…")),
+    };
+    Ok(Some(Subject {
+        organization_id: organization.into(),
+        user_id: user.into(),
+        contact_id: contact.map(ContactId::from),
+    }))
+}
+
+impl Directory {
+    /// A handler that lets a contact wait this long for its user.
+    #[must_use]
+    pub fn new(platform: &Platform, patience: Duration) -> Self {
+        Self {
+            emitter: platform.emitter(PRODUCER),
+            clock: platform.clock.clone(),
+            settling: Settling::new(platform),
+            platform: platform.clone(),
+            patience,
+            unresolved: BTreeMap::new(),
+        }
+    }
+
+    /// Reads a record. `Err`: its step, there is nothing to decide.
+    fn item(&self, at: usize, record: &Record) -> Result<Item, Step<()>> {
+        let dead = |word, detail: &str| Err(Step::DeadLetter(Reason::new(word, detail)));
+        let Some(key) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else {
+            return dead("unknown_key", "the record has no readable key");
+        };
+        let subject = match subject(key) {
+            Ok(Some(subject)) => subject,
+            Ok(None) => return Err(Step::Done(Vec::new())),
+            Err(reason) => return Err(Step::DeadLetter(reason)),
+        };
+        let decoded = match record.value.as_deref().map(decode::<DirectoryRecord>) {
+            None => None,
+            Some(Ok(decoded)) => Some(decoded),
+            Some(Err(error)) => return Err(Step::DeadLetter(Reason::new(error.reason(), error))),
+        };
+        // A tombstone has nothing but its key, so what stands under a key must be what the key says.
+        if decoded.as_ref().is_some_and(|decoded| decoded.key().as_deref() != Some(key)) {
+            return dead("key_mismatch", "the key names something else than the record");
+        }
+        let stream = self.platform.keys.user(&subject.organization_id, &subject.user_id);
+        Ok(Item { at, key: key.to_owned(), subject, stream, record: decoded })
+    }
+
+    /// The folds of all users and contacts concerned, after their views have caught up.
+    async fn folds(&mut self, items: &[Item]) -> Result<Folds, Failure> {
+        let mut keys: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+        for Item { stream, subject, .. } in items {
+            let keys = keys.entry(partition_of(stream, self.platform.partitions)).or_default();
+            keys.insert(enablement_key(stream));
+            keys.extend(subject.contact_id.as_ref().map(|contact| contact_key(stream, contact)));
+        }
+        let values = self.settling.read(&keys).await?;
+        let mut folds = Folds::default();
+        for Item { stream, subject, .. } in items {
+            let key = enablement_key(stream);
+            let stored = load(values.get(&key).and_then(Option::as_ref))?;
+            folds.enablements.insert(key, stored);
+            if let Some(contact) = &subject.contact_id {
+                let key = contact_key(stream, contact);
+                let stored = load(values.get(&key).and_then(Option::as_ref))?;
+                folds.contacts.insert(key, stored);
+            }
+        }
+        Ok(folds)
+    }
+
+    /// What a record leads to. `None`: the number of a contact is not known.
+    fn decide(&self, item: &Item, folds: &mut Folds) -> Option<Vec<Event>> {
+        let Subject { user_id, contact_id, .. } = &item.subject;
+        let enablement = folds.enablements.entry(enablement_key(&item.stream)).or_default();
+        let Some(contact_id) = contact_id else {
+            let events = match &item.record {
+                Some(record) => decide_user(enablement, record),
+                None => decide_user_removed(enablement, user_id),
+            };
+            events.iter().for_each(|event| enablement.evolve(event));
+            return Some(events);
+        };
+        let entry = folds.contacts.entry(contact_key(&item.stream, contact_id)).or_default();
+        let events = match &item.record {
+            None => decide_contact_removed(entry, user_id, contact_id),
+            Some(record) => {
+                let number = record.phone_number_id.as_ref().or(enablement.phone_number_id.as_ref())?;
+                decide_contact(entry, record, &self.platform.keys, number)
+            }
+        };
+        events.iter().for_each(|event| entry.evolve(event));
+        Some(events)
+    }
+
+    fn write(&self, item: &Item, events: Vec<Event>, record: &Record) -> Result<Vec<Append>, Failure> {
+        let cause = Cause {
+            organization_id: item.subject.organization_id.clone(),
+            stream_id: item.stream.clone(),
+            cause_id: format!("directory:{}:{}:{}", item.key, record.source.partition, record.offset.0),
+            command_id: None,
+            occurred_at: self.clock.now(),
+            time_source: TimeSource::Connector,
+            traceparent: traceparent(record),
+        };
+        events.into_iter().map(|event| self.emitter.emit(event, &cause)).collect()
+    }
+
+    /// Whether a contact of an unknown user may still wait.
+    fn may_wait(&mut self, record: &Record) -> bool {
+        let now = self.clock.now();
+        let since = *self.unresolved.entry((record.source.clone(), record.offset)).or_insert(now);
+        now.since(since) < self.patience
+    }
+}
+
+#[async_trait]
+impl Handler for Directory {
+    type Fact = ();
+
+    fn revoked(&mut self, partition: &TopicPartition) {
+        self.unresolved.retain(|(source, _), _| source != partition);
+    }
+
+    async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
+        let mut steps: Vec<Option<Step<()>>> = Vec::with_capacity(work.len());
+        let mut items = Vec::new();
+        for (at, work) in work.iter().enumerate() {
+            match self.item(at, &work.record) {
+                Ok(item) => {
+                    items.push(item);
+                    steps.push(None);
+                }
+                Err(step) => steps.push(Some(step)),
+            }
+        }
+        if items.is_empty() {
+            return Ok(steps.into_iter().flatten().collect());
+        }
+        let mut folds = self.folds(&items).await?;
+        let mut waits = false;
+        for item in &items {
+            let record = &work[item.at].record;
+            steps[item.at] = Some(match self.decide(item, &mut folds) {
+                Some(events) => Step::Done(self.write(item, events, record)?),
+                None => {
+                    waits |= self.may_wait(record);
+                    Step::DeadLetter(Reason::new("user_unknown", "neither the record nor its user names a number"))
+                }
+            });
+        }
+        if waits {
+            return Err(Failure::Later("a contact came before its user".to_owned()));
+        }
+        self.unresolved.clear();
+        Ok(steps.into_iter().flatten().collect())
+    }
+
+    async fn committed(
+        &mut self,
+        appended: &[Appended],
+        _positions: &[(TopicPartition, Offset)],
+    ) -> Result<(), Failure> {
+        self.settling.wrote(appended);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_names_a_user_or_a_contact_and_nothing_else() {
+        let user = Subject { organization_id: "acme".into(), user_id: "ada".into(), contact_id: None };
+        assert_eq!(subject("user/acme/ada"), Ok(Some(user.clone())));
+        let contact = Subject { contact_id: Some("7".into()), ..user };
+        assert_eq!(subject("contact/acme/ada/7"), Ok(Some(contact)));
+        assert_eq!(subject("number/1"), Ok(None));
+        for strange in ["", "user/acme", "user/acme/ada/7", "contact/acme/ada", "team/acme/ada"] {
+            assert_eq!(subject(strange).map_err(|reason| reason.word), Err("unknown_key"), "{strange}");
+        }
+    }
+}

@@ -1,0 +1,265 @@
+//! The fold of one partition's batch into the `conversations` view: which cells the batch needs, what each event makes of them,
+//! what has to be announced, and which changes of the view come out of it.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use connector_domain::consent::ConsentStatus;
+use connector_domain::conversation::Conversation;
+use connector_domain::decide::{announce, announce_ordered};
+use connector_domain::directory::{ContactEntry, Enablement};
+use connector_domain::event::{Event, MessageStatusChanged, Recorded};
+use connector_domain::ids::{ContactId, OrganizationId, StreamId};
+use connector_domain::status::DeliveryStatus;
+use connector_domain::time::Timestamp;
+use connector_ports::gate::Change;
+use connector_runtime::failure::Failure;
+use connector_runtime::situation::{contact_key, conversation_key, enablement_key, load, membership_key, store};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+/// How long the fate of an attempt is remembered: WhatsApp repeats webhooks for seven days.
+const ATTEMPTS: Duration = Duration::from_secs(8 * 24 * 3600);
+
+/// The digest of an attempt that WhatsApp reported as failed.
+const FAILED: u64 = 1;
+/// The digest of an attempt that WhatsApp has in any other state: it left.
+const LEFT: u64 = 2;
+
+/// A conversation as it is stored. Readers take it for a [`Conversation`] and pass over the rest.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct Stored {
+    /// The tenant, for the envelope of what a timer says.
+    pub(crate) organization_id: Option<OrganizationId>,
+    /// The fold.
+    #[serde(flatten)]
+    pub(crate) conversation: Conversation,
+}
+
+impl Stored {
+    /// When the open opt-in request ends.
+    fn timer(&self) -> Option<Timestamp> {
+        let consent = &self.conversation.consent;
+        consent.expires_at.filter(|_| consent.status == ConsentStatus::Requested)
+    }
+}
+
+/// One value: as the view has it, and as it is after the events so far.
+#[derive(Default)]
+struct Cell<T> {
+    before: T,
+    now: T,
+}
+
+/// Values of one type by their keys; `None` until they are read.
+struct Cells<T>(BTreeMap<String, Option<Cell<T>>>);
+
+impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Cells<T> {
+    const fn new() -> Self {
+        Self(BTreeMap::new())
+    }
+
+    fn need(&mut self, key: String) {
+        self.0.entry(key).or_default();
+    }
+
+    fn missing(&self) -> impl Iterator<Item = String> {
+        self.0.iter().filter(|(_, cell)| cell.is_none()).map(|(key, _)| key.clone())
+    }
+
+    fn load(&mut self, values: &BTreeMap<String, Option<Bytes>>) -> Result<(), Failure> {
+        for (key, cell) in self.0.iter_mut().filter(|(_, cell)| cell.is_none()) {
+            if let Some(stored) = values.get(key) {
+                let before: T = load(stored.as_ref())?;
+                *cell = Some(Cell { now: before.clone(), before });
+            }
+        }
+        Ok(())
+    }
+
+    fn get(&mut self, key: String) -> &mut T {
+        &mut self.0.entry(key).or_default().get_or_insert_default().now
+    }
+
+    fn changed(&self) -> impl Iterator<Item = (&String, &Cell<T>)> {
+        self.0.iter().filter_map(|(key, cell)| Some((key, cell.as_ref().filter(|c| c.now != c.before)?)))
+    }
+
+    fn changes(&self, out: &mut Vec<Change>) -> Result<(), Failure> {
+        for (key, cell) in self.changed() {
+            let key = key.clone();
+            out.push(if cell.now == T::default() {
+                Change::Delete { key }
+            } else {
+                Change::Put { key, value: store(&cell.now)? }
+            });
+        }
+        Ok(())
+    }
+}
+
+/// The cells of one partition that a batch touches.
+pub(crate) struct Fold {
+    conversations: Cells<Stored>,
+    enablements: Cells<Enablement>,
+    contacts: Cells<ContactEntry>,
+    memberships: Cells<u32>,
+    /// The entries among `contacts`, whose conversations before the batch are needed, too.
+    entries: Vec<(StreamId, ContactId)>,
+    marks: Vec<Change>,
+}
+
+/// Whether an event can change the fold of its conversation. Statuses are the bulk of the log and cannot.
+const fn about_conversation(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::MessageReceived(_)
+            | Event::MessageAccepted(_)
+            | Event::OptInRequested(_)
+            | Event::OptInExpired(_)
+            | Event::ConsentImported(_)
+            | Event::ConsentRevoked(_)
+            | Event::WindowExpired(_)
+            | Event::MarketingPreferenceChanged(_)
+            | Event::IdentityLearned(_)
+            | Event::ConversationLinked(_)
+    )
+}
+
+const fn about_enablement(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::WhatsAppEnabled(_)
+            | Event::WhatsAppDisabled(_)
+            | Event::ActivationNoticeRaised(_)
+            | Event::ActivationNoticeAcknowledged(_)
+    )
+}
+
+/// The entry of a contact list an event is about, with the conversation it names.
+const fn about_contact(event: &Event) -> Option<(&ContactId, &StreamId)> {
+    match event {
+        Event::ContactAdded(added) => Some((&added.contact_id, &added.conversation_id)),
+        Event::ContactRemoved(removed) => Some((&removed.contact_id, &removed.conversation_id)),
+        _ => None,
+    }
+}
+
+impl Fold {
+    /// A fold over these events. Its cells have to be read before [`Fold::evolve`]: ask [`Fold::missing`], give the values to
+    /// [`Fold::load`], until nothing is missing.
+    pub(crate) fn over<'a>(events: impl Iterator<Item = &'a Recorded>) -> Self {
+        let mut fold = Self {
+            conversations: Cells::new(),
+            enablements: Cells::new(),
+            contacts: Cells::new(),
+            memberships: Cells::new(),
+            entries: Vec::new(),
+            marks: Vec::new(),
+        };
+        for Recorded { envelope, event } in events {
+            let stream = &envelope.stream_id;
+            if about_conversation(event) {
+                fold.conversations.need(conversation_key(stream));
+            } else if about_enablement(event) {
+                fold.enablements.need(enablement_key(stream));
+            } else if let Some((contact, conversation)) = about_contact(event) {
+                fold.contacts.need(contact_key(stream, contact));
+                fold.memberships.need(membership_key(stream, conversation));
+                fold.entries.push((stream.clone(), contact.clone()));
+            }
+        }
+        fold
+    }
+
+    /// The keys that are not read yet.
+    pub(crate) fn missing(&self) -> Vec<String> {
+        let users = self.enablements.missing().chain(self.contacts.missing()).chain(self.memberships.missing());
+        self.conversations.missing().chain(users).collect()
+    }
+
+    /// Takes values that were read.
+    ///
+    /// # Errors
+    /// `Reinitialise` when one of them is not ours.
+    pub(crate) fn load(&mut self, keys: Vec<String>, values: Vec<Option<Bytes>>) -> Result<(), Failure> {
+        let values = keys.into_iter().zip(values).collect();
+        self.conversations.load(&values)?;
+        self.enablements.load(&values)?;
+        self.contacts.load(&values)?;
+        self.memberships.load(&values)?;
+        for (user, contact) in std::mem::take(&mut self.entries) {
+            let entry = self.contacts.get(contact_key(&user, &contact));
+            if let Some(before) = &entry.conversation_id {
+                self.memberships.need(membership_key(&user, before));
+            }
+        }
+        Ok(())
+    }
+
+    /// Folds an event and returns what has to be announced because of it.
+    pub(crate) fn evolve(&mut self, recorded: &Recorded) -> Vec<Event> {
+        let Recorded { envelope, event } = recorded;
+        let stream = &envelope.stream_id;
+        if about_conversation(event) {
+            let stored = self.conversations.get(conversation_key(stream));
+            stored.organization_id.get_or_insert_with(|| envelope.organization_id.clone());
+            let before = stored.conversation.clone();
+            stored.conversation.evolve(event, envelope.event_id, envelope.occurred_at);
+            let after = &stored.conversation;
+            return match event {
+                Event::MessageReceived(received) => announce(&before, after, envelope.event_id, received),
+                _ => announce_ordered(&before, after, envelope.event_id, event),
+            };
+        }
+        if about_enablement(event) {
+            self.enablements.get(enablement_key(stream)).evolve(event);
+        } else if let Some((contact, _)) = about_contact(event) {
+            let entry = self.contacts.get(contact_key(stream, contact));
+            let before = entry.conversation_id.clone();
+            entry.evolve(event);
+            let after = entry.conversation_id.clone();
+            if before != after {
+                if let Some(before) = before {
+                    let count = self.memberships.get(membership_key(stream, &before));
+                    *count = count.saturating_sub(1);
+                }
+                if let Some(after) = after {
+                    *self.memberships.get(membership_key(stream, &after)) += 1;
+                }
+            }
+        } else if let Event::MessageStatusChanged(status) = event {
+            self.marks.extend(attempt_mark(status, envelope.recorded_at));
+        }
+        Vec::new()
+    }
+
+    /// What the view has to change.
+    ///
+    /// # Errors
+    /// Never for the folds of the domain.
+    pub(crate) fn changes(self) -> Result<Vec<Change>, Failure> {
+        let mut out = self.marks;
+        self.conversations.changes(&mut out)?;
+        self.enablements.changes(&mut out)?;
+        self.contacts.changes(&mut out)?;
+        self.memberships.changes(&mut out)?;
+        for (key, cell) in self.conversations.changed() {
+            match (cell.before.timer(), cell.now.timer()) {
+                (before, after) if before == after => {}
+                (_, Some(at)) => out.push(Change::Schedule { key: key.clone(), at }),
+                (_, None) => out.push(Change::Unschedule { key: key.clone() }),
+            }
+        }
+        Ok(out)
+    }
+}
+
+/// What a status leaves about the attempt it echoes: whoever waits for the fate of an attempt asks for it (R4).
+fn attempt_mark(status: &MessageStatusChanged, recorded_at: Timestamp) -> Option<Change> {
+    let id = Bytes::copy_from_slice(status.attempt_id?.0.as_bytes());
+    let digest = if status.status == DeliveryStatus::Failed { FAILED } else { LEFT };
+    Some(Change::Mark { id, digest, until: recorded_at + ATTEMPTS })
+}

@@ -1,0 +1,217 @@
+//! The views of a handler that projects the log: one for each of its partitions, what waits to be applied, timers that are due.
+//!
+//! A view moves with the frontier of committed work, never ahead of it, so that every value in it stands at the position beside it
+//! (R1). A timer that fires is only held against the log as it was *after* the timer was due (R8): its key is claimed, the end of the
+//! log is noted, and it is given out when the view has applied everything up to there. Under load a view hardly ever stands at the end
+//! of the log as it is right now; waiting for that would starve the timers of a busy partition.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use connector_contracts::Topic;
+use connector_domain::time::Timestamp;
+use connector_ports::gate::{Change, Due, View};
+use connector_ports::log::{Isolation, Offset, TopicName, TopicPartition};
+use connector_ports::{Gate, Log};
+use connector_runtime::failure::Failure;
+use connector_runtime::handler::TakeUp;
+use connector_runtime::platform::Platform;
+use connector_runtime::view::OwnedView;
+use connector_telemetry::Metrics;
+
+/// A claimed timer is not handed out again before this. Short, because the timers an owner had in hand when it died wait as long; what
+/// it proposed in its own life is remembered beside it and does not need the lease.
+const LEASE: Duration = Duration::from_secs(2);
+
+/// Timers claimed in one call.
+const CLAIMS: usize = 500;
+
+/// How often a partition without known timers is asked for some: leases end without telling anybody.
+const RECHECK: Duration = Duration::from_secs(2);
+
+/// How often it is made sure that the views are still there. An idle partition would not notice a wipe by itself, and whoever waits
+/// for it to catch up (R2) would wait for ever.
+const VERIFY: Duration = Duration::from_secs(1);
+
+/// A key that no view has: reading it tells the position alone.
+const NO_KEY: &str = "-";
+
+/// One partition.
+struct Held {
+    view: OwnedView,
+    /// Folded and not yet applied.
+    pending: Vec<Change>,
+    /// When asking for due timers makes sense again.
+    wake: Timestamp,
+    claimed: Option<Claimed>,
+    /// Proposed to the log and not seen there yet, by key.
+    proposed: BTreeMap<String, Timestamp>,
+}
+
+/// Timers in hand.
+struct Claimed {
+    due: Vec<Due>,
+    /// The end of the log at a moment when all of them were due.
+    barrier: Offset,
+}
+
+/// The views called `name` of all partitions held.
+pub(crate) struct Projection {
+    gate: Arc<dyn Gate>,
+    log: Arc<dyn Log>,
+    metrics: Arc<Metrics>,
+    name: &'static str,
+    source: TopicName,
+    held: BTreeMap<u32, Held>,
+    verify_at: Timestamp,
+}
+
+impl Projection {
+    /// Projects the log into the views called `name`.
+    pub(crate) fn new(platform: &Platform, name: &'static str) -> Self {
+        Self {
+            gate: platform.gate.clone(),
+            log: platform.log.clone(),
+            metrics: platform.metrics.clone(),
+            name,
+            source: platform.topic(Topic::ConversationEvents),
+            held: BTreeMap::new(),
+            verify_at: Timestamp::EPOCH,
+        }
+    }
+
+    /// Takes a partition's view over, and says where the log has to be read from.
+    pub(crate) async fn acquire(&mut self, partition: u32, committed: Option<Offset>) -> Result<TakeUp, Failure> {
+        let view = OwnedView::acquire(self.gate.clone(), View::new(self.name, partition)).await?;
+        let applied = view.applied();
+        if committed > Some(Offset(0)) {
+            match applied {
+                None => self.metrics.gate.rebuilt(),
+                Some(_) if applied < committed => self.metrics.gate.healed(),
+                Some(_) => {}
+            }
+        }
+        let held = Held { view, pending: Vec::new(), wake: Timestamp::EPOCH, claimed: None, proposed: BTreeMap::new() };
+        self.held.insert(partition, held);
+        Ok(applied.map_or(TakeUp::Beginning, TakeUp::At))
+    }
+
+    /// Forgets a partition.
+    pub(crate) fn forget(&mut self, partition: u32) {
+        self.held.remove(&partition);
+    }
+
+    fn held(&mut self, partition: u32) -> Result<&mut Held, Failure> {
+        let missing = || Failure::Reinitialise(format!("view {}/{partition} is not held", self.name));
+        self.held.get_mut(&partition).ok_or_else(missing)
+    }
+
+    /// The values of keys, exactly at the position of the view.
+    pub(crate) async fn read(&mut self, partition: u32, keys: &[String]) -> Result<Vec<Option<Bytes>>, Failure> {
+        self.held(partition)?.view.read(keys).await
+    }
+
+    /// Keeps what a batch changes until its transaction is committed.
+    pub(crate) fn keep(&mut self, partition: u32, changes: Vec<Change>) -> Result<(), Failure> {
+        self.held(partition)?.pending = changes;
+        Ok(())
+    }
+
+    /// Applies what was kept: everything below these positions is committed.
+    pub(crate) async fn committed(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
+        for (source, position) in positions {
+            self.apply(source.partition, *position).await?;
+        }
+        Ok(())
+    }
+
+    /// Moves a view past what it has nothing to fold from (control records), for those who wait until it is caught up (R2).
+    pub(crate) async fn caught_up(&mut self, partition: u32, position: Offset) -> Result<(), Failure> {
+        self.apply(partition, position).await
+    }
+
+    async fn apply(&mut self, partition: u32, next: Offset) -> Result<(), Failure> {
+        let metrics = self.metrics.clone();
+        let held = self.held(partition)?;
+        // Kept until it has worked: the call is repeated when the gate is away.
+        match held.view.apply(next, held.pending.clone()).await {
+            Ok(()) => {}
+            Err(failure) => {
+                match failure {
+                    Failure::Reinitialise(_) => metrics.gate.conflict(),
+                    Failure::Fenced(_) => metrics.gate.fenced(),
+                    Failure::Later(_) | Failure::Fatal(_) => {}
+                }
+                return Err(failure);
+            }
+        }
+        for change in std::mem::take(&mut held.pending) {
+            match change {
+                Change::Schedule { key, at } => {
+                    held.proposed.remove(&key);
+                    held.wake = held.wake.min(at);
+                }
+                Change::Unschedule { key } => {
+                    held.proposed.remove(&key);
+                }
+                Change::Put { .. } | Change::Delete { .. } | Change::Mark { .. } => {}
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes sure, once in a while, that every view stands where it was left.
+    ///
+    /// # Errors
+    /// `Reinitialise` when one was wiped or rolled back.
+    pub(crate) async fn verify(&mut self, now: Timestamp) -> Result<(), Failure> {
+        if now < self.verify_at {
+            return Ok(());
+        }
+        for held in self.held.values() {
+            held.view.read(&[NO_KEY.to_owned()]).await?;
+        }
+        self.verify_at = now + VERIFY;
+        Ok(())
+    }
+
+    /// Claims timers that are due, and gives out those whose views have meanwhile applied everything the log had when they were due.
+    /// They are given out again until [`Projection::resolved`] is called.
+    pub(crate) async fn due(&mut self, now: Timestamp) -> Result<Vec<(u32, Vec<Due>)>, Failure> {
+        let mut ready = Vec::new();
+        for (partition, held) in &mut self.held {
+            if held.claimed.is_none() && held.wake <= now {
+                let source = TopicPartition { topic: self.source.clone(), partition: *partition };
+                // In this order: a timer that is lost between two calls would wait for the end of its lease.
+                let barrier = self.log.end_offset(&source, Isolation::Committed).await?;
+                let due = self.gate.claim_due(held.view.view(), held.view.epoch(), now, LEASE, CLAIMS).await?;
+                if due.is_empty() {
+                    let next = self.gate.next_due(held.view.view()).await?;
+                    held.wake = next.unwrap_or(now + RECHECK).min(now + RECHECK);
+                } else {
+                    held.claimed = Some(Claimed { due, barrier });
+                }
+            }
+            if let Some(claimed) = held.claimed.as_ref().filter(|c| held.view.applied() >= Some(c.barrier)) {
+                ready.push((*partition, claimed.due.clone()));
+            }
+        }
+        Ok(ready)
+    }
+
+    /// Whether a timer was not proposed to the log already. It is remembered as proposed until its change is seen in the log, so that
+    /// a lease that ends early makes no second event.
+    pub(crate) fn propose(&mut self, partition: u32, key: &str, at: Timestamp) -> Result<bool, Failure> {
+        let proposed = &mut self.held(partition)?.proposed;
+        Ok(proposed.insert(key.to_owned(), at) != Some(at))
+    }
+
+    /// The timers that were given out for a partition are dealt with.
+    pub(crate) fn resolved(&mut self, partition: u32) {
+        if let Some(held) = self.held.get_mut(&partition) {
+            held.claimed = None;
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Windows in the simulated world: whatever goes wrong at whatever call, each window expires once, and never a renewed one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_contracts::{Topic, Topics, decode_event};
+use connector_domain::consent::Intent;
+use connector_domain::conversation::Conversation;
+use connector_domain::event::{Event, MessageReceived, Recorded, TimeSource};
+use connector_domain::identity::{Address, StreamKeys};
+use connector_domain::ids::StreamId;
+use connector_domain::settings::Rules;
+use connector_domain::time::Timestamp;
+use connector_ports::gate::View;
+use connector_ports::log::TopicSpec;
+use connector_ports::partition::partition_for;
+use connector_ports::{Clock, Gate, Ids};
+use connector_runtime::emit::Cause;
+use connector_runtime::platform::{Platform, views};
+use connector_runtime::service::Service;
+use connector_simulated::{BEGINNING, Fault, Noise, Plan, Run, SimWorld, When};
+use connector_telemetry::Metrics;
+use tokio_util::sync::CancellationToken;
+use window_timer::Config;
+
+const PARTITIONS: u32 = 2;
+const WINDOW: Duration = Duration::from_secs(20);
+const LIMIT: Duration = Duration::from_secs(600);
+
+fn platform(world: &SimWorld) -> Platform {
+    let clock: Arc<dyn Clock> = world.clock();
+    let ids: Arc<dyn Ids> = world.ids();
+    Platform {
+        log: world.log(),
+        gate: world.gate(),
+        clock,
+        ids,
+        topics: Topics::new(""),
+        partitions: PARTITIONS,
+        keys: StreamKeys::new("k1", b"secret"),
+        rules: Rules { closing_soon: vec![Duration::from_secs(5)], window: WINDOW, ..Rules::default() },
+        instance: "test".to_owned(),
+        metrics: Arc::new(Metrics::new("0", "test")),
+    }
+}
+
+async fn write(world: &SimWorld, stream: &str, name: &str) {
+    let platform = Platform { log: world.calm_log(), ..platform(world) };
+    let at = platform.clock.now();
+    let message = MessageReceived {
+        phone_number_id: "number".into(),
+        wamid: name.into(),
+        address: Address::default(),
+        profile_name: None,
+        message_type: "text".to_owned(),
+        text: None,
+        unsupported: false,
+        reply_to: None,
+        intent: Intent::Other,
+        window_deadline: Some(at + WINDOW),
+        raw: "{}".into(),
+    };
+    let cause = Cause {
+        organization_id: "acme".into(),
+        stream_id: stream.into(),
+        cause_id: name.to_owned(),
+        command_id: None,
+        occurred_at: at,
+        time_source: TimeSource::Whatsapp,
+        traceparent: None,
+    };
+    let append = platform.emitter("test").emit(message, &cause).expect("an event");
+    let log = world.calm_log();
+    log.appender().await.expect("an appender").append(vec![append]).await.expect("appended");
+}
+
+fn history(world: &SimWorld) -> Vec<Recorded> {
+    let records = world.history(&Topics::new("").name(Topic::ConversationEvents).into());
+    records.iter().map(|r| decode_event(r.value.as_deref().expect("a value")).expect("an event")).collect()
+}
+
+/// What was said about windows: what, about whom, seconds from the beginning to the deadline (give or take), how often.
+fn said(world: &SimWorld, what: &str) -> BTreeMap<(String, i64), usize> {
+    let mut said = BTreeMap::new();
+    for Recorded { envelope, event } in history(world) {
+        let deadline = match &event {
+            Event::WindowOpened(opened) => opened.deadline,
+            Event::WindowClosingSoon(soon) => soon.deadline,
+            Event::WindowExpired(expired) => expired.deadline,
+            _ => continue,
+        };
+        if event.type_name() == what {
+            let seconds = deadline.since(BEGINNING).as_secs();
+            *said.entry((envelope.stream_id.to_string(), seconds.cast_signed())).or_default() += 1;
+        }
+    }
+    said
+}
+
+async fn story(world: SimWorld) {
+    let names = ["a", "b", "c"];
+    for name in names {
+        write(&world, name, &format!("{name}1")).await;
+    }
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    write(&world, "b", "b2").await;
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    write(&world, "c", "c2").await;
+    while said(&world, "WindowExpired").len() < 4 || !settled(&world).await {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    while !settled(&world).await {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+}
+
+/// Whether the views are the fold of the log.
+async fn settled(world: &SimWorld) -> bool {
+    let mut folds: BTreeMap<StreamId, Conversation> = BTreeMap::new();
+    for Recorded { envelope, event } in history(world) {
+        folds.entry(envelope.stream_id).or_default().evolve(&event, envelope.event_id, envelope.occurred_at);
+    }
+    for (stream, fold) in folds {
+        let view = View::new(views::WINDOWS, partition_for(stream.as_str().as_bytes(), PARTITIONS));
+        let read = world.calm_gate().read(&view, &[format!("w:{stream}")]).await.expect("the gate");
+        let stored = read.answers[0].as_deref().map(serde_json::from_slice::<serde_json::Value>);
+        let Some(Ok(stored)) = stored else { return false };
+        let field = |name: &str| stored[name].as_i64().map(Timestamp);
+        if field("deadline") != fold.deadline || field("expired") != fold.expired || field("since") != fold.window_since
+        {
+            return false;
+        }
+    }
+    true
+}
+
+async fn run(plan: Plan) -> (SimWorld, Run) {
+    let world = SimWorld::new(7).with(Plan::default());
+    for name in [Topics::new("").name(Topic::ConversationEvents), Topics::new("").dlq(Topic::ConversationEvents)] {
+        let spec = TopicSpec { name: name.into(), partitions: PARTITIONS, replication: 1, settings: vec![] };
+        world.calm_log().create_topic(&spec).await.expect("a topic");
+    }
+    let world = world.with(plan.clone());
+    let service = |world: SimWorld| async move {
+        let mut service = Service::new(platform(&world), CancellationToken::new());
+        window_timer::start(Config::default(), &mut service);
+        let _ = service.run().await;
+    };
+    match world.run(LIMIT, service, story).await {
+        Ok(run) => (world, run),
+        Err(run) => panic!("not finished under {plan:?}: {run:?}, expired {:?}", said(&world, "WindowExpired")),
+    }
+}
+
+fn check(world: &SimWorld, plan: &Plan) {
+    let windows = [("a", 20), ("b", 30), ("c", 20), ("c", 60)];
+    let once = windows.map(|(name, end)| ((name.to_owned(), end), 1)).into_iter().collect();
+    assert_eq!(said(world, "WindowExpired"), once, "{plan:?}");
+    let opened: usize = said(world, "WindowOpened").values().sum();
+    assert_eq!(opened, 4, "{plan:?}");
+    for (window, times) in said(world, "WindowClosingSoon") {
+        assert!(once.contains_key(&window) && times == 1, "{window:?} {times} {plan:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_window_is_said_to_open_to_end_soon_and_to_have_ended_within_a_second() {
+    let (world, _) = run(Plan::default()).await;
+    check(&world, &Plan::default());
+    assert_eq!(said(&world, "WindowClosingSoon"), said(&world, "WindowExpired"));
+    for Recorded { envelope, event } in history(&world) {
+        if matches!(event, Event::WindowExpired(_) | Event::WindowClosingSoon(_)) {
+            let late = envelope.recorded_at.since(envelope.occurred_at);
+            assert!(late <= Duration::from_secs(1), "{} was {late:?} late", envelope.event_type);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_call_the_process_dies_at_each_window_expires_once() {
+    let points = run(Plan::default()).await.1.points;
+    for point in 0..points {
+        for when in [When::Before, When::After] {
+            let plan = Plan::one(point, Fault::Crash(when));
+            check(&run(plan.clone()).await.0, &plan);
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_call_fails_or_meets_a_wiped_gate_each_window_expires_once() {
+    let points = run(Plan::default()).await.1.points;
+    for point in 0..points {
+        let faults = [
+            Fault::Fail(When::Before),
+            Fault::Fail(When::After),
+            Fault::WipeGate,
+            Fault::Rebalance,
+            Fault::RollBackGate { to: point / 2 },
+        ];
+        let plan = Plan::one(point, faults[usize::try_from(point).unwrap_or(0) % faults.len()]);
+        check(&run(plan.clone()).await.0, &plan);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_noisy_world_heals() {
+    let noise = Noise { crash_before: 3, crash_after: 3, fail_before: 10, fail_after: 10, rebalance: 5, wipe_gate: 5 };
+    let plan = Plan::noisy(noise);
+    check(&run(plan.clone()).await.0, &plan);
+}
