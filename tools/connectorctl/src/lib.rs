@@ -1,1 +1,96 @@
-//! 
+//! The operator's tool: what `connectorctl` can do. Exit code 0: done, and everything is as it should be; 1: it is not; 64: the
+//! settings cannot work.
+//!
+//! `topics`, `log` and `dlq` read the settings of the backend from the environment, as the services do (`BACKEND`, `KAFKA_…`,
+//! `LOG_PATH`, `TOPIC_PREFIX`). The embedded log serves one process: stop the connector first.
+
+mod dlq;
+mod log;
+mod open;
+pub mod show;
+mod topics;
+
+use std::io::Write;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use thiserror::Error;
+
+/// `connectorctl`
+#[derive(Debug, Parser)]
+#[command(name = "connectorctl", version, about = "Looks after the connector's topics, log and dead letters")]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Create topics, or check those that are there. A wrong number of partitions is refused, never changed.
+    Topics {
+        #[command(subcommand)]
+        action: topics::Action,
+    },
+    /// Print events of the log as readable lines. Texts of messages are printed.
+    Log(log::Options),
+    /// Look at dead letters. Facts only: their content is not printed.
+    Dlq {
+        #[command(subcommand)]
+        action: dlq::Action,
+    },
+}
+
+/// Why a command did not get through.
+#[derive(Debug, Error)]
+pub(crate) enum Failed {
+    /// The environment; every problem is listed.
+    #[error("{0}")]
+    Settings(#[from] connector_settings::Problems),
+    /// The backend's settings cannot work at all.
+    #[error("cannot open the log")]
+    Open(#[from] connector_host::OpenError),
+    /// The log is away or refuses.
+    #[error("the log does not answer")]
+    Log(#[from] connector_ports::log::LogError),
+    /// Nobody reads what is printed.
+    #[error("cannot print")]
+    Print(#[from] std::io::Error),
+    /// What was asked for cannot be done.
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Runs one command and prints to `out`.
+pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> ExitCode {
+    let done = match cli.command {
+        Command::Topics { action } => topics::run(&action, out).await,
+        Command::Log(options) => log::run(&options, out).await.map(|()| true),
+        Command::Dlq { action } => dlq::run(&action, out).await.map(|()| true),
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(failed) => {
+            let mut text = failed.to_string();
+            let mut cause = std::error::Error::source(&failed);
+            while let Some(inner) = cause {
+                text.push_str(&format!(": {inner}"));
+                cause = inner.source();
+            }
+            // Nobody is left to be told when stderr is closed.
+            let _ = writeln!(std::io::stderr(), "connectorctl: {text}");
+            ExitCode::from(if matches!(failed, Failed::Settings(_) | Failed::Usage(_)) { 64 } else { 1 })
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_put_together_rightly() {
+        Cli::command().debug_assert();
+    }
+}

@@ -1,0 +1,160 @@
+//! `POST /v1/commands/…`: the command goes into its topic; what becomes of it stands in the log under its id.
+//!
+//! Only what cannot be written as a command is refused here. Everything the rules refuse is refused by the workers, in the log,
+//! where every reader learns of it.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{HeaderName, StatusCode, header};
+use connector_contracts::Topic;
+use connector_domain::command::{
+    ConsentAction, ConsentCommand, Content, ContentKind, Recipient, SendMessage, SendPolicy, SendPurpose,
+};
+use connector_domain::ids::{CommandId, OrganizationId, PhoneNumberId, StreamId, UserId, Wamid};
+use connector_domain::time::Timestamp;
+use serde_json::{Value, json};
+
+use super::Api;
+use super::auth::Caller;
+use super::form::{Body, Form};
+use super::problem::Problem;
+
+pub(crate) type Accepted = (StatusCode, [(HeaderName, String); 1], Json<Value>);
+
+/// What both kinds of command have in common.
+struct Common {
+    command_id: CommandId,
+    user_id: UserId,
+    phone_number_id: PhoneNumberId,
+}
+
+fn common(api: &Api, form: &Form<'_>) -> Option<Common> {
+    let given = form.optional("command_id", "expected a UUID", |value| value.as_str()?.parse::<CommandId>().ok());
+    let (user_id, phone_number_id) = (form.text("user_id"), form.text("phone_number_id"));
+    Some(Common {
+        command_id: given.unwrap_or_else(|| CommandId(api.platform.ids.fresh())),
+        user_id: UserId(user_id?),
+        phone_number_id: PhoneNumberId(phone_number_id?),
+    })
+}
+
+fn content(form: &Form<'_>) -> Option<Content> {
+    let reply_to = form.optional_text("reply_to").map(Wamid);
+    let form = form.object("content")?;
+    let empty = Content { kind: ContentKind::Unknown, text: None, preview_url: false, template: None, reply_to };
+    let receipt = |kind| Some(Content { kind, reply_to: Some(Wamid(form.text("message_id")?)), ..empty.clone() });
+    match form.text("type")?.as_str() {
+        "text" => {
+            let preview_url = form.flag("preview_url", false);
+            let text = form.text("text")?;
+            Some(Content { kind: ContentKind::Text, text: Some(text.as_str().into()), preview_url, ..empty })
+        }
+        "template" => Some(Content { kind: ContentKind::Template, template: Some(form.template_call()?), ..empty }),
+        "typing" => receipt(ContentKind::Typing),
+        "read" => receipt(ContentKind::Read),
+        // Pictures, voice, whatever comes next: refused in the log as `unsupported_content` (P5).
+        _ => Some(empty),
+    }
+}
+
+fn moment(value: &Value) -> Option<Timestamp> {
+    value.as_i64().filter(|millis| *millis >= 0).map(Timestamp)
+}
+
+pub(crate) async fn send(
+    State(api): State<Api>,
+    Caller(organization_id): Caller,
+    body: Body,
+) -> Result<Accepted, Problem> {
+    let command = body.read(|form| {
+        let common = common(&api, form);
+        let (recipient, content) = (form.recipient(), content(form));
+        let policy: Option<SendPolicy> = form.word("policy", &["at_most_once", "at_least_once"]);
+        let not_after = form.optional("not_after", "expected milliseconds since 1970", moment);
+        let common = common?;
+        Some(SendMessage {
+            command_id: common.command_id,
+            organization_id,
+            user_id: common.user_id,
+            phone_number_id: common.phone_number_id,
+            recipient: recipient?,
+            content: content?,
+            policy: policy.unwrap_or_default(),
+            // The opt-in message is queued by the opt-in tracker alone.
+            purpose: SendPurpose::Conversation,
+            issued_at: api.platform.clock.now(),
+            not_after,
+        })
+    })?;
+    let home = home(&api, &command.organization_id, &command.user_id, &command.phone_number_id, &command.recipient);
+    publish(&api, Topic::SendCommands, &home, &command).await?;
+    Ok(accepted(command.command_id, &command.recipient, &home))
+}
+
+pub(crate) async fn consent(
+    State(api): State<Api>,
+    Caller(organization_id): Caller,
+    body: Body,
+) -> Result<Accepted, Problem> {
+    const ACTIONS: [&str; 4] = ["request_opt_in", "import", "revoke", "acknowledge_notice"];
+    let command = body.read(|form| {
+        let common = common(&api, form);
+        form.text("action")?;
+        let action: Option<ConsentAction> = form.word("action", &ACTIONS);
+        let recipient = match action? {
+            ConsentAction::AcknowledgeNotice => Some(Recipient::default()),
+            _ => form.recipient(),
+        };
+        let template = form.optional_object("template").and_then(|form| form.template_call());
+        let proof = match action? {
+            ConsentAction::Import => form.text("proof"),
+            _ => form.optional_text("proof"),
+        };
+        let common = common?;
+        Some(ConsentCommand {
+            command_id: common.command_id,
+            organization_id,
+            user_id: common.user_id,
+            phone_number_id: common.phone_number_id,
+            recipient: recipient?,
+            action: action?,
+            template,
+            proof: proof.map(|proof| proof.as_str().into()),
+            issued_at: api.platform.clock.now(),
+        })
+    })?;
+    let home = home(&api, &command.organization_id, &command.user_id, &command.phone_number_id, &command.recipient);
+    publish(&api, Topic::ConsentCommands, &home, &command).await?;
+    Ok(accepted(command.command_id, &command.recipient, &home))
+}
+
+/// The stream a command is answered in: the key of its record, so that commands of one conversation keep their order.
+fn home(
+    api: &Api,
+    organization: &OrganizationId,
+    user: &UserId,
+    number: &PhoneNumberId,
+    recipient: &Recipient,
+) -> StreamId {
+    let keys = &api.platform.keys;
+    let named = recipient.conversation_id.clone().or_else(|| keys.conversation(number, &recipient.address));
+    named.unwrap_or_else(|| keys.user(organization, user))
+}
+
+async fn publish<T: connector_contracts::Contract>(
+    api: &Api,
+    topic: Topic,
+    home: &StreamId,
+    command: &T,
+) -> Result<(), Problem> {
+    let traceparent = connector_telemetry::current_traceparent();
+    let emitter = api.platform.emitter(crate::NAME);
+    api.append(emitter.record(topic, home.as_str(), command, traceparent.as_deref())?).await
+}
+
+fn accepted(command: CommandId, recipient: &Recipient, home: &StreamId) -> Accepted {
+    let nobody = recipient.conversation_id.is_none() && recipient.address.is_empty();
+    let conversation = (!nobody).then_some(home);
+    let body = json!({ "command_id": command, "conversation_id": conversation });
+    (StatusCode::ACCEPTED, [(header::LOCATION, format!("/v1/commands/{command}"))], Json(body))
+}

@@ -1,0 +1,181 @@
+//! Reading a JSON body field by field, so that an answer names every field at fault and not only the first.
+
+use std::cell::RefCell;
+
+use axum::extract::{FromRequest, Request};
+use connector_domain::command::{Recipient, TemplateCall, TemplateParameter};
+use connector_domain::ids::{Bsuid, PhoneNumber, StreamId};
+use serde::de::DeserializeOwned;
+use serde_json::{Map, Value};
+
+use super::problem::{FieldError, Problem};
+
+/// A request body that is a JSON object. Nothing else of it is checked yet.
+pub(crate) struct Body(Map<String, Value>);
+
+impl<S: Send + Sync> FromRequest<S> for Body {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let bytes = axum::body::Bytes::from_request(request, state)
+            .await
+            .map_err(|_| Problem::not_json("the body could not be read, or it is larger than 256 KiB"))?;
+        match serde_json::from_slice(&bytes) {
+            Ok(Value::Object(object)) => Ok(Self(object)),
+            Ok(_) => Err(Problem::not_json("it is JSON, but not an object")),
+            // The parser's message may repeat a piece of the text; its place is enough.
+            Err(error) => Err(Problem::not_json(&format!("line {}, column {}", error.line(), error.column()))),
+        }
+    }
+}
+
+impl Body {
+    /// Reads the body with `read`, which notes what is wrong.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&Form<'_>) -> Option<T>) -> Result<T, Problem> {
+        let errors = RefCell::new(Vec::new());
+        let value = read(&Form { object: &self.0, path: String::new(), errors: &errors });
+        let errors = errors.into_inner();
+        match value {
+            Some(value) if errors.is_empty() => Ok(value),
+            _ => Err(Problem::invalid(errors)),
+        }
+    }
+}
+
+/// One JSON object of a body.
+pub(crate) struct Form<'a> {
+    object: &'a Map<String, Value>,
+    path: String,
+    errors: &'a RefCell<Vec<FieldError>>,
+}
+
+impl<'a> Form<'a> {
+    fn at(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    /// Notes that a field is at fault.
+    pub(crate) fn wrong(&self, name: &str, detail: &str) {
+        self.errors.borrow_mut().push(FieldError::new(self.at(name), detail));
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.object.get(name).filter(|value| !value.is_null())
+    }
+
+    /// A text that may be absent.
+    pub(crate) fn optional_text(&self, name: &str) -> Option<String> {
+        let value = self.get(name)?;
+        let text = value.as_str().map(str::to_owned);
+        if text.is_none() {
+            self.wrong(name, "expected a text");
+        }
+        text
+    }
+
+    /// A text that must be there and not be empty.
+    pub(crate) fn text(&self, name: &str) -> Option<String> {
+        match self.get(name) {
+            None => {
+                self.wrong(name, "is missing");
+                None
+            }
+            Some(_) => self.optional_text(name).filter(|text| {
+                let filled = !text.trim().is_empty();
+                if !filled {
+                    self.wrong(name, "is empty");
+                }
+                filled
+            }),
+        }
+    }
+
+    /// A text that `parse` understands; absent is fine.
+    pub(crate) fn optional<T>(&self, name: &str, expected: &str, parse: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
+        let value = self.get(name)?;
+        let parsed = parse(value);
+        if parsed.is_none() {
+            self.wrong(name, expected);
+        }
+        parsed
+    }
+
+    /// True or false; `default` when absent.
+    pub(crate) fn flag(&self, name: &str, default: bool) -> bool {
+        self.optional(name, "expected true or false", Value::as_bool).unwrap_or(default)
+    }
+
+    /// One of the words of an enum. The enums of the domain take any word (serde `other`), a request must not.
+    pub(crate) fn word<T: DeserializeOwned>(&self, name: &str, words: &[&str]) -> Option<T> {
+        let expected = format!("expected one of {}", words.join(", "));
+        self.optional(name, &expected, |value| {
+            value.as_str().filter(|word| words.contains(word))?;
+            serde_json::from_value(value.clone()).ok()
+        })
+    }
+
+    /// An object inside; absent is fine.
+    pub(crate) fn optional_object(&self, name: &str) -> Option<Form<'a>> {
+        let object = self.optional(name, "expected an object", |value| value.is_object().then_some(()));
+        object?;
+        let object = self.get(name)?.as_object()?;
+        Some(Form { object, path: self.at(name), errors: self.errors })
+    }
+
+    /// An object inside that must be there.
+    pub(crate) fn object(&self, name: &str) -> Option<Form<'a>> {
+        if self.get(name).is_none() {
+            self.wrong(name, "is missing");
+            return None;
+        }
+        self.optional_object(name)
+    }
+
+    /// A list of any shape that serde reads; empty when absent.
+    pub(crate) fn list<T: DeserializeOwned>(&self, name: &str, expected: &str) -> Vec<T> {
+        self.optional(name, expected, |value| serde_json::from_value(value.clone()).ok()).unwrap_or_default()
+    }
+
+    /// Values of placeholders: `["a", "b"]`, or `[{"name": "n", "text": "a"}]` for named ones.
+    fn parameters(&self, name: &str) -> Vec<TemplateParameter> {
+        let read = |value: &Value| match value {
+            Value::String(text) => Some(TemplateParameter { name: None, text: text.as_str().into() }),
+            other => serde_json::from_value(other.clone()).ok(),
+        };
+        let expected = "expected a list of texts, or of {\"name\", \"text\"}";
+        self.optional(name, expected, |value| value.as_array()?.iter().map(read).collect()).unwrap_or_default()
+    }
+
+    /// A phone number as people write it.
+    pub(crate) fn phone(&self, name: &str) -> Option<PhoneNumber> {
+        let expected = "expected a phone number of 5 to 15 digits with its country code";
+        self.optional(name, expected, |value| PhoneNumber::parse(value.as_str()?).ok())
+    }
+
+    /// A BSUID.
+    pub(crate) fn bsuid(&self, name: &str) -> Option<Bsuid> {
+        self.optional_text(name).filter(|text| !text.is_empty()).map(Bsuid)
+    }
+
+    /// The template of a command.
+    pub(crate) fn template_call(&self) -> Option<TemplateCall> {
+        let (name, language) = (self.text("name"), self.text("language"));
+        let (header, body) = (self.parameters("header"), self.parameters("body"));
+        let buttons = self.list("buttons", "expected a list of {\"index\", \"sub_type\", \"text\"}");
+        Some(TemplateCall { name: name?, language: language?, header, body, buttons })
+    }
+
+    /// `{"conversation_id"}`, `{"phone"}` or `{"bsuid"}`, exactly one way or phone and BSUID together.
+    pub(crate) fn recipient(&self) -> Option<Recipient> {
+        let form = self.object("recipient")?;
+        let conversation_id = form.optional_text("conversation_id").filter(|id| !id.is_empty()).map(StreamId);
+        let mut recipient = Recipient { conversation_id, ..Recipient::default() };
+        recipient.address.phone = form.phone("phone");
+        recipient.address.bsuid = form.bsuid("bsuid");
+        let named = ["conversation_id", "phone", "bsuid"].iter().any(|name| form.get(name).is_some());
+        if !named {
+            self.wrong("recipient", "expected conversation_id, phone or bsuid");
+        }
+        Some(recipient)
+    }
+}

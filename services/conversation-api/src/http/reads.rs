@@ -1,0 +1,203 @@
+//! What the log says, from the read model: conversations, events, messages, outcomes, notices.
+
+use axum::Json;
+use axum::extract::{Path, Query, State};
+use connector_domain::composer::compose;
+use connector_domain::ids::{CommandId, OrganizationId, StreamId, UserId};
+use connector_domain::status::MessageState;
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::problem::Problem;
+use super::{Api, parse_wait};
+use crate::model::cursor::Cursor;
+use crate::model::{EventQuery, Outcome, Scope, Summary};
+
+const MOST: usize = 1000;
+
+#[derive(Deserialize)]
+pub(crate) struct UserQuery {
+    user_id: Option<String>,
+    limit: Option<usize>,
+}
+
+impl UserQuery {
+    fn user(&self) -> Result<UserId, Problem> {
+        let user = self.user_id.clone().filter(|user| !user.is_empty());
+        user.map(UserId).ok_or_else(|| Problem::field("user_id", "is missing"))
+    }
+}
+
+fn show(summary: &Summary) -> Value {
+    let fold = &summary.fold;
+    json!({
+        "conversation_id": summary.conversation_id, "channel": "whatsapp", "phone_number_id": fold.phone_number_id,
+        "contact": summary.contact, "address": fold.address, "last_message": summary.last_message,
+        "unread": summary.unread, "last_activity": summary.last_activity, "consent": fold.consent.status,
+        "deadline": fold.deadline, "aliases": fold.aliases,
+    })
+}
+
+pub(crate) async fn conversations(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    Query(query): Query<UserQuery>,
+) -> Result<Json<Value>, Problem> {
+    let limit = query.limit.unwrap_or(200).clamp(1, MOST);
+    let found = api.model.conversations(&organization, &query.user()?, limit).await?;
+    Ok(Json(json!({ "conversations": found.iter().map(show).collect::<Vec<_>>() })))
+}
+
+pub(crate) async fn conversation(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<UserQuery>,
+) -> Result<Json<Value>, Problem> {
+    let found = api.model.view(&organization, &query.user()?, &StreamId(id)).await?;
+    let view = found.ok_or_else(|| Problem::not_found("conversation"))?;
+    let now = api.platform.clock.now();
+    let composer = compose(&view.situation, &api.platform.rules, now);
+    Ok(Json(json!({ "composer": composer, "now": now, "conversation": view.summary.as_ref().map(show) })))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct EventsQuery {
+    after: Option<String>,
+    limit: Option<usize>,
+    wait: Option<String>,
+    user_id: Option<String>,
+}
+
+/// The id under which the conversation continues, or 404: it does not exist, or it is not this organization's or user's (P4).
+async fn allowed(
+    api: &Api,
+    organization: &OrganizationId,
+    user: Option<String>,
+    id: String,
+) -> Result<StreamId, Problem> {
+    let user = user.map(UserId);
+    let canonical = api.model.canonical(organization, user.as_ref(), &StreamId(id)).await?;
+    canonical.ok_or_else(|| Problem::not_found("conversation"))
+}
+
+pub(super) fn parse_cursor(field: &str, text: Option<&str>) -> Result<Cursor, Problem> {
+    text.unwrap_or_default().parse().map_err(|_| Problem::field(field, "is not a cursor of this API"))
+}
+
+pub(crate) async fn events(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<EventsQuery>,
+) -> Result<Json<Value>, Problem> {
+    let scope = Scope::Conversation(allowed(&api, &organization, query.user_id.clone(), id).await?);
+    page(&api, organization, scope, query).await
+}
+
+pub(crate) async fn user_events(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    Path(user): Path<String>,
+    Query(query): Query<EventsQuery>,
+) -> Result<Json<Value>, Problem> {
+    let scope = Scope::Stream(api.platform.keys.user(&organization, &UserId(user)));
+    page(&api, organization, scope, query).await
+}
+
+async fn page(
+    api: &Api,
+    organization: OrganizationId,
+    scope: Scope,
+    query: EventsQuery,
+) -> Result<Json<Value>, Problem> {
+    let after = parse_cursor("after", query.after.as_deref())?;
+    let wait = parse_wait(query.wait.as_deref())?;
+    let limit = query.limit.unwrap_or(200).clamp(1, MOST);
+    let question = EventQuery { organization, scope, after, limit };
+    let mut patience = api.patience(wait);
+    let events = loop {
+        let events = api.model.events(&question).await?;
+        if !events.is_empty() || !patience.change().await {
+            break events;
+        }
+    };
+    let next = events.last().map_or_else(|| question.after.to_string(), |event| event.cursor.clone());
+    Ok(Json(json!({ "events": events, "next": next })))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct MessagesQuery {
+    before: Option<String>,
+    limit: Option<usize>,
+    user_id: Option<String>,
+}
+
+pub(crate) async fn messages(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<MessagesQuery>,
+) -> Result<Json<Value>, Problem> {
+    let before = query.before.map(|text| {
+        let (at, id) = text.split_once(':')?;
+        Some((at.parse::<i64>().ok()?, id.to_owned()))
+    });
+    if before == Some(None) {
+        return Err(Problem::field("before", "is not a cursor of this API"));
+    }
+    let conversation = allowed(&api, &organization, query.user_id, id).await?;
+    let limit = query.limit.unwrap_or(200).clamp(1, MOST);
+    let messages = api.model.messages(&organization, &conversation, before.flatten(), limit).await?;
+    let first = messages.first().filter(|_| messages.len() == limit);
+    let previous = first.map(|message| format!("{}:{}", message.occurred_at, message.id));
+    Ok(Json(json!({ "messages": messages, "previous": previous })))
+}
+
+#[derive(Deserialize)]
+pub(crate) struct CommandQuery {
+    wait: Option<String>,
+    until: Option<String>,
+}
+
+fn reached(outcome: &Outcome, until: MessageState) -> bool {
+    outcome.state >= until || matches!(outcome.state, MessageState::Failed | MessageState::Rejected)
+}
+
+pub(crate) async fn command(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    Path(id): Path<String>,
+    Query(query): Query<CommandQuery>,
+) -> Result<Json<Outcome>, Problem> {
+    let command: CommandId = id.parse().map_err(|_| Problem::field("command_id", "expected a UUID"))?;
+    let wait = parse_wait(query.wait.as_deref())?;
+    let until: MessageState = match query.until {
+        None => MessageState::Accepted,
+        Some(word) => serde_json::from_value(Value::String(word))
+            .map_err(|_| Problem::field("until", "expected a state such as sent, delivered or read"))?,
+    };
+    let mut patience = api.patience(wait);
+    loop {
+        let outcome = api.model.outcome(&organization, command).await?;
+        // When the time is over: as far as it is.
+        if outcome.as_ref().is_some_and(|outcome| reached(outcome, until)) || !patience.change().await {
+            return outcome.map(Json).ok_or_else(|| Problem::not_found("command yet"));
+        }
+    }
+}
+
+pub(crate) async fn notices(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    Path(user): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let enablement = api.model.enablement(&organization, &UserId(user)).await?;
+    let notices: Vec<Value> = if enablement.notice_pending {
+        vec![json!({ "kind": "activation", "phone_number_id": enablement.phone_number_id })]
+    } else {
+        Vec::new()
+    };
+    Ok(Json(json!({ "enabled": enablement.enabled, "notices": notices })))
+}

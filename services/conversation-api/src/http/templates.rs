@@ -1,0 +1,73 @@
+//! `/v1/templates`: what WhatsApp approved for the organization, and what the contact will read (P13).
+
+use axum::Json;
+use axum::extract::{Query, State};
+use connector_domain::ids::{OrganizationId, PhoneNumberId};
+use connector_domain::template::{self, Template};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::auth::Caller;
+use super::form::Body;
+use super::problem::Problem;
+use super::{Api, SETTLE};
+
+#[derive(Deserialize)]
+pub(crate) struct ListQuery {
+    phone_number_id: Option<String>,
+}
+
+async fn waba(api: &Api, organization: &OrganizationId, number: Option<String>) -> Result<String, Problem> {
+    let number = number.ok_or_else(|| Problem::field("phone_number_id", "is missing"))?;
+    let record = api.number(organization, &PhoneNumberId(number)).await?;
+    let waba = record.and_then(|record| record.waba_id.clone());
+    waba.map(|waba| waba.0).ok_or_else(|| Problem::not_found("number"))
+}
+
+fn show(template: &Template) -> Value {
+    json!({
+        "name": template.name, "language": template.language, "status": template.status, "category": template.category,
+        "sendable": template.status == "APPROVED", "parameter_format": template.parameter_format,
+        "header": template.header, "body": template.body, "footer": template.footer, "buttons": template.buttons,
+        "placeholders": {
+            "header": template.header.as_deref().map(template::placeholders).unwrap_or_default(),
+            "body": template::placeholders(&template.body),
+        },
+    })
+}
+
+pub(crate) async fn list(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    Query(query): Query<ListQuery>,
+) -> Result<Json<Value>, Problem> {
+    let waba = waba(&api, &organization, query.phone_number_id).await?;
+    let mut templates = api.templates.all();
+    templates.retain(|template| template.waba_id.as_str() == waba && template.organization_id == organization);
+    templates.sort_by(|a, b| (&a.name, &a.language).cmp(&(&b.name, &b.language)));
+    Ok(Json(json!({ "templates": templates.iter().map(|template| show(template)).collect::<Vec<_>>() })))
+}
+
+pub(crate) async fn preview(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    body: Body,
+) -> Result<Json<Value>, Problem> {
+    let (number, call) = body.read(|form| {
+        let (number, call) = (form.text("phone_number_id"), form.template_call());
+        Some((number?, call?))
+    })?;
+    let waba = waba(&api, &organization, Some(number)).await?;
+    let key = format!("{waba}/{}/{}", call.name, call.language);
+    let found = api.templates.settled(&key, SETTLE).await?.filter(|found| found.organization_id == organization);
+    let template = found.ok_or_else(|| Problem::not_found("template"))?;
+    // A half-filled form has a preview, too; whether it could be sent is said beside it.
+    let refused = template::check(&template, &call).err();
+    Ok(Json(json!({
+        "text": template::preview(&template, &call),
+        "sendable": refused.is_none(),
+        "refusal": refused.map(|refused| json!({
+            "reason": refused.reason.as_str(), "field": refused.field, "remedy": refused.remedy,
+        })),
+    })))
+}

@@ -1,0 +1,137 @@
+//! The task that keeps the read model in step with the log.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use connector_contracts::{Topic, decode_event};
+use connector_ports::Log;
+use connector_ports::log::{Isolation, Polled, Record, Start, TopicPartition};
+use connector_runtime::backoff::Backoff;
+use connector_runtime::failure::Failure;
+use connector_runtime::platform::Platform;
+use connector_runtime::status::Status;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+
+use super::cursor::Cursor;
+use super::{Change, ModelError, ReadModel};
+
+/// Most records in one transaction of the model.
+const BATCH: usize = 1000;
+
+impl From<ModelError> for Failure {
+    /// A full disk goes away, and what is wrong for good says so again and again.
+    fn from(error: ModelError) -> Self {
+        match error {
+            ModelError::Database(error) => Self::Later(format!("the read model's database refused: {error}")),
+            error => Self::Fatal(error.to_string()),
+        }
+    }
+}
+
+/// Follows the log into a model.
+pub struct Follower {
+    platform: Platform,
+    model: Arc<dyn ReadModel>,
+    /// Counts up whenever the model has changed, for those who wait for that.
+    changed: watch::Sender<u64>,
+    skipped: Arc<AtomicU64>,
+}
+
+impl Follower {
+    /// A follower that has not started, and a receiver that is told of every change.
+    #[must_use]
+    pub fn new(platform: Platform, model: Arc<dyn ReadModel>) -> (Self, watch::Receiver<u64>) {
+        let (changed, changes) = watch::channel(0);
+        (Self { platform, model, changed, skipped: Arc::default() }, changes)
+    }
+
+    /// How many records could not be decoded.
+    #[must_use]
+    pub fn skipped(&self) -> Arc<AtomicU64> {
+        self.skipped.clone()
+    }
+
+    /// Follows until `shutdown` is cancelled. Waits with bounded backoff while the log is away.
+    pub async fn run(self, status: Status, shutdown: CancellationToken) {
+        let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        while !shutdown.is_cancelled() {
+            let failure = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                result = self.follow(&status, &mut backoff) => result,
+            };
+            if let Err(failure) = failure {
+                tracing::warn!(%failure, "the read model waits");
+            }
+            let wait = backoff.grow();
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled() => break,
+                () = self.platform.clock.sleep(wait) => {}
+            }
+        }
+        status.set_draining();
+    }
+
+    async fn follow(&self, status: &Status, backoff: &mut Backoff) -> Result<(), Failure> {
+        let topic = self.platform.topic(Topic::ConversationEvents);
+        let facts = self.platform.log.topic(&topic).await?;
+        let Some(facts) = facts else { return Err(Failure::Later(format!("topic {topic} does not exist yet"))) };
+        let partitions: Vec<_> = (0..facts.partitions).map(|p| TopicPartition::new(topic.clone(), p)).collect();
+        let positions = self.start(self.platform.log.as_ref(), &partitions).await?;
+        let starts = partitions.into_iter().map(|source| {
+            let next = positions.next(source.partition);
+            (source, if next.0 == 0 { Start::Beginning } else { Start::At(next) })
+        });
+        let mut reader = self.platform.log.assign(starts.collect(), Isolation::Committed).await?;
+        let mut behind: BTreeSet<u32> = (0..facts.partitions).collect();
+        loop {
+            match reader.poll(Duration::from_secs(1), BATCH).await? {
+                Polled::Records(records) => {
+                    backoff.reset();
+                    self.model.apply(records.iter().map(|record| self.change(record)).collect()).await?;
+                    self.changed.send_modify(|count| *count += 1);
+                }
+                Polled::CaughtUp(source, _) => {
+                    behind.remove(&source.partition);
+                    if behind.is_empty() {
+                        status.set_ready();
+                    }
+                }
+                _ => {}
+            }
+            status.alive(self.platform.clock.now());
+        }
+    }
+
+    /// Where to go on. A model that knows more than the log belongs to another log: it is built anew.
+    async fn start(&self, log: &dyn Log, partitions: &[TopicPartition]) -> Result<Cursor, Failure> {
+        let positions = self.model.positions().await?;
+        for source in partitions {
+            if positions.next(source.partition) > log.end_offset(source, Isolation::Committed).await? {
+                tracing::warn!(%source, "the read model is ahead of the log and is built anew");
+                self.model.reset().await?;
+                return Ok(Cursor::default());
+            }
+        }
+        Ok(positions)
+    }
+
+    fn change(&self, record: &Record) -> Change {
+        let recorded = match record.value.as_deref().map(decode_event) {
+            Some(Ok(recorded)) => Some(recorded),
+            Some(Err(error)) => {
+                tracing::warn!(source = %record.source, offset = record.offset.0, %error, "skipped");
+                None
+            }
+            None => None,
+        };
+        if recorded.is_none() {
+            self.skipped.fetch_add(1, Ordering::Relaxed);
+        }
+        Change { partition: record.source.partition, offset: record.offset, recorded }
+    }
+}

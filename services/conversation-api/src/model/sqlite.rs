@@ -1,0 +1,491 @@
+//! The read model in SQLite: one connection writes, one reads.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use connector_domain::composer::Situation;
+use connector_domain::conversation::Conversation;
+use connector_domain::directory::Enablement;
+use connector_domain::ids::{CommandId, OrganizationId, StreamId, UserId};
+use connector_domain::status::MessageState;
+use connector_ports::log::Offset;
+use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use super::cursor::Cursor;
+use super::{Change, EventQuery, Message, ModelError, Outcome, ReadModel, Scope, StoredEvent, Summary, View, fold};
+
+/// A file of another version is built anew from the log.
+const VERSION: i64 = 1;
+
+const SCHEMA: &str = "
+    CREATE TABLE offsets (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
+    CREATE TABLE events (partition INTEGER NOT NULL, position INTEGER NOT NULL, organization TEXT NOT NULL,
+        stream TEXT NOT NULL, type TEXT NOT NULL, event_id TEXT NOT NULL, occurred_at INTEGER NOT NULL,
+        recorded_at INTEGER NOT NULL, command_id TEXT, data TEXT NOT NULL, PRIMARY KEY (partition, position)) WITHOUT ROWID;
+    CREATE INDEX events_by_stream ON events (organization, stream, position);
+    CREATE INDEX events_by_organization ON events (organization, partition, position);
+    CREATE TABLE conversations (organization TEXT NOT NULL, stream TEXT NOT NULL, canonical TEXT NOT NULL,
+        fold TEXT NOT NULL, unread INTEGER NOT NULL DEFAULT 0, last_activity INTEGER, PRIMARY KEY (organization, stream))
+        WITHOUT ROWID;
+    CREATE INDEX conversations_by_canonical ON conversations (organization, canonical);
+    CREATE TABLE messages (organization TEXT NOT NULL, id TEXT NOT NULL, stream TEXT NOT NULL, direction TEXT NOT NULL,
+        type TEXT NOT NULL, text TEXT, template TEXT, unsupported INTEGER NOT NULL DEFAULT 0, user_id TEXT,
+        occurred_at INTEGER NOT NULL, wamid TEXT, reply_to TEXT, PRIMARY KEY (organization, id)) WITHOUT ROWID;
+    CREATE INDEX messages_by_stream ON messages (organization, stream, occurred_at, id);
+    CREATE INDEX messages_by_user ON messages (organization, user_id, stream);
+    CREATE TABLE outcomes (organization TEXT NOT NULL, command_id TEXT NOT NULL, stream TEXT NOT NULL, state TEXT NOT NULL,
+        reason TEXT, field TEXT, remedy TEXT, error_code INTEGER, wamid TEXT, occurred_at INTEGER NOT NULL,
+        PRIMARY KEY (organization, command_id)) WITHOUT ROWID;
+    CREATE TABLE message_keys (organization TEXT NOT NULL, key TEXT NOT NULL, command_id TEXT NOT NULL,
+        PRIMARY KEY (organization, key)) WITHOUT ROWID;
+    CREATE TABLE reported (organization TEXT NOT NULL, key TEXT NOT NULL, state TEXT NOT NULL, error_code INTEGER,
+        wamid TEXT, occurred_at INTEGER NOT NULL, PRIMARY KEY (organization, key)) WITHOUT ROWID;
+    CREATE TABLE users (organization TEXT NOT NULL, user_id TEXT NOT NULL, fold TEXT NOT NULL,
+        PRIMARY KEY (organization, user_id)) WITHOUT ROWID;
+    CREATE TABLE contacts (organization TEXT NOT NULL, user_id TEXT NOT NULL, contact_id TEXT NOT NULL,
+        conversation TEXT NOT NULL, entry TEXT NOT NULL, PRIMARY KEY (organization, user_id, contact_id)) WITHOUT ROWID;
+    CREATE INDEX contacts_by_conversation ON contacts (organization, conversation, user_id);
+";
+
+const TABLES: [&str; 9] =
+    ["offsets", "events", "conversations", "messages", "outcomes", "message_keys", "reported", "users", "contacts"];
+
+/// The read model in a SQLite file or in memory. Clones are the same model.
+#[derive(Clone)]
+pub struct SqliteModel {
+    writer: Arc<Mutex<Connection>>,
+    reader: Arc<Mutex<Connection>>,
+}
+
+impl SqliteModel {
+    /// Opens the model in a file, or one in memory. A file of another version is emptied.
+    ///
+    /// # Errors
+    /// When the file cannot be used.
+    pub fn open(path: Option<&Path>) -> Result<Self, ModelError> {
+        let writer = match path {
+            Some(path) => Connection::open(path)?,
+            None => Connection::open_in_memory()?,
+        };
+        // The log is the truth: what a crash of the machine loses here is applied again.
+        writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;")?;
+        let version: i64 = writer.query_row("PRAGMA user_version", [], |row| row.get(0))?;
+        if version != VERSION {
+            let drop: String = TABLES.iter().map(|table| format!("DROP TABLE IF EXISTS {table};")).collect();
+            writer.execute_batch(&format!("BEGIN; {drop} {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        }
+        writer.set_prepared_statement_cache_capacity(64);
+        let writer = Arc::new(Mutex::new(writer));
+        let reader = match path {
+            Some(path) => {
+                let reader = Connection::open(path)?;
+                reader.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = 1;")?;
+                reader.set_prepared_statement_cache_capacity(64);
+                Arc::new(Mutex::new(reader))
+            }
+            None => writer.clone(),
+        };
+        Ok(Self { writer, reader })
+    }
+
+    async fn read<T: Send + 'static>(
+        &self,
+        ask: impl FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
+    ) -> Result<T, ModelError> {
+        blocking(self.reader.clone(), move |connection| {
+            // One transaction for all statements of an answer: they agree about one moment.
+            let moment = connection.unchecked_transaction()?;
+            ask(&moment)
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    connection: Arc<Mutex<Connection>>,
+    run: impl FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
+) -> Result<T, ModelError> {
+    let run = move || run(&connection.lock().unwrap_or_else(PoisonError::into_inner));
+    tokio::task::spawn_blocking(run).await.map_err(|_| ModelError::Ended)?
+}
+
+/// A serde word (`MessageState`) as a column.
+pub(super) fn word<T: Serialize>(value: &T) -> Result<String, ModelError> {
+    Ok(serde_json::to_value(value)?.as_str().unwrap_or_default().to_owned())
+}
+
+/// A column as a serde word.
+pub(super) fn from_word<T: DeserializeOwned>(word: String) -> Result<T, ModelError> {
+    Ok(serde_json::from_value(serde_json::Value::String(word))?)
+}
+
+/// The streams of a conversation: itself and its aliases, the canonical one first. Empty when the organization has no such one.
+fn streams(connection: &Connection, organization: &str, conversation: &str) -> Result<Vec<String>, ModelError> {
+    let mut canonical: Option<String> = None;
+    let mut next = conversation.to_owned();
+    // A link may lead to a link; the bound is for links that lead in a circle.
+    for _ in 0..8 {
+        let found: Option<String> = connection
+            .prepare_cached("SELECT canonical FROM conversations WHERE organization = ? AND stream = ?")?
+            .query_row([organization, &next], |row| row.get(0))
+            .optional()?;
+        let Some(found) = found else { break };
+        canonical = Some(next.clone());
+        if found == next {
+            break;
+        }
+        next = found;
+    }
+    let Some(canonical) = canonical else { return Ok(Vec::new()) };
+    let mut streams = vec![canonical];
+    let mut at = 0;
+    while let Some(stream) = streams.get(at).cloned() {
+        let aliases: Vec<String> = connection
+            .prepare_cached(
+                "SELECT stream FROM conversations WHERE organization = ? AND canonical = ? ORDER BY stream",
+            )?
+            .query_map([organization, &stream], |row| row.get(0))?
+            .collect::<Result<_, _>>()?;
+        streams.extend(aliases.into_iter().filter(|alias| !streams.contains(alias)).collect::<Vec<_>>());
+        at += 1;
+    }
+    Ok(streams)
+}
+
+fn marks(count: usize) -> String {
+    vec!["?"; count].join(",")
+}
+
+fn with<'a>(organization: &'a str, streams: &'a [String]) -> Vec<&'a str> {
+    std::iter::once(organization).chain(streams.iter().map(String::as_str)).collect()
+}
+
+/// Whether the user has a contact in this conversation or wrote in it.
+fn concerns(connection: &Connection, organization: &str, user: &str, streams: &[String]) -> Result<bool, ModelError> {
+    let marks = marks(streams.len());
+    let mut values = with(organization, streams);
+    values.push(user);
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM contacts WHERE organization = ? AND conversation IN ({marks}) AND user_id = ?)"
+    );
+    let contact: bool = connection.prepare_cached(&sql)?.query_row(params_from_iter(&values), |row| row.get(0))?;
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM messages WHERE organization = ? AND stream IN ({marks}) AND user_id = ?)"
+    );
+    let wrote: bool = connection.prepare_cached(&sql)?.query_row(params_from_iter(&values), |row| row.get(0))?;
+    Ok(contact || wrote)
+}
+
+const MESSAGE: &str = "SELECT m.id, m.direction, m.type, m.text, m.template, m.unsupported, m.user_id, m.occurred_at,
+    o.state, o.reason, o.error_code, COALESCE(o.wamid, m.wamid), m.reply_to
+    FROM messages m LEFT JOIN outcomes o ON o.organization = m.organization AND o.command_id = m.id";
+
+fn message(row: &Row<'_>) -> rusqlite::Result<(Message, Option<String>, Option<String>)> {
+    let message = Message {
+        id: row.get(0)?,
+        direction: row.get(1)?,
+        message_type: row.get(2)?,
+        text: row.get(3)?,
+        template: None,
+        unsupported: row.get(5)?,
+        user_id: row.get(6)?,
+        occurred_at: row.get(7)?,
+        state: None,
+        reason: row.get(9)?,
+        error_code: row.get(10)?,
+        wamid: row.get(11)?,
+        reply_to: row.get(12)?,
+    };
+    Ok((message, row.get(4)?, row.get(8)?))
+}
+
+fn messages(
+    connection: &Connection,
+    organization: &str,
+    streams: &[String],
+    before: Option<&(i64, String)>,
+    limit: usize,
+) -> Result<Vec<Message>, ModelError> {
+    let sql = format!(
+        "{MESSAGE} WHERE m.organization = ? AND m.stream IN ({}) AND (m.occurred_at, m.id) < (CAST(? AS INTEGER), ?)
+         ORDER BY m.occurred_at DESC, m.id DESC LIMIT CAST(? AS INTEGER)",
+        marks(streams.len())
+    );
+    let (at, id) = before.map_or((i64::MAX.to_string(), String::new()), |(at, id)| (at.to_string(), id.clone()));
+    let limit = limit.to_string();
+    let mut values = with(organization, streams);
+    values.extend([at.as_str(), id.as_str(), limit.as_str()]);
+    let mut statement = connection.prepare_cached(&sql)?;
+    let rows = statement.query_map(params_from_iter(values), message)?.collect::<Result<Vec<_>, _>>()?;
+    let mut found = Vec::with_capacity(rows.len());
+    for (mut message, template, state) in rows {
+        message.template = template.map(|json| serde_json::from_str(&json)).transpose()?;
+        message.state = state.map(from_word::<MessageState>).transpose()?;
+        found.push(message);
+    }
+    found.reverse();
+    Ok(found)
+}
+
+fn summary(
+    connection: &Connection,
+    organization: &str,
+    user: &str,
+    streams: &[String],
+) -> Result<Option<Summary>, ModelError> {
+    let Some(canonical) = streams.first() else { return Ok(None) };
+    let fold: String = connection
+        .prepare_cached("SELECT fold FROM conversations WHERE organization = ? AND stream = ?")?
+        .query_row([organization, canonical], |row| row.get(0))?;
+    let sql = format!(
+        "SELECT SUM(unread), MAX(last_activity) FROM conversations WHERE organization = ? AND stream IN ({})",
+        marks(streams.len())
+    );
+    let values = with(organization, streams);
+    let (unread, last_activity) = connection
+        .prepare_cached(&sql)?
+        .query_row(params_from_iter(&values), |row| Ok((row.get::<_, Option<u32>>(0)?, row.get(1)?)))?;
+    let sql = format!(
+        "SELECT entry FROM contacts WHERE organization = ? AND conversation IN ({}) AND user_id = ? LIMIT 1",
+        marks(streams.len())
+    );
+    let mut of_user = values.clone();
+    of_user.push(user);
+    let contact: Option<String> =
+        connection.prepare_cached(&sql)?.query_row(params_from_iter(of_user), |row| row.get(0)).optional()?;
+    Ok(Some(Summary {
+        conversation_id: StreamId(canonical.clone()),
+        fold: serde_json::from_str(&fold)?,
+        contact: contact.map(|entry| serde_json::from_str(&entry)).transpose()?,
+        unread: unread.unwrap_or_default(),
+        last_activity,
+        last_message: messages(connection, organization, streams, None, 1)?.pop(),
+    }))
+}
+
+fn enablement(connection: &Connection, organization: &str, user: &str) -> Result<Enablement, ModelError> {
+    let fold: Option<String> = connection
+        .prepare_cached("SELECT fold FROM users WHERE organization = ? AND user_id = ?")?
+        .query_row([organization, user], |row| row.get(0))
+        .optional()?;
+    Ok(fold.map(|fold| serde_json::from_str(&fold)).transpose()?.unwrap_or_default())
+}
+
+type Found = (u32, i64, StoredEvent);
+
+fn event(row: &Row<'_>) -> rusqlite::Result<(Found, String)> {
+    let event = StoredEvent {
+        cursor: String::new(),
+        stream_id: row.get(2)?,
+        event_type: row.get(3)?,
+        event_id: row.get(4)?,
+        occurred_at: row.get(5)?,
+        recorded_at: row.get(6)?,
+        command_id: row.get(7)?,
+        data: serde_json::Value::Null,
+    };
+    Ok(((row.get(0)?, row.get(1)?, event), row.get(8)?))
+}
+
+/// Events behind a cursor: in each partition in the order of the log, the partitions merged by `recorded_at`. The merge depends on
+/// nothing but the log, so pages of different replicas fit together.
+fn events(connection: &Connection, query: &EventQuery) -> Result<Vec<StoredEvent>, ModelError> {
+    let organization = query.organization.as_str();
+    let streams = match &query.scope {
+        Scope::Organization => Vec::new(),
+        Scope::Conversation(id) => streams(connection, organization, id.as_str())?,
+        Scope::Stream(id) => vec![id.0.clone()],
+    };
+    if query.scope != Scope::Organization && streams.is_empty() {
+        return Ok(Vec::new());
+    }
+    let among = if streams.is_empty() { String::new() } else { format!("AND stream IN ({})", marks(streams.len())) };
+    let of_all = with(organization, &streams);
+    let partitions: Vec<u32> = connection
+        .prepare_cached(&format!("SELECT DISTINCT partition FROM events WHERE organization = ? {among}"))?
+        .query_map(params_from_iter(&of_all), |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    let sql = format!(
+        "SELECT partition, position, stream, type, event_id, occurred_at, recorded_at, command_id, data FROM events
+         WHERE organization = ? {among} AND partition = CAST(? AS INTEGER) AND position >= CAST(? AS INTEGER)
+         ORDER BY position LIMIT CAST(? AS INTEGER)"
+    );
+    let mut queues = Vec::new();
+    for partition in partitions {
+        let bounds = [partition.to_string(), query.after.next(partition).0.to_string(), query.limit.to_string()];
+        let values = of_all.iter().copied().chain(bounds.iter().map(String::as_str));
+        let mut statement = connection.prepare_cached(&sql)?;
+        let rows = statement.query_map(params_from_iter(values), event)?.collect::<Result<Vec<_>, _>>()?;
+        queues.push(rows.into_iter().peekable());
+    }
+    let mut cursor = query.after.clone();
+    let mut merged = Vec::new();
+    while merged.len() < query.limit {
+        let heads = queues.iter_mut().enumerate();
+        let first = heads
+            .filter_map(|(at, queue)| {
+                queue.peek().map(|((partition, _, event), _)| (event.recorded_at, *partition, at))
+            })
+            .min();
+        let Some(((partition, position, mut event), data)) =
+            first.and_then(|(_, _, at)| queues.get_mut(at)).and_then(Iterator::next)
+        else {
+            break;
+        };
+        cursor.pass(partition, Offset(position));
+        event.cursor = cursor.to_string();
+        event.data = serde_json::from_str(&data)?;
+        merged.push(event);
+    }
+    Ok(merged)
+}
+
+#[async_trait]
+impl ReadModel for SqliteModel {
+    async fn apply(&self, changes: Vec<Change>) -> Result<(), ModelError> {
+        blocking(self.writer.clone(), move |connection| {
+            let transaction = connection.unchecked_transaction()?;
+            for change in &changes {
+                fold::apply(&transaction, change)?;
+            }
+            Ok(transaction.commit()?)
+        })
+        .await
+    }
+
+    async fn positions(&self) -> Result<Cursor, ModelError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT partition, next FROM offsets")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, Offset(row.get(1)?))))?;
+            Ok(Cursor(rows.collect::<Result<_, _>>()?))
+        })
+        .await
+    }
+
+    async fn reset(&self) -> Result<(), ModelError> {
+        blocking(self.writer.clone(), |connection| {
+            let delete: String = TABLES.iter().map(|table| format!("DELETE FROM {table};")).collect();
+            Ok(connection.execute_batch(&format!("BEGIN; {delete} COMMIT;"))?)
+        })
+        .await
+    }
+
+    async fn conversations(
+        &self,
+        organization: &OrganizationId,
+        user: &UserId,
+        limit: usize,
+    ) -> Result<Vec<Summary>, ModelError> {
+        let (organization, user) = (organization.0.clone(), user.0.clone());
+        self.read(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT conversation FROM contacts WHERE organization = ?1 AND user_id = ?2
+                 UNION SELECT stream FROM messages WHERE organization = ?1 AND user_id = ?2",
+            )?;
+            let found = statement
+                .query_map([&organization, &user], |row| row.get(0))?
+                .collect::<Result<BTreeSet<String>, _>>()?;
+            let mut seen = BTreeSet::new();
+            let mut summaries = Vec::new();
+            for conversation in found {
+                let streams = streams(connection, &organization, &conversation)?;
+                if streams.first().is_some_and(|canonical| seen.insert(canonical.clone())) {
+                    summaries.extend(summary(connection, &organization, &user, &streams)?);
+                }
+            }
+            summaries.sort_by_key(|summary| std::cmp::Reverse(summary.last_activity));
+            summaries.truncate(limit);
+            Ok(summaries)
+        })
+        .await
+    }
+
+    async fn view(
+        &self,
+        organization: &OrganizationId,
+        user: &UserId,
+        conversation: &StreamId,
+    ) -> Result<Option<View>, ModelError> {
+        let (organization, user, conversation) = (organization.0.clone(), user.0.clone(), conversation.0.clone());
+        self.read(move |connection| {
+            let streams = streams(connection, &organization, &conversation)?;
+            let Some(found) = summary(connection, &organization, &user, &streams)? else { return Ok(None) };
+            let situation = Situation {
+                enablement: enablement(connection, &organization, &user)?,
+                is_contact: found.contact.is_some(),
+                conversation: found.fold.clone(),
+            };
+            let concerned = concerns(connection, &organization, &user, &streams)?;
+            Ok(Some(View { situation, summary: concerned.then_some(found) }))
+        })
+        .await
+    }
+
+    async fn canonical(
+        &self,
+        organization: &OrganizationId,
+        user: Option<&UserId>,
+        conversation: &StreamId,
+    ) -> Result<Option<StreamId>, ModelError> {
+        let (organization, conversation) = (organization.0.clone(), conversation.0.clone());
+        let user = user.map(|user| user.0.clone());
+        self.read(move |connection| {
+            let streams = streams(connection, &organization, &conversation)?;
+            if let Some(user) = user
+                && !streams.is_empty()
+                && !concerns(connection, &organization, &user, &streams)?
+            {
+                return Ok(None);
+            }
+            Ok(streams.into_iter().next().map(StreamId))
+        })
+        .await
+    }
+
+    async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, ModelError> {
+        let query = query.clone();
+        self.read(move |connection| events(connection, &query)).await
+    }
+
+    async fn messages(
+        &self,
+        organization: &OrganizationId,
+        conversation: &StreamId,
+        before: Option<(i64, String)>,
+        limit: usize,
+    ) -> Result<Vec<Message>, ModelError> {
+        let (organization, conversation) = (organization.0.clone(), conversation.0.clone());
+        self.read(move |connection| {
+            let streams = streams(connection, &organization, &conversation)?;
+            messages(connection, &organization, &streams, before.as_ref(), limit)
+        })
+        .await
+    }
+
+    async fn outcome(&self, organization: &OrganizationId, command: CommandId) -> Result<Option<Outcome>, ModelError> {
+        let (organization, command) = (organization.0.clone(), command.to_string());
+        self.read(move |connection| fold::outcome(connection, &organization, &command)).await
+    }
+
+    async fn enablement(&self, organization: &OrganizationId, user: &UserId) -> Result<Enablement, ModelError> {
+        let (organization, user) = (organization.0.clone(), user.0.clone());
+        self.read(move |connection| enablement(connection, &organization, &user)).await
+    }
+}
+
+/// The fold of a stream as stored; the empty one when there is none.
+pub(super) fn conversation(
+    connection: &Connection,
+    organization: &str,
+    stream: &str,
+) -> Result<Conversation, ModelError> {
+    let fold: Option<String> = connection
+        .prepare_cached("SELECT fold FROM conversations WHERE organization = ? AND stream = ?")?
+        .query_row(params![organization, stream], |row| row.get(0))
+        .optional()?;
+    Ok(fold.map(|fold| serde_json::from_str(&fold)).transpose()?.unwrap_or_default())
+}

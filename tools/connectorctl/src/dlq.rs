@@ -1,0 +1,69 @@
+//! `connectorctl dlq`: what could not be handled, as facts. Content stays where it is.
+
+use std::collections::BTreeSet;
+use std::io::Write;
+use std::time::Duration;
+
+use clap::Subcommand;
+use connector_contracts::Topic;
+use connector_contracts::headers::{dlq, rfc3339};
+use connector_ports::log::{Isolation, Polled, Record, Start, TopicPartition};
+
+use crate::{Failed, open};
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Action {
+    /// Print where each dead letter of a topic came from and why it is one.
+    List {
+        /// The topic, with or without prefix and `.dlq`.
+        topic: String,
+    },
+}
+
+pub(crate) async fn run(Action::List { topic }: &Action, out: &mut (dyn Write + Send)) -> Result<(), Failed> {
+    let topics = open::topics()?;
+    let named = Topic::parse(topic, &topics.prefix).or_else(|| Topic::parse(topic, ""));
+    let Some(named) = named else {
+        let known: Vec<_> = Topic::ALL.into_iter().map(Topic::base_name).collect();
+        return Err(Failed::Usage(format!("no such topic; expected one of {}", known.join(", "))));
+    };
+    let log = open::log()?;
+    let name = topics.dlq(named).into();
+    let Some(facts) = log.topic(&name).await? else { return Err(Failed::Usage(format!("there is no topic {name}"))) };
+    let mut behind: BTreeSet<u32> = (0..facts.partitions).collect();
+    let starts = behind.iter().map(|p| (TopicPartition::new(name.clone(), *p), Start::Beginning)).collect();
+    let mut reader = log.assign(starts, Isolation::Committed).await?;
+    let mut count = 0_u64;
+    while !behind.is_empty() {
+        match reader.poll(Duration::from_millis(500), 1000).await? {
+            Polled::Records(records) => {
+                for record in &records {
+                    writeln!(out, "{}", line(record))?;
+                    count += 1;
+                }
+            }
+            Polled::CaughtUp(source, _) => {
+                behind.remove(&source.partition);
+            }
+            _ => {}
+        }
+    }
+    reader.close().await;
+    writeln!(out, "{count} dead letters in {name}")?;
+    Ok(())
+}
+
+fn line(record: &Record) -> String {
+    let header = |name| record.header(name).map_or("?".into(), |value| String::from_utf8_lossy(value));
+    format!(
+        "{}  {}[{}] offset {}  {}: {}  ({}, {} bytes)",
+        rfc3339(record.timestamp),
+        header(dlq::ORIGINAL_TOPIC),
+        header(dlq::ORIGINAL_PARTITION),
+        header(dlq::ORIGINAL_OFFSET),
+        header(dlq::REASON),
+        header(dlq::DETAIL),
+        header(dlq::SERVICE),
+        record.value.as_ref().map_or(0, |value| value.len()),
+    )
+}
