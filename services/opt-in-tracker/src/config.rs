@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_domain::command::TemplateCall;
+use connector_domain::command::{ButtonParameter, TemplateCall, TemplateParameter};
 use connector_settings::{Group, Kind, Reader, Variable};
 
 const TEMPLATE: Variable = Variable::with_default(
@@ -14,8 +14,20 @@ const TEMPLATE: Variable = Variable::with_default(
 const LANGUAGE: Variable = Variable::with_default(
     "OPT_IN_LANGUAGE",
     Kind::Text,
-    "en",
+    "en_US",
     "The language of OPT_IN_TEMPLATE, as WhatsApp has it approved.",
+);
+const BODY: Variable = Variable::optional(
+    "OPT_IN_BODY",
+    Kind::List,
+    "The values of the placeholders in the body of OPT_IN_TEMPLATE, in their order, separated by commas: the name of the business, say.",
+);
+const BUTTONS: Variable = Variable::with_default(
+    "OPT_IN_BUTTONS",
+    Kind::List,
+    "OPT_IN_ACCEPT,OPT_IN_DECLINE",
+    "The payloads of the quick-reply buttons of OPT_IN_TEMPLATE, in their order. A tap is understood by its payload, whatever the \
+     button says. `none` for a template without buttons.",
 );
 const TICK: Variable = Variable::with_default(
     "OPT_IN_TICK",
@@ -43,7 +55,7 @@ pub struct Config {
 
 impl Config {
     /// Every variable this reads.
-    pub const VARIABLES: &[Variable] = &[TEMPLATE, LANGUAGE, TICK, PATIENCE];
+    pub const VARIABLES: &[Variable] = &[TEMPLATE, LANGUAGE, BODY, BUTTONS, TICK, PATIENCE];
 
     /// The variables for the reference page.
     pub const GROUP: Group = Group {
@@ -56,19 +68,35 @@ impl Config {
     /// Reads it; `None` leaves problems behind in the reader.
     pub fn from(reader: &mut Reader<'_>) -> Option<Self> {
         let (name, language) = (reader.text(&TEMPLATE), reader.text(&LANGUAGE));
+        let (body, buttons) = (reader.list(&BODY).unwrap_or_default(), reader.list(&BUTTONS));
         let (tick, patience) = (reader.duration(&TICK), reader.duration(&PATIENCE));
-        Some(Self { template: template(name?, language?), tick: tick?, patience: patience? })
+        Some(Self { template: template(name?, language?, &body, &buttons?), tick: tick?, patience: patience? })
     }
 }
 
-fn template(name: String, language: String) -> TemplateCall {
-    TemplateCall { name, language, header: Vec::new(), body: Vec::new(), buttons: Vec::new() }
+fn template(name: String, language: String, body: &[String], payloads: &[String]) -> TemplateCall {
+    let body = body.iter().map(|text| TemplateParameter { name: None, text: text.as_str().into() }).collect();
+    let named = payloads.iter().filter(|payload| *payload != "none");
+    let buttons = (0..)
+        .zip(named)
+        .map(|(index, payload)| ButtonParameter {
+            index,
+            sub_type: "quick_reply".to_owned(),
+            text: payload.as_str().into(),
+        })
+        .collect();
+    TemplateCall { name, language, header: Vec::new(), body, buttons }
 }
 
 impl Default for Config {
     fn default() -> Self {
         Self {
-            template: template("opt_in_request".to_owned(), "en".to_owned()),
+            template: template(
+                "opt_in_request".to_owned(),
+                "en_US".to_owned(),
+                &[],
+                &["OPT_IN_ACCEPT".to_owned(), "OPT_IN_DECLINE".to_owned()],
+            ),
             tick: Duration::from_millis(500),
             patience: Duration::from_secs(5),
         }

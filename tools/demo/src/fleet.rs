@@ -72,13 +72,11 @@ impl Fleet {
     ///
     /// # Errors
     /// When a program is missing or does not become ready; the text holds its last words.
-    pub async fn start(
-        backend: Backend,
-        binaries: &Path,
-        folder: &Path,
-        window: Duration,
-    ) -> Result<Self, FleetError> {
-        std::fs::create_dir_all(folder).map_err(|error| FleetError(format!("cannot create the demo's folder: {error}")))?;
+    pub async fn start(backend: Backend, binaries: &Path, folder: &Path, window: Duration) -> Result<Self, FleetError> {
+        let no_folder = |error| FleetError(format!("cannot create the demo's folder: {error}"));
+        std::fs::create_dir_all(folder).map_err(no_folder)?;
+        // Every process has a working folder of its own: a relative path would mean another place to each.
+        let folder = &folder.canonicalize().map_err(no_folder)?;
         let settings = Settings::new(folder, window)?;
         // A demo starts from nothing.
         for name in ["log.sqlite", "log.sqlite-wal", "log.sqlite-shm"] {

@@ -97,6 +97,7 @@ impl Settings {
             ("WINDOW_LENGTH", window),
             ("WINDOW_MARGIN", margin),
             ("WINDOW_CLOSING_SOON", lead),
+            ("OPT_IN_BODY", "Lucky Shrub".to_owned()),
             ("UNCONFIRMED_WAIT", "5s".to_owned()),
             ("GRAPH_BASE_URL", self.simulator_url()),
             ("GRAPH_TOKEN", GRAPH_TOKEN.to_owned()),

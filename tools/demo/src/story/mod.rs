@@ -3,8 +3,8 @@
 mod steps;
 mod world;
 
-pub use world::{Broken, Cast};
 use world::World;
+pub use world::{Broken, Cast};
 
 /// Told what happens, for a terminal or for nobody.
 pub type Tell<'a> = &'a mut dyn FnMut(&str);

@@ -39,7 +39,8 @@ async fn enabled(world: &mut World, tell: Tell<'_>) -> Result<(), Broken> {
     let user = format!("/v1/directory/users/{}", world.user);
     world.write(Method::PUT, &user, &json!({ "phone_number_id": number, "enabled": true })).await?;
 
-    let shown = async || Ok(Some(notice(world).await?).filter(|n| n["notices"].as_array().is_some_and(|n| !n.is_empty())));
+    let shown =
+        async || Ok(Some(notice(world).await?).filter(|n| n["notices"].as_array().is_some_and(|n| !n.is_empty())));
     world.until("the activation notice", shown).await?;
     tell("   Anna sees the notice that WhatsApp has been activated, and dismisses it.");
     world.consent("acknowledge_notice").await?;

@@ -48,7 +48,13 @@ impl World {
     }
 
     /// Calls until there is an answer: a service that was killed is started again meanwhile.
-    async fn call(&self, method: Method, url: String, body: Option<&Value>, token: bool) -> Result<(u16, Value), Broken> {
+    async fn call(
+        &self,
+        method: Method,
+        url: String,
+        body: Option<&Value>,
+        token: bool,
+    ) -> Result<(u16, Value), Broken> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut request = self.client.request(method.clone(), &url).timeout(Duration::from_secs(30));
