@@ -179,7 +179,7 @@ impl InboundHandler {
         for item in items {
             let (place, into) = people.place(&item.home, &item.meaning.identities);
             let learned = people.learn(&place, &item.meaning.home, &item.meaning.identities);
-            let ids = into.iter().chain(&learned).map(|link| link_id(link));
+            let ids = into.iter().chain(&learned).map(link_id);
             asked.entry(item.partition).or_default().extend(ids);
         }
         asked.retain(|_, ids| !ids.is_empty());

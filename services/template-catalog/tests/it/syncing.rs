@@ -1,0 +1,154 @@
+//! What WhatsApp has is what the table has, whatever happens in between.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_contracts::{Topic, Topics, decode, encode};
+use connector_domain::command::{DirectoryKind, DirectoryRecord};
+use connector_domain::identity::{Address, StreamKeys};
+use connector_domain::settings::Rules;
+use connector_domain::template::Template;
+use connector_ports::log::{Append, TopicSpec};
+use connector_runtime::platform::Platform;
+use connector_runtime::service::Service;
+use connector_simulated::{Fault, Plan, SimWorld, When};
+use connector_telemetry::Metrics;
+use template_catalog::Config;
+use tokio_util::sync::CancellationToken;
+
+const INTERVAL: Duration = Duration::from_secs(60);
+
+fn template(name: &str, status: &str) -> Template {
+    Template {
+        waba_id: "account".into(),
+        organization_id: "acme".into(),
+        name: name.to_owned(),
+        language: "en_US".to_owned(),
+        status: status.to_owned(),
+        category: "UTILITY".to_owned(),
+        parameter_format: "POSITIONAL".to_owned(),
+        header: None,
+        body: "Hi".to_owned(),
+        footer: None,
+        buttons: Vec::new(),
+    }
+}
+
+async fn scene(world: SimWorld) -> SimWorld {
+    for topic in [Topic::Directory, Topic::Templates] {
+        let name = Topics::default().name(topic).into();
+        let spec = TopicSpec { name, partitions: 2, replication: 1, settings: Vec::new() };
+        world.calm_log().create_topic(&spec).await.unwrap();
+    }
+    world
+}
+
+async fn add_number(world: &SimWorld) {
+    let record = DirectoryRecord {
+        kind: DirectoryKind::Number,
+        organization_id: "acme".into(),
+        phone_number_id: Some("1".into()),
+        waba_id: Some("account".into()),
+        user_id: None,
+        enabled: false,
+        contact_id: None,
+        address: Address::default(),
+        name: None,
+    };
+    let append = Append {
+        topic: Topics::default().name(Topic::Directory).into(),
+        partition: None,
+        key: record.key().map(Into::into),
+        value: Some(encode(&record).unwrap().into()),
+        headers: Vec::new(),
+    };
+    world.calm_log().appender().await.unwrap().append(vec![append]).await.unwrap();
+}
+
+async fn service(world: SimWorld) {
+    let platform = Platform {
+        log: world.log(),
+        gate: world.gate(),
+        clock: world.clock(),
+        ids: world.ids(),
+        topics: Topics::default(),
+        partitions: 2,
+        keys: StreamKeys::new("t", b"secret"),
+        rules: Rules::default(),
+        instance: "one".to_owned(),
+        metrics: Arc::new(Metrics::new("test", "test")),
+    };
+    let mut service = Service::new(platform, CancellationToken::new());
+    template_catalog::start(Config { interval: INTERVAL }, world.whatsapp(), &mut service);
+    let _ = service.run().await;
+}
+
+/// The table as a reader folds it: name to status.
+fn table(world: &SimWorld) -> BTreeMap<String, String> {
+    let mut table = BTreeMap::new();
+    for record in world.history(&Topics::default().name(Topic::Templates).into()) {
+        let key = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
+        match record.value {
+            Some(value) => table.insert(key, decode::<Template>(&value).unwrap().status),
+            None => table.remove(&key),
+        };
+    }
+    table
+}
+
+fn records(world: &SimWorld) -> usize {
+    world.history(&Topics::default().name(Topic::Templates).into()).len()
+}
+
+async fn until(world: &SimWorld, expected: &[(&str, &str)]) {
+    let key = |name: &str| format!("account/{name}/en_US");
+    let expected: BTreeMap<_, _> = expected.iter().map(|(name, status)| (key(name), (*status).to_owned())).collect();
+    while table(world) != expected {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn templates_are_added_changed_and_removed_and_nothing_else_is_written() {
+    let world = scene(SimWorld::new(1)).await;
+    let done = |world: SimWorld| async move {
+        world.whatsapp_side().set_templates(vec![template("a", "PENDING"), template("b", "APPROVED")]);
+        // A number that appears later is found soon, without waiting for the interval.
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        add_number(&world).await;
+        let before = tokio::time::Instant::now();
+        until(&world, &[("a", "PENDING"), ("b", "APPROVED")]).await;
+        assert!(before.elapsed() < Duration::from_secs(3));
+        world.whatsapp_side().set_templates(vec![template("a", "APPROVED"), template("c", "REJECTED")]);
+        until(&world, &[("a", "APPROVED"), ("c", "REJECTED")]).await;
+        assert_eq!(records(&world), 5);
+        tokio::time::sleep(3 * INTERVAL).await;
+        assert_eq!(records(&world), 5, "what did not change is not written again");
+    };
+    world.run(Duration::from_secs(600), service, done).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_crash_or_failure_at_any_port_call_the_table_still_becomes_right() {
+    let story = |world: SimWorld| async move {
+        world.whatsapp_side().set_templates(vec![template("a", "PENDING"), template("b", "APPROVED")]);
+        until(&world, &[("a", "PENDING"), ("b", "APPROVED")]).await;
+        world.whatsapp_side().set_templates(vec![template("b", "PAUSED")]);
+        until(&world, &[("b", "PAUSED")]).await;
+    };
+    let world = scene(SimWorld::new(5)).await;
+    add_number(&world).await;
+    let calm = world.run(Duration::from_secs(600), service, story).await.unwrap();
+    // Polls of an idle table go on for ever; the first hundred calls hold every kind of call.
+    for point in 0..calm.points.min(100) {
+        for fault in
+            [Fault::Crash(When::Before), Fault::Crash(When::After), Fault::Fail(When::Before), Fault::Fail(When::After)]
+        {
+            let world = scene(SimWorld::new(5).with(Plan::one(point, fault))).await;
+            add_number(&world).await;
+            let run = world.run(Duration::from_secs(1200), service, story).await;
+            assert!(run.is_ok(), "{fault:?} at {point}: {run:?}");
+        }
+    }
+}
