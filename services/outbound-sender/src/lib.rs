@@ -1,1 +1,45 @@
-//! 
+//! The outbound sender: answers send commands once, and sends what it accepted.
+//!
+//! - [`admit`]: every command is accepted or rejected with a reason. What is accepted goes to the dispatch topic.
+//! - [`dispatch`]: per conversation in order, across conversations in parallel, within WhatsApp's limits, one POST per attempt, and
+//!   the attempt in the journal before its first byte leaves (R4).
+
+pub mod admit;
+pub mod config;
+pub mod dispatch;
+mod settled;
+pub mod tables;
+
+use std::sync::Arc;
+
+use connector_contracts::Topic;
+use connector_ports::WhatsApp;
+use connector_runtime::service::Service;
+use connector_runtime::worker::{Fencing, WorkerSpec};
+
+pub use config::Config;
+
+use admit::Admit;
+use dispatch::Dispatcher;
+use tables::Tables;
+
+/// The producer's name in the envelopes of events.
+const PRODUCER: &str = "outbound-sender";
+
+/// Adds admission, dispatch and the tables both look things up in. Every POST goes through `whatsapp`.
+pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service) {
+    let platform = service.platform().clone();
+    let tables = Tables::new(&platform);
+    tables.follow(service);
+
+    let spec = |name: &'static str, topic: Topic| {
+        WorkerSpec::new(name, name.to_owned(), vec![platform.topic(topic)], platform.instance.clone())
+    };
+    let admit = Admit::new(&platform, tables.clone());
+    service.worker(spec("outbound-sender.admit", Topic::SendCommands), admit);
+
+    let dispatcher = Dispatcher::new(&platform, &config, whatsapp, tables);
+    // An owner of its own per partition: who lost it cannot journal, so cannot send (R4).
+    let spec = WorkerSpec { fencing: Fencing::Partition, ..spec("outbound-sender.dispatch", Topic::Dispatch) };
+    service.worker(spec, dispatcher);
+}

@@ -1,0 +1,421 @@
+//! Admission: every send command gets exactly one first answer, accepted or rejected with a reason (R3).
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use connector_contracts::{Topic, decode, encode};
+use connector_domain::command::{DirectoryRecord, Dispatch, SendMessage};
+use connector_domain::composer::Situation;
+use connector_domain::conversation::Conversation;
+use connector_domain::decide::{Novelty, Reason, Rejection, check_repeat, decide_send};
+use connector_domain::event::{Event, MessageAccepted, Recorded, TimeSource};
+use connector_domain::identity::Address;
+use connector_domain::ids::{CommandId, StreamId};
+use connector_domain::template::Template;
+use connector_domain::time::Timestamp;
+use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
+use connector_runtime::commands;
+use connector_runtime::emit::{Cause, Emitter, traceparent};
+use connector_runtime::failure::Failure;
+use connector_runtime::handler::{Handler, Reason as Letter, Step, TakeUp};
+use connector_runtime::lanes::Work;
+use connector_runtime::platform::{Platform, views};
+use connector_runtime::situation::{Question, Situations, partition_of};
+use connector_runtime::view::{Mark, Memory};
+
+use crate::settled::Settled;
+use crate::tables::Tables;
+
+/// How long a refusal waits for the projections before the whole batch is tried again.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// Marks a command that was sent on to the conversation its recipient continues in (R10).
+const LINKED: &str = "linked";
+/// More links than people change their identities.
+const MOST_LINKS: usize = 4;
+
+/// Answers send commands.
+pub struct Admit {
+    platform: Platform,
+    emitter: Emitter,
+    situations: Situations,
+    settled: Settled,
+    tables: Tables,
+    memory: Memory,
+    /// What the transaction in the making adds to the memory.
+    answered: BTreeMap<u32, Vec<Mark>>,
+}
+
+/// A command that is new here.
+struct Open {
+    /// Which of the records in hand.
+    at: usize,
+    command: SendMessage,
+    digest: u64,
+    /// The conversation it is about, when it names one.
+    conversation: Option<StreamId>,
+    stream: StreamId,
+    traceparent: Option<String>,
+}
+
+impl Open {
+    fn question(&self) -> Option<Question> {
+        Some(Question {
+            organization_id: self.command.organization_id.clone(),
+            user_id: self.command.user_id.clone(),
+            conversation_id: self.conversation.clone()?,
+        })
+    }
+}
+
+/// An accepted command, with the address its message goes to.
+struct Accepted {
+    event: MessageAccepted,
+    address: Address,
+}
+
+impl Admit {
+    /// A handler that has no partitions yet.
+    #[must_use]
+    pub fn new(platform: &Platform, tables: Tables) -> Self {
+        let log = platform.topic(Topic::ConversationEvents);
+        Self {
+            emitter: platform.emitter(crate::PRODUCER),
+            situations: Situations::new(platform),
+            settled: Settled::new(platform),
+            tables,
+            memory: Memory::new(platform.gate.clone(), platform.log.clone(), views::SEND_COMMANDS, log, first_answer),
+            answered: BTreeMap::new(),
+            platform: platform.clone(),
+        }
+    }
+
+    /// The conversation a command names: its id, unless that is none of ours (it would become a key, and a key is never a phone
+    /// number), else the one of its address.
+    fn conversation(&self, command: &SendMessage) -> Option<StreamId> {
+        match &command.recipient.conversation_id {
+            Some(id) => is_opaque(id).then(|| id.clone()),
+            None => self.platform.keys.conversation(&command.phone_number_id, &command.recipient.address),
+        }
+    }
+
+    fn open(&self, at: usize, record: &Record, command: SendMessage) -> Open {
+        let conversation = self.conversation(&command);
+        let user = || self.platform.keys.user(&command.organization_id, &command.user_id);
+        let stream = conversation.clone().unwrap_or_else(user);
+        Open { at, digest: command.digest(), conversation, stream, traceparent: traceparent(record), command }
+    }
+
+    fn misplaced(&self, record: &Record, stream: &StreamId) -> bool {
+        partition_of(stream, self.platform.partitions) != record.source.partition
+    }
+
+    /// The command for the conversation its recipient continues in, in that conversation's partition.
+    fn link(&self, record: &Record, command: &SendMessage, stream: &StreamId) -> Result<Append, Failure> {
+        let mut headers = record.headers.clone();
+        headers.push((LINKED.to_owned(), bytes::Bytes::from_static(b"1")));
+        Ok(Append {
+            topic: record.source.topic.clone(),
+            partition: None,
+            key: Some(stream.as_str().to_owned().into()),
+            value: Some(encode(command)?.into()),
+            headers,
+        })
+    }
+
+    /// Decides on a situation. A command without a conversation has an empty one.
+    fn decide(
+        &self,
+        open: &Open,
+        situation: &Situation,
+        number: Option<&DirectoryRecord>,
+        template: Option<&Template>,
+        now: Timestamp,
+    ) -> Result<Accepted, Rejection> {
+        let command = &open.command;
+        let Some(conversation) = &open.conversation else {
+            return Err(Reason::Invalid.at(match command.recipient.conversation_id {
+                Some(_) => "recipient.conversation_id",
+                None => "recipient",
+            }));
+        };
+        // P4: nobody sends from another organization's number.
+        if number.is_none_or(|number| number.organization_id != command.organization_id) {
+            return Err(Reason::NotEnabled.at("phone_number_id"));
+        }
+        let event = decide_send(situation, command, template, &self.platform.rules, now)?;
+        let address = self.address(command, conversation, &situation.conversation);
+        let address = address.ok_or(Reason::Invalid.at("recipient.address"))?;
+        Ok(Accepted { event, address })
+    }
+
+    /// How WhatsApp addresses the recipient: as the conversation knows it, else as the command says, if that is the same person.
+    /// A consent never covers an address that was merely named beside a conversation.
+    fn address(&self, command: &SendMessage, id: &StreamId, conversation: &Conversation) -> Option<Address> {
+        if !conversation.address.is_empty() {
+            return Some(conversation.address.clone());
+        }
+        let (keys, number, given) = (&self.platform.keys, &command.phone_number_id, &command.recipient.address);
+        let same = |stream: StreamId| stream == *id || conversation.aliases.contains(&stream);
+        let phone = given.phone.clone().filter(|phone| same(keys.by_phone(number, phone)));
+        let bsuid = given.bsuid.clone().filter(|bsuid| same(keys.by_bsuid(number, bsuid)));
+        Some(Address { phone, bsuid }).filter(|address| !address.is_empty())
+    }
+
+    async fn template(&self, open: &Open, number: Option<&DirectoryRecord>, settled: bool) -> Found<Template> {
+        let Some(call) = open.command.content.template.as_ref() else { return Ok(None) };
+        let Some(waba) = number.and_then(|number| number.waba_id.as_ref()) else { return Ok(None) };
+        self.tables.template(&Template::key(waba, &call.name, &call.language), settled.then_some(PATIENCE)).await
+    }
+
+    async fn number(&self, open: &Open, settled: bool) -> Found<DirectoryRecord> {
+        self.tables.number(&open.command.phone_number_id, settled.then_some(PATIENCE)).await
+    }
+
+    /// Decides about every open command on the situations as they are now; a refusal that may be news to the projection is decided
+    /// again when that has caught up (R2).
+    async fn answers(
+        &self,
+        opens: &[Open],
+        situations: &[Situation],
+        now: Timestamp,
+    ) -> Result<Vec<Result<Accepted, Rejection>>, Failure> {
+        let mut answers = Vec::with_capacity(opens.len());
+        let mut doubtful = Vec::new();
+        for (at, (open, situation)) in opens.iter().zip(situations).enumerate() {
+            let number = self.number(open, false).await?;
+            let template = self.template(open, number.as_deref(), false).await?;
+            let answer = self.decide(open, situation, number.as_deref(), template.as_deref(), now);
+            if answer.as_ref().is_err_and(may_be_news) {
+                doubtful.push(at);
+            }
+            answers.push(answer);
+        }
+        let questions: Vec<_> = doubtful.iter().filter_map(|at| opens[*at].question()).collect();
+        if questions.is_empty() {
+            return Ok(answers);
+        }
+        let settled = self.settled.ask(&questions, PATIENCE).await?;
+        for (at, situation) in doubtful.into_iter().zip(settled) {
+            let open = &opens[at];
+            let Some(situation) = situation else {
+                return Err(Failure::Later("a projection is behind the log, nobody can be refused".to_owned()));
+            };
+            if situation.conversation.canonical != situations[at].conversation.canonical {
+                // Linked a moment ago: the next reading shows where the conversation continues.
+                return Err(Failure::Later("a conversation was linked meanwhile".to_owned()));
+            }
+            let number = self.number(open, true).await?;
+            let template = self.template(open, number.as_deref(), true).await?;
+            answers[at] = self.decide(open, &situation, number.as_deref(), template.as_deref(), now);
+        }
+        Ok(answers)
+    }
+
+    fn cause(&self, open: &Open, now: Timestamp) -> Cause {
+        Cause {
+            organization_id: open.command.organization_id.clone(),
+            stream_id: open.stream.clone(),
+            cause_id: commands::cause(open.command.command_id, open.digest),
+            command_id: Some(open.command.command_id),
+            occurred_at: now,
+            time_source: TimeSource::Connector,
+            traceparent: open.traceparent.clone(),
+        }
+    }
+
+    fn reject(&self, open: &Open, rejection: &Rejection, now: Timestamp) -> Result<Vec<Append>, Failure> {
+        self.platform.metrics.outbound.rejected(rejection.reason.as_str());
+        Ok(vec![self.emitter.emit(rejection.event(&open.command.user_id), &self.cause(open, now))?])
+    }
+
+    fn accept(&self, open: &Open, accepted: Accepted, now: Timestamp) -> Result<Vec<Append>, Failure> {
+        self.platform.metrics.outbound.accepted();
+        let Accepted { event, address } = accepted;
+        let dispatch = Dispatch {
+            command_id: open.command.command_id,
+            organization_id: open.command.organization_id.clone(),
+            user_id: event.user_id.clone(),
+            phone_number_id: event.phone_number_id.clone(),
+            conversation_id: open.stream.clone(),
+            address,
+            content: event.content.clone(),
+            policy: event.policy,
+            purpose: event.purpose,
+            accepted_at: now,
+            not_after: event.not_after,
+        };
+        let key = open.stream.as_str();
+        let queued = self.emitter.record(Topic::Dispatch, key, &dispatch, open.traceparent.as_deref())?;
+        Ok(vec![self.emitter.emit(event, &self.cause(open, now))?, queued])
+    }
+
+    /// Follows the links of conversations (R10): a command goes on where its recipient's conversation continues.
+    async fn situations(
+        &self,
+        work: &[Work],
+        opens: &mut Vec<Open>,
+        steps: &mut [Option<Step<()>>],
+    ) -> Result<Vec<Situation>, Failure> {
+        let mut follow = MOST_LINKS;
+        loop {
+            let questions: Vec<_> = opens.iter().filter_map(Open::question).collect();
+            let mut known = self.situations.now(&questions).await?.into_iter();
+            let mut situations: Vec<Situation> = Vec::with_capacity(opens.len());
+            let mut linked = false;
+            for mut open in std::mem::take(opens) {
+                let situation =
+                    if open.conversation.is_some() { known.next().unwrap_or_default() } else { Situation::default() };
+                let record = &work[open.at].record;
+                let links = record.headers.iter().filter(|(name, _)| name == LINKED).count();
+                match &situation.conversation.canonical {
+                    // Whoever is linked in a circle is taken where the circle was entered.
+                    Some(canonical) if links < MOST_LINKS && follow > 0 => {
+                        open.command.recipient.conversation_id = Some(canonical.clone());
+                        if self.misplaced(record, canonical) {
+                            steps[open.at] = Some(Step::Done(vec![self.link(record, &open.command, canonical)?]));
+                            continue;
+                        }
+                        open.conversation = Some(canonical.clone());
+                        open.stream = canonical.clone();
+                        linked = true;
+                    }
+                    _ => {}
+                }
+                situations.push(situation);
+                opens.push(open);
+            }
+            if !linked {
+                return Ok(situations);
+            }
+            follow -= 1;
+        }
+    }
+}
+
+/// What an event leaves in the memory of first answers. A conflict is no first answer: remembered, it would let the other content
+/// pass as a repeat.
+fn first_answer(recorded: &Recorded) -> Option<Mark> {
+    match &recorded.event {
+        Event::MessageRejected(rejected) if rejected.reason == Reason::Conflict.as_str() => None,
+        _ => commands::answered(recorded),
+    }
+}
+
+type Found<T> = Result<Option<Arc<T>>, Failure>;
+
+/// Whether an id has the form of [`connector_domain::identity::StreamKeys`].
+fn is_opaque(id: &StreamId) -> bool {
+    let Some((key, tag)) = id.as_str().split_once('-') else { return false };
+    let short = (1..=16).contains(&key.len()) && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
+    short && tag.len() == 32 && tag.chars().all(|c| c.is_ascii_hexdigit())
+}
+
+/// Whether a projection that is behind could be the only cause of a refusal. The others follow from the command alone.
+fn may_be_news(refusal: &Rejection) -> bool {
+    match refusal.reason {
+        Reason::UnsupportedContent | Reason::Expired | Reason::Conflict => false,
+        Reason::Invalid => matches!(refusal.field, "content.reply_to" | "recipient.address"),
+        _ => true,
+    }
+}
+
+#[async_trait]
+impl Handler for Admit {
+    type Fact = ();
+
+    async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
+        self.answered.remove(&partition.partition);
+        self.memory.take_over(partition.partition).await?;
+        Ok(TakeUp::Committed)
+    }
+
+    fn revoked(&mut self, partition: &TopicPartition) {
+        self.answered.remove(&partition.partition);
+        self.memory.forget(partition.partition);
+    }
+
+    async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
+        let now = self.platform.clock.now();
+        let mut steps: Vec<Option<Step<()>>> = work.iter().map(|_| None).collect();
+        let mut homes: BTreeMap<u32, Vec<Open>> = BTreeMap::new();
+        for (at, Work { record, .. }) in work.iter().enumerate() {
+            let command = match record.value.as_deref().map(decode::<SendMessage>) {
+                Some(Ok(command)) => command,
+                Some(Err(error)) => {
+                    steps[at] = Some(Step::DeadLetter(Letter::new(error.reason(), error)));
+                    continue;
+                }
+                None => {
+                    steps[at] = Some(Step::DeadLetter(Letter::new("tombstone", "a command cannot be taken back")));
+                    continue;
+                }
+            };
+            let open = self.open(at, record, command);
+            if let Some(forwarded) = commands::forward(record, &open.stream, self.platform.partitions) {
+                steps[at] = Some(Step::Done(vec![forwarded]));
+            } else if self.misplaced(record, &open.stream) {
+                // Its answer would stand where this worker's memory is not kept.
+                let detail = "sent on once and still not in the partition of its conversation";
+                steps[at] = Some(Step::DeadLetter(Letter::new("misplaced", detail)));
+            } else {
+                homes.entry(record.source.partition).or_default().push(open);
+            }
+        }
+
+        let mut conflicts = Vec::new();
+        let mut opens = Vec::new();
+        for (partition, home) in homes {
+            let ids: Vec<_> = home.iter().map(|open| commands::mark_id(open.command.command_id)).collect();
+            let known = self.memory.recall(partition, &ids).await?;
+            let mut here: HashMap<CommandId, u64> = HashMap::new();
+            for (open, known) in home.into_iter().zip(known) {
+                let first = known.or_else(|| here.get(&open.command.command_id).copied());
+                match check_repeat(first, open.digest) {
+                    Ok(Novelty::Repeat) => steps[open.at] = Some(Step::Done(Vec::new())),
+                    Ok(Novelty::New) => {
+                        here.insert(open.command.command_id, open.digest);
+                        opens.push(open);
+                    }
+                    Err(rejection) => conflicts.push((open, rejection)),
+                }
+            }
+        }
+        let situations = self.situations(work, &mut opens, &mut steps).await?;
+        let answers = self.answers(&opens, &situations, now).await?;
+
+        // Nothing fails from here on but by a mistake of ours, so what is remembered is what is written.
+        for (open, rejection) in conflicts {
+            steps[open.at] = Some(Step::Done(self.reject(&open, &rejection, now)?));
+        }
+        for (open, answer) in opens.into_iter().zip(answers) {
+            let appends = match answer {
+                Ok(accepted) => self.accept(&open, accepted, now)?,
+                Err(rejection) => self.reject(&open, &rejection, now)?,
+            };
+            let mark = Mark {
+                id: commands::mark_id(open.command.command_id),
+                digest: open.digest,
+                until: now + commands::MEMORY,
+            };
+            self.answered.entry(work[open.at].record.source.partition).or_default().push(mark);
+            steps[open.at] = Some(Step::Done(appends));
+        }
+        Ok(steps.into_iter().map(|step| step.unwrap_or(Step::Done(Vec::new()))).collect())
+    }
+
+    async fn committed(
+        &mut self,
+        appended: &[Appended],
+        _positions: &[(TopicPartition, Offset)],
+    ) -> Result<(), Failure> {
+        while let Some((partition, marks)) = self.answered.pop_first() {
+            if let Err(failure) = self.memory.remember(partition, marks.clone(), appended).await {
+                self.answered.insert(partition, marks);
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,222 @@
+//! WhatsApp's limits (R6): how fast a number and a pair may send, and numbers that have to pause.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_domain::ids::{CommandId, PhoneNumberId, StreamId};
+use connector_domain::time::Timestamp;
+use connector_ports::Gate;
+use connector_ports::gate::{Grant, Limit};
+use connector_runtime::failure::Failure;
+
+use crate::config::Config;
+
+/// How long others look away while one message finds out whether a paused number works again.
+const PROBE: Duration = Duration::from_secs(1);
+/// Longest time for which a number that is too fast is held back.
+const SLOWEST: Duration = Duration::from_secs(60);
+/// How long a number that reached the limit for spam is left alone at first.
+const STOP: Duration = Duration::from_secs(600);
+/// Longest pause, in first pauses.
+const MOST_PAUSES: u32 = 10;
+
+/// A message that wants to leave.
+pub(super) struct Wanted<'a> {
+    pub(super) command: CommandId,
+    pub(super) number: &'a PhoneNumberId,
+    /// `None` for receipts, which are no messages to the contact.
+    pub(super) conversation: Option<&'a StreamId>,
+}
+
+#[derive(Debug, Default)]
+struct Number {
+    /// Refusals for speed in a row.
+    throttled: u32,
+    pause: Option<Pause>,
+}
+
+#[derive(Debug)]
+struct Pause {
+    until: Timestamp,
+    length: Duration,
+    probe: Option<CommandId>,
+}
+
+/// The limiters in the gate, and what this worker knows about its numbers.
+pub(super) struct Limits {
+    gate: Arc<dyn Gate>,
+    number_interval: Duration,
+    number_burst: u32,
+    pair_interval: Duration,
+    pair_burst: u32,
+    pause: Duration,
+    numbers: HashMap<PhoneNumberId, Number>,
+}
+
+fn number_key(number: &PhoneNumberId) -> String {
+    format!("number:{number}")
+}
+
+fn pair_key(conversation: &StreamId) -> String {
+    format!("pair:{conversation}")
+}
+
+impl Limits {
+    pub(super) fn new(gate: Arc<dyn Gate>, config: &Config) -> Self {
+        Self {
+            gate,
+            number_interval: Duration::from_secs(1) / config.number_rate,
+            number_burst: config.number_burst,
+            pair_interval: config.pair_interval,
+            pair_burst: config.pair_burst,
+            pause: config.configuration_pause,
+            numbers: HashMap::new(),
+        }
+    }
+
+    fn number_limit(&self, number: &PhoneNumberId) -> Limit {
+        Limit { key: number_key(number), interval: self.number_interval, burst: self.number_burst }
+    }
+
+    fn pair_limit(&self, conversation: &StreamId) -> Limit {
+        Limit { key: pair_key(conversation), interval: self.pair_interval, burst: self.pair_burst }
+    }
+
+    /// Whether a number is paused at `now`, as far as this worker knows. The first who asks after the pause is its probe.
+    fn paused(&self, wanted: &Wanted<'_>, probed: &mut HashSet<PhoneNumberId>, now: Timestamp) -> Option<Timestamp> {
+        let pause = self.numbers.get(wanted.number)?.pause.as_ref()?;
+        if now < pause.until {
+            return Some(pause.until);
+        }
+        let taken = pause.probe.is_some_and(|probe| probe != wanted.command);
+        (taken || !probed.insert(wanted.number.clone())).then(|| now + PROBE)
+    }
+
+    /// Asks for all messages at once: first their numbers, then the pairs of those that may. One answer each, in order.
+    pub(super) async fn take(&mut self, wanted: &[Wanted<'_>], now: Timestamp) -> Result<Vec<Grant>, Failure> {
+        let mut probed = HashSet::new();
+        let mut grants: Vec<Grant> = (wanted.iter())
+            .map(|wanted| self.paused(wanted, &mut probed, now).map_or(Grant::Granted, Grant::NotBefore))
+            .collect();
+        let open =
+            |grants: &[Grant]| -> Vec<usize> { (0..grants.len()).filter(|at| grants[*at] == Grant::Granted).collect() };
+
+        let asking = open(&grants);
+        if asking.is_empty() {
+            return Ok(grants);
+        }
+        let limits: Vec<_> = asking.iter().map(|at| self.number_limit(wanted[*at].number)).collect();
+        let mut refused: BTreeMap<&PhoneNumberId, u32> = BTreeMap::new();
+        for (at, grant) in asking.iter().zip(self.gate.take(&limits, now).await?) {
+            grants[*at] = match grant {
+                Grant::Granted => Grant::Granted,
+                // One behind the other, instead of all at the moment when only one of them may.
+                Grant::NotBefore(moment) => {
+                    let before = refused.entry(wanted[*at].number).or_default();
+                    *before += 1;
+                    Grant::NotBefore(moment + self.number_interval * (*before - 1))
+                }
+            };
+        }
+
+        let asking: Vec<_> = (open(&grants).into_iter())
+            .filter_map(|at| wanted[at].conversation.map(|conversation| (at, self.pair_limit(conversation))))
+            .collect();
+        if !asking.is_empty() {
+            let limits: Vec<_> = asking.iter().map(|(_, limit)| limit.clone()).collect();
+            for ((at, _), grant) in asking.iter().zip(self.gate.take(&limits, now).await?) {
+                grants[*at] = grant;
+                if grant != Grant::Granted {
+                    self.give_back(wanted[*at].number).await;
+                }
+            }
+        }
+        for at in open(&grants) {
+            let number = self.numbers.get_mut(wanted[at].number);
+            if let Some(pause) = number.and_then(|number| number.pause.as_mut()) {
+                pause.probe = Some(wanted[at].command);
+            }
+        }
+        Ok(grants)
+    }
+
+    /// What was taken and is not used. That it stays taken only makes us slower.
+    async fn give_back(&self, number: &PhoneNumberId) {
+        if let Err(error) = self.gate.give_back(&self.number_limit(number)).await {
+            tracing::debug!(%error, "a limiter keeps what was not used");
+        }
+    }
+
+    /// Holds a limiter back for everybody. When the gate is away, the waiting lane is held back all the same.
+    async fn hold(&self, key: &str, until: Timestamp) {
+        if let Err(error) = self.gate.hold(key, until).await {
+            tracing::warn!(%error, "other workers are not told to hold back");
+        }
+    }
+
+    /// WhatsApp says that the number is too fast: until when it is held back.
+    pub(super) async fn slow_down(&mut self, number: &PhoneNumberId, least: Duration, now: Timestamp) -> Timestamp {
+        let known = self.numbers.entry(number.clone()).or_default();
+        let factor = 1 << known.throttled.min(6);
+        known.throttled += 1;
+        let until = now + (least * factor).min(SLOWEST.max(least));
+        self.hold(&number_key(number), until).await;
+        until
+    }
+
+    /// WhatsApp asks to leave the number alone for a while that is no fault of its speed.
+    pub(super) async fn rest(&self, number: &PhoneNumberId, until: Timestamp) {
+        self.hold(&number_key(number), until).await;
+    }
+
+    /// WhatsApp says that the pair is too fast: 4^n seconds.
+    pub(super) async fn slow_pair(&self, conversation: &StreamId, tries: u32, now: Timestamp) -> Timestamp {
+        let until = now + Duration::from_secs(4_u64.pow(tries.min(5)));
+        self.hold(&pair_key(conversation), until).await;
+        until
+    }
+
+    /// WhatsApp refuses because of the configuration (or, `stopped`, for spam): until when the number is paused, and whether that
+    /// is news.
+    pub(super) async fn pause(&mut self, number: &PhoneNumberId, stopped: bool, now: Timestamp) -> (Timestamp, bool) {
+        let first = if stopped { self.pause.max(STOP) } else { self.pause };
+        let known = self.numbers.entry(number.clone()).or_default();
+        let news = known.pause.is_none();
+        let length = match &known.pause {
+            None => first,
+            // Others were on their way when the pause began: they say nothing new.
+            Some(pause) if now < pause.until => pause.length.max(first),
+            Some(pause) => (pause.length * 2).min(first * MOST_PAUSES),
+        };
+        let until = now + length;
+        known.pause = Some(Pause { until, length, probe: None });
+        self.hold(&number_key(number), until).await;
+        (until, news)
+    }
+
+    /// WhatsApp dealt with a message of the number: whether that ends a pause.
+    pub(super) fn works(&mut self, number: &PhoneNumberId) -> bool {
+        self.numbers.remove(number).is_some_and(|known| known.pause.is_some())
+    }
+
+    /// An attempt ended without telling anything about the number.
+    pub(super) fn learnt_nothing(&mut self, number: &PhoneNumberId, command: CommandId) {
+        let pause = self.numbers.get_mut(number).and_then(|number| number.pause.as_mut());
+        if let Some(pause) = pause.filter(|pause| pause.probe == Some(command)) {
+            pause.probe = None;
+        }
+    }
+
+    /// Attempts may be lost: whoever asks next is the probe.
+    pub(super) fn forget_probes(&mut self) {
+        for pause in self.numbers.values_mut().filter_map(|number| number.pause.as_mut()) {
+            pause.probe = None;
+        }
+    }
+
+    /// How many numbers are paused, as far as this worker knows.
+    pub(super) fn paused_numbers(&self) -> usize {
+        self.numbers.values().filter(|number| number.pause.is_some()).count()
+    }
+}

@@ -1,0 +1,438 @@
+//! Dispatch: what was accepted leaves, journal first, in order per conversation, within WhatsApp's limits (R4 to R6).
+
+mod journal;
+mod limits;
+mod outcome;
+mod permit;
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use connector_contracts::decode;
+use connector_domain::command::{self, ContentKind, JournalKind, SendPolicy};
+use connector_domain::ids::{AttemptId, CommandId};
+use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
+use connector_domain::time::Timestamp;
+use connector_ports::WhatsApp;
+use connector_ports::log::{Appended, Offset, Record, TopicPartition};
+use connector_ports::whatsapp::Outbound;
+use connector_runtime::emit::{Emitter, traceparent};
+use connector_runtime::failure::Failure;
+use connector_runtime::handler::{Handler, Order, Reason as Letter, Step, TakeUp};
+use connector_runtime::lanes::{LaneKey, Work};
+use connector_runtime::platform::Platform;
+use connector_runtime::situation::{Situations, partition_of};
+use connector_runtime::view::Reading;
+use futures::FutureExt;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::settled::Settled;
+use crate::tables::Tables;
+use journal::{Attempt, Ending, Fate, Journal};
+use limits::Limits;
+use permit::Permit;
+
+/// How often a message whose answer got lost asks whether a status has settled it.
+const POLL: Duration = Duration::from_secs(1);
+/// A POST that did not begin this long after its attempt was decided is withdrawn: the machine slept, somebody else may own the
+/// conversation by now.
+const STALE: Duration = Duration::from_secs(5);
+/// When an answer that must be on its way is looked for again.
+const SOON: Duration = Duration::from_millis(50);
+/// Attempts of an `at_least_once` message that may end ambiguously.
+const MOST_AMBIGUOUS: u32 = 2;
+
+/// Sends what was accepted.
+pub struct Dispatcher {
+    platform: Platform,
+    emitter: Emitter,
+    situations: Situations,
+    settled: Settled,
+    conversations: Reading,
+    tables: Tables,
+    whatsapp: Arc<dyn WhatsApp>,
+    limits: Limits,
+    concurrency: usize,
+    /// Makes the attempts of this process unlike those of any other.
+    nonce: Uuid,
+    /// `None`: ours, and its journal has not been read yet.
+    partitions: HashMap<u32, Option<Journal>>,
+    /// Attempts that were handed out and have not been heard of.
+    issued: HashMap<CommandId, (AttemptId, Arc<AtomicU8>)>,
+    /// Answers that came when their partition was being read again.
+    late: HashMap<CommandId, Fact>,
+}
+
+/// A message on its way.
+#[derive(Clone, Debug)]
+struct Job {
+    dispatch: Arc<command::Dispatch>,
+    partition: u32,
+    traceparent: Option<String>,
+    queued_at: Timestamp,
+}
+
+impl Job {
+    fn id(&self) -> CommandId {
+        self.dispatch.command_id
+    }
+
+    /// A read receipt or typing indicator: nothing is lost with it, and it is no message to the contact.
+    fn is_receipt(&self) -> bool {
+        matches!(self.dispatch.content.kind, ContentKind::Read | ContentKind::Typing)
+    }
+
+    /// Whether an attempt whose answer got lost may be followed by another one.
+    fn repeats(&self) -> bool {
+        self.dispatch.policy == SendPolicy::AtLeastOnce && !self.is_receipt()
+    }
+}
+
+/// What became of one POST.
+#[derive(Debug)]
+pub struct Fact {
+    job: Job,
+    attempt: Attempt,
+    exchange: Exchange,
+    took: Duration,
+}
+
+/// What a record leads to, before anything was asked.
+enum Plan {
+    Step(Step<Fact>),
+    /// Its answer is here already.
+    Conclude(Fact),
+    /// Its answer got lost with the process.
+    Crashed(Job, Attempt),
+    /// How it ended is known and does not stand in the log.
+    Again(Job, Attempt, Ending),
+    /// It waits for a status that settles it.
+    Unsettled(Job, Attempt),
+    /// It may leave if nothing speaks against it.
+    Send(Job),
+}
+
+/// What becomes of a message that is unconfirmed.
+enum Unsettled {
+    Over,
+    Wait,
+    Repeat,
+}
+
+/// Its POST was not begun (and never will be, when its attempt is asked for again).
+const ISSUED: u8 = 0;
+/// Its POST is being made; its result will come.
+const BEGUN: u8 = 1;
+/// Its POST was dropped on the way.
+const DROPPED: u8 = 2;
+
+/// What a process knows about an attempt that it, or somebody else, made.
+enum Known {
+    Answer(Exchange),
+    Soon,
+    Nothing,
+}
+
+/// Marks a POST that is being made, also when it is dropped on the way.
+struct Begun(Arc<AtomicU8>);
+
+impl Begun {
+    fn new(state: Arc<AtomicU8>) -> Self {
+        state.store(BEGUN, Ordering::SeqCst);
+        Self(state)
+    }
+
+    /// The result is on its way.
+    fn ended(self) {
+        std::mem::forget(self);
+    }
+}
+
+impl Drop for Begun {
+    fn drop(&mut self) {
+        self.0.store(DROPPED, Ordering::SeqCst);
+    }
+}
+
+impl Dispatcher {
+    /// A handler that has no partitions yet.
+    #[must_use]
+    pub fn new(platform: &Platform, config: &Config, whatsapp: Arc<dyn WhatsApp>, tables: Tables) -> Self {
+        Self {
+            emitter: platform.emitter(crate::PRODUCER),
+            situations: Situations::new(platform),
+            settled: Settled::new(platform),
+            conversations: platform.conversations(),
+            tables,
+            whatsapp,
+            limits: Limits::new(platform.gate.clone(), config),
+            concurrency: config.concurrency,
+            nonce: platform.ids.fresh(),
+            partitions: HashMap::new(),
+            issued: HashMap::new(),
+            late: HashMap::new(),
+            platform: platform.clone(),
+        }
+    }
+
+    /// Reads the journals of partitions that are new here.
+    async fn load(&mut self, work: &[Work]) -> Result<(), Failure> {
+        let mut oldest: HashMap<&TopicPartition, Timestamp> = HashMap::new();
+        for Work { record, .. } in work {
+            if !matches!(self.partitions.get(&record.source.partition), Some(Some(_))) {
+                let first = oldest.entry(&record.source).or_insert(record.timestamp);
+                *first = record.timestamp.min(*first);
+            }
+        }
+        for (source, oldest) in oldest {
+            let journal = Journal::load(&self.platform, source, oldest).await?;
+            self.partitions.insert(source.partition, Some(journal));
+        }
+        Ok(())
+    }
+
+    fn journal(&mut self, partition: u32) -> &mut Journal {
+        self.partitions.entry(partition).or_default().get_or_insert_default()
+    }
+
+    fn fate(&mut self, job: &Job) -> &mut Fate {
+        self.journal(job.partition).fate(job.id())
+    }
+
+    fn plan(&mut self, record: &Record) -> Plan {
+        let dispatch = match record.value.as_deref().map(decode::<command::Dispatch>) {
+            Some(Ok(dispatch)) => Arc::new(dispatch),
+            Some(Err(error)) => return Plan::Step(Step::DeadLetter(Letter::new(error.reason(), error))),
+            None => {
+                let letter = Letter::new("tombstone", "an accepted message cannot be taken back");
+                return Plan::Step(Step::DeadLetter(letter));
+            }
+        };
+        let partition = record.source.partition;
+        let (id, traceparent) = (dispatch.command_id, traceparent(record));
+        let job = Job { dispatch, partition, traceparent, queued_at: record.timestamp };
+        if self.journal(partition).is_done(id) {
+            return Plan::Step(Step::Done(Vec::new()));
+        }
+        let Some(fate) = self.journal(partition).get(id) else { return Plan::Send(job) };
+        let Some(attempt) = fate.pending() else { return Plan::Send(job) };
+        let ending = fate.ending.clone();
+        if let Some((ending @ (Ending::Sent(_) | Ending::Failed { .. }), _)) = ending {
+            return Plan::Again(job, attempt, ending);
+        }
+        match self.known(&job, attempt.id) {
+            Known::Answer(exchange) => return Plan::Conclude(Fact { job, attempt, exchange, took: Duration::ZERO }),
+            Known::Soon => {
+                let until = self.platform.clock.now() + SOON;
+                return Plan::Step(Step::Wait { until, appends: Vec::new() });
+            }
+            Known::Nothing => {}
+        }
+        match ending {
+            None => Plan::Crashed(job, attempt),
+            Some((ending, false)) => Plan::Again(job, attempt, ending),
+            Some((_, true)) => Plan::Unsettled(job, attempt),
+        }
+    }
+
+    /// What this process knows about an attempt whose conclusion is not in the journal.
+    fn known(&self, job: &Job, attempt: AttemptId) -> Known {
+        if let Some(fact) = self.late.get(&job.id()).filter(|fact| fact.attempt.id == attempt) {
+            return Known::Answer(fact.exchange.clone());
+        }
+        match self.issued.get(&job.id()).filter(|(id, _)| *id == attempt) {
+            // It was written down, and its POST was dropped before it began.
+            Some((_, state)) if state.load(Ordering::SeqCst) == ISSUED => Known::Answer(NOT_BEGUN),
+            // The partition came back faster than the answer.
+            Some((_, state)) if state.load(Ordering::SeqCst) == BEGUN => Known::Soon,
+            _ => Known::Nothing,
+        }
+    }
+
+    /// The attempt, journal first.
+    fn go(&mut self, job: Job) -> Result<Step<Fact>, Failure> {
+        let now = self.platform.clock.now();
+        let nonce = self.nonce;
+        let fate = self.fate(&job);
+        let free_at = fate.free_at.unwrap_or(job.queued_at);
+        let no = fate.last.map_or(0, |last| last.no) + 1;
+        let attempt = Attempt { id: AttemptId::derived(&format!("{}:{no}:{nonce}", job.id())), no, at: now };
+        fate.attempted(attempt);
+        let settled = std::mem::take(&mut fate.counted);
+        self.platform.metrics.outbound.unconfirmed(-i64::from(settled));
+        self.platform.metrics.outbound.attempted(now.since(free_at));
+        let entry = self.entry(&job, &attempt, JournalKind::Attempted, None, now)?;
+
+        let state = Arc::new(AtomicU8::new(ISSUED));
+        self.issued.insert(job.id(), (attempt.id, state.clone()));
+        self.late.remove(&job.id());
+        let (clock, whatsapp) = (self.platform.clock.clone(), self.whatsapp.clone());
+        let outbound = Outbound {
+            phone_number_id: job.dispatch.phone_number_id.clone(),
+            address: job.dispatch.address.clone(),
+            content: job.dispatch.content.clone(),
+            attempt_id: attempt.id,
+        };
+        let run = async move {
+            let begun = Begun::new(state);
+            let began = clock.now();
+            let stale = began.since(attempt.at) > STALE;
+            let exchange = if stale { NOT_BEGUN } else { whatsapp.send(&outbound).await };
+            begun.ended();
+            Fact { job, attempt, exchange, took: clock.now().since(began) }
+        };
+        Ok(Step::Effect { journal: vec![entry], run: run.boxed() })
+    }
+
+    /// Whether statuses have settled these attempts.
+    async fn settled_attempts(&self, waiting: &[(usize, Job, Attempt)]) -> Result<Vec<bool>, Failure> {
+        let mut by_partition: HashMap<u32, Vec<(usize, Bytes)>> = HashMap::new();
+        for (at, (_, job, attempt)) in waiting.iter().enumerate() {
+            let partition = partition_of(&job.dispatch.conversation_id, self.platform.partitions);
+            let id = Bytes::copy_from_slice(attempt.id.0.as_bytes());
+            by_partition.entry(partition).or_default().push((at, id));
+        }
+        let mut settled = vec![false; waiting.len()];
+        for (partition, asked) in by_partition {
+            let (positions, ids): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
+            let known = self.conversations.recall(partition, &ids).await?.answers;
+            for (at, known) in positions.into_iter().zip(known) {
+                settled[at] = known.is_some();
+            }
+        }
+        Ok(settled)
+    }
+
+    /// What a message does whose answer got lost.
+    fn unsettled(&self, job: &Job, attempt: Attempt, settled: bool, now: Timestamp) -> Unsettled {
+        let fate = self.partitions.get(&job.partition).and_then(Option::as_ref).and_then(|j| j.get(job.id()));
+        let spent = fate.is_some_and(|fate| fate.ambiguous >= MOST_AMBIGUOUS);
+        if !job.repeats() || settled || spent || now > job.dispatch.not_after {
+            Unsettled::Over
+        } else if now.since(attempt.at) < self.platform.rules.unconfirmed_wait {
+            Unsettled::Wait
+        } else {
+            Unsettled::Repeat
+        }
+    }
+
+    /// What is known about attempts that nobody will ask for any more goes, when it has become much.
+    fn sweep(&mut self) {
+        let most = 4 * self.concurrency;
+        if self.issued.len() <= most && self.late.len() <= most {
+            return;
+        }
+        let open = |id: &CommandId| self.partitions.values().flatten().any(|journal| journal.get(*id).is_some());
+        self.issued.retain(|id, _| open(id));
+        self.late.retain(|id, _| open(id));
+    }
+}
+
+const NOT_BEGUN: Exchange = Exchange { left: BytesLeft::No, answer: Answer::Transport(Transport::Other) };
+
+#[async_trait]
+impl Handler for Dispatcher {
+    type Fact = Fact;
+
+    fn order(&self) -> Order {
+        Order::Lanes { at_once: self.concurrency }
+    }
+
+    fn lane(&self, record: &Record) -> LaneKey {
+        let mut hasher = DefaultHasher::new();
+        record.key.hash(&mut hasher);
+        hasher.finish()
+    }
+
+    async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
+        self.partitions.insert(partition.partition, None);
+        self.limits.forget_probes();
+        Ok(TakeUp::Committed)
+    }
+
+    fn revoked(&mut self, partition: &TopicPartition) {
+        let journal = self.partitions.remove(&partition.partition).flatten();
+        let waiting = journal.map_or(0, |journal| journal.open().filter(|fate| fate.counted).count());
+        self.platform.metrics.outbound.unconfirmed(-i64::try_from(waiting).unwrap_or(0));
+    }
+
+    async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<Fact>>, Failure> {
+        self.load(work).await?;
+        let now = self.platform.clock.now();
+        let mut steps: Vec<Option<Step<Fact>>> = work.iter().map(|_| None).collect();
+        let (mut waiting, mut sending, mut rest) = (Vec::new(), Vec::new(), Vec::new());
+        for (at, Work { record, .. }) in work.iter().enumerate() {
+            match self.plan(record) {
+                Plan::Step(step) => steps[at] = Some(step),
+                Plan::Unsettled(job, attempt) => waiting.push((at, job, attempt)),
+                Plan::Send(job) => sending.push((at, job)),
+                plan => rest.push((at, plan)),
+            }
+        }
+
+        let settled = self.settled_attempts(&waiting).await?;
+        let mut held = Vec::new();
+        for ((at, job, attempt), settled) in waiting.into_iter().zip(settled) {
+            match self.unsettled(&job, attempt, settled, now) {
+                Unsettled::Repeat => sending.push((at, job)),
+                other => held.push((at, job, other)),
+            }
+        }
+        let permits = self.permits(&sending, now).await?;
+
+        // Whatever could be tried again was tried: from here on what is remembered is what is written.
+        for (at, job, what) in held {
+            steps[at] = Some(if matches!(what, Unsettled::Wait) {
+                self.count(&job);
+                Step::Wait { until: now + POLL, appends: Vec::new() }
+            } else {
+                self.finish(&job);
+                Step::Done(Vec::new())
+            });
+        }
+        for ((at, job), permit) in sending.into_iter().zip(permits) {
+            steps[at] = Some(match permit {
+                Permit::Go => self.go(job)?,
+                Permit::Wait { until, free } => self.wait_for_leave(&job, until, free),
+                Permit::Never(rejection) => self.withdraw(&job, &rejection, now)?,
+            });
+        }
+        for (at, plan) in rest {
+            steps[at] = match plan {
+                Plan::Conclude(fact) => Some(self.outcome(fact).await?),
+                Plan::Crashed(job, attempt) => Some(self.unconfirmed(&job, &attempt, "crash", now)?),
+                Plan::Again(job, attempt, ending) => Some(self.again(&job, &attempt, ending, now)?),
+                Plan::Step(_) | Plan::Unsettled(..) | Plan::Send(_) => None,
+            };
+        }
+        self.sweep();
+        Ok(steps.into_iter().map(|step| step.unwrap_or(Step::Done(Vec::new()))).collect())
+    }
+
+    async fn conclude(&mut self, _work: &Work, fact: Fact) -> Result<Step<Fact>, Failure> {
+        self.outcome(fact).await
+    }
+
+    fn late(&mut self, _work: &Work, fact: Fact) {
+        self.late.insert(fact.job.id(), fact);
+    }
+
+    async fn committed(
+        &mut self,
+        _appended: &[Appended],
+        positions: &[(TopicPartition, Offset)],
+    ) -> Result<(), Failure> {
+        for (partition, frontier) in positions {
+            if let Some(Some(journal)) = self.partitions.get_mut(&partition.partition) {
+                journal.passed(*frontier);
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,86 @@
+//! The numbers and templates of all organizations, followed in memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_contracts::Topic;
+use connector_domain::command::DirectoryRecord;
+use connector_domain::ids::PhoneNumberId;
+use connector_domain::template::Template;
+use connector_runtime::failure::Failure;
+use connector_runtime::platform::Platform;
+use connector_runtime::service::Service;
+use connector_runtime::status::Status;
+use connector_runtime::table::Table;
+
+/// What admission and dispatch look up. Clones are the same tables.
+#[derive(Clone)]
+pub struct Tables {
+    numbers: Table<DirectoryRecord>,
+    templates: Table<Template>,
+}
+
+fn is_number(key: &str) -> bool {
+    key.starts_with("number/")
+}
+
+fn any(_: &str) -> bool {
+    true
+}
+
+impl Tables {
+    /// Tables that are empty until they are followed.
+    #[must_use]
+    pub fn new(platform: &Platform) -> Self {
+        let (log, clock) = (&platform.log, &platform.clock);
+        Self {
+            numbers: Table::new(log.clone(), clock.clone(), platform.topic(Topic::Directory), is_number),
+            templates: Table::new(log.clone(), clock.clone(), platform.topic(Topic::Templates), any),
+        }
+    }
+
+    /// Adds the tasks that keep the tables up to date.
+    pub fn follow(&self, service: &mut Service) {
+        let shutdown = service.shutdown();
+        let (numbers, templates) = (self.numbers.clone(), self.templates.clone());
+        // Ready from the start: whoever asks for what is missing waits for the end of the topic anyway.
+        let status = Status::default();
+        status.set_ready();
+        let stop = shutdown.clone();
+        service.task("outbound-sender.numbers", status.clone(), async move {
+            numbers.follow(stop).await;
+            Ok(())
+        });
+        service.task("outbound-sender.templates", status, async move {
+            templates.follow(shutdown).await;
+            Ok(())
+        });
+    }
+
+    /// A business number. With a patience, absence is final.
+    ///
+    /// # Errors
+    /// `Later` when the topic cannot be read to its end in time.
+    pub async fn number(
+        &self,
+        id: &PhoneNumberId,
+        patience: Option<Duration>,
+    ) -> Result<Option<Arc<DirectoryRecord>>, Failure> {
+        let key = format!("number/{id}");
+        match patience {
+            None => Ok(self.numbers.get(&key)),
+            Some(within) => self.numbers.settled(&key, within).await,
+        }
+    }
+
+    /// A template by the key of its slot. With a patience, absence is final.
+    ///
+    /// # Errors
+    /// `Later` when the topic cannot be read to its end in time.
+    pub async fn template(&self, key: &str, patience: Option<Duration>) -> Result<Option<Arc<Template>>, Failure> {
+        match patience {
+            None => Ok(self.templates.get(key)),
+            Some(within) => self.templates.settled(key, within).await,
+        }
+    }
+}

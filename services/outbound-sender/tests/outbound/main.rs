@@ -1,0 +1,7 @@
+//! The outbound sender in the simulated world: admission and dispatch run against log, gate and WhatsApp of a world in which
+//! everything may go wrong.
+
+mod admission;
+mod crashes;
+mod dispatch;
+mod scene;
