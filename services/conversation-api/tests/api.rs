@@ -1,0 +1,328 @@
+//! The API over HTTP, on an embedded log: commands in, conversations out.
+
+#[cfg(test)]
+mod support;
+
+use std::time::Duration;
+
+use connector_contracts::{Topic, decode};
+use connector_domain::command::{ContentKind, DirectoryRecord, SendMessage};
+use serde_json::{Value, json};
+use support::{
+    Installation, NUMBER, a_contact, a_message, a_template, accepted, failed, reply, sent, status, the_template,
+};
+
+const CONVERSATION: &str = "/v1/conversations/k1-c";
+
+#[tokio::test]
+async fn nobody_gets_in_without_a_token_and_no_organization_sees_another_one() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let other = installation.api("token-b");
+    let stream = a_contact(&installation, "a", "ann").await;
+    installation.publish(vec![a_message("a", &stream, "wamid.1", "hello", 1_000)]).await;
+    let path = format!("/v1/conversations/{stream}");
+    api.until(&format!("{path}/messages"), |seen| seen["messages"][0]["text"] == "hello").await;
+
+    for wrong in ["", "token-c", "a"] {
+        let (status, problem) = installation.api(wrong).get("/v1/conversations?user_id=ann").await;
+        assert_eq!((status, &problem["status"]), (401, &json!(401)), "{wrong}");
+    }
+    for path in [format!("{path}?user_id=ann"), format!("{path}/events"), format!("{path}/messages")] {
+        assert_eq!(api.get(&path).await.0, 200, "{path}");
+        assert_eq!(other.get(&path).await.0, 404, "{path}");
+    }
+    assert_eq!(other.get(&format!("/v1/stream?conversation={stream}")).await.0, 404);
+    assert_eq!(other.get("/v1/conversations?user_id=ann").await.1, json!({"conversations": []}));
+    let (_, own) = api.get("/v1/conversations?user_id=ann").await;
+    assert_eq!(own["conversations"][0]["conversation_id"], json!(stream));
+    assert_eq!(own["conversations"][0]["unread"], 1);
+    // Another user of the same organization has no business there either.
+    assert_eq!(api.get(&format!("{path}/messages?user_id=bob")).await.0, 404);
+    let (_, seen) = api.get(&format!("{path}?user_id=bob")).await;
+    assert_eq!(seen["conversation"], Value::Null);
+}
+
+#[tokio::test]
+async fn a_number_belongs_to_the_organization_that_has_registered_it() {
+    let installation = Installation::start().await;
+    let (api, other) = (installation.api("token-a"), installation.api("token-b"));
+    let number = format!("/v1/directory/numbers/{NUMBER}");
+    let enabled = json!({ "phone_number_id": NUMBER });
+    let (status, problem) = api.put("/v1/directory/users/ann", &enabled).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("phone_number_id")));
+    assert_eq!(api.put(&number, &json!({ "waba_id": "waba" })).await.0, 202);
+    assert_eq!(api.put("/v1/directory/users/ann", &enabled).await.0, 202);
+
+    assert_eq!(other.put(&number, &json!({ "waba_id": "waba" })).await.0, 404);
+    assert_eq!(other.put("/v1/directory/users/eve", &enabled).await.0, 422);
+    let profile = format!("/v1/numbers/{NUMBER}/profile");
+    assert_eq!((api.get(&profile).await.0, other.get(&profile).await.0), (200, 404));
+    let who = json!({ "phone_number_id": NUMBER, "phone": "+49 170 1234567" });
+    let (status, resolved) = api.post("/v1/conversations/resolve", &who).await;
+    assert_eq!(status, 200);
+    assert!(resolved["conversation_id"].as_str().is_some_and(|id| id.starts_with("k1-")), "{resolved}");
+    assert_eq!(other.post("/v1/conversations/resolve", &who).await.0, 404);
+
+    let contact = "/v1/directory/users/ann/contacts/ben";
+    assert_eq!(api.put(contact, &json!({ "phone": "491701234567", "name": "Ben" })).await.0, 202);
+    assert_eq!(api.delete(contact).await.0, 202);
+    let records = installation.records(Topic::Directory, 4).await;
+    let keys: Vec<_> =
+        records.iter().map(|record| String::from_utf8_lossy(record.key.as_deref().unwrap()).into_owned()).collect();
+    for key in [format!("number/{NUMBER}"), "user/a/ann".to_owned(), "contact/a/ann/ben".to_owned()] {
+        assert!(keys.contains(&key), "{key} is not in {keys:?}");
+    }
+    let gone = records.iter().filter(|record| record.value.is_none()).count();
+    assert_eq!(gone, 1, "a deletion is a tombstone");
+    let first = records.iter().find_map(|record| decode::<DirectoryRecord>(record.value.as_deref()?).ok()).unwrap();
+    assert_eq!(first.organization_id.as_str(), "a");
+}
+
+#[tokio::test]
+async fn every_field_at_fault_is_named_and_nothing_is_written() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let body = json!({
+        "command_id": "no", "phone_number_id": 7, "recipient": { "phone": "letters" }, "policy": "twice",
+        "content": { "type": "template", "name": "", "body": [1] }, "not_after": "soon",
+    });
+    let (status, problem) = api.post("/v1/commands/send", &body).await;
+    assert_eq!(status, 422);
+    let fields: Vec<_> = problem["errors"].as_array().unwrap().iter().filter_map(|e| e["field"].as_str()).collect();
+    for field in [
+        "command_id",
+        "user_id",
+        "phone_number_id",
+        "recipient.phone",
+        "policy",
+        "content.name",
+        "content.language",
+        "content.body",
+        "not_after",
+    ] {
+        assert!(fields.contains(&field), "{field} is not in {fields:?}");
+    }
+    assert!(!problem.to_string().contains("letters"), "values are not repeated");
+    assert_eq!(api.post_text("/v1/commands/send", "{").await.0, 400);
+    let (status, problem) = api.post("/v1/commands/consent", &json!({ "action": "sing" })).await;
+    assert_eq!(status, 422);
+    assert!(problem.to_string().contains("request_opt_in"), "{problem}");
+    assert_eq!(api.get("/v1/nothing").await.0, 404);
+    assert_eq!(api.get("/v1/commands/no").await.0, 422);
+}
+
+#[tokio::test]
+async fn a_command_is_in_its_topic_when_it_is_acknowledged() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let body = json!({
+        "user_id": "ann", "phone_number_id": NUMBER, "recipient": { "conversation_id": "k1-c" },
+        "content": { "type": "sticker", "sticker": "x" }, "reply_to": "wamid.1",
+    });
+    let (status, answer) = api.post("/v1/commands/send", &body).await;
+    assert_eq!((status, &answer["conversation_id"]), (202, &json!("k1-c")));
+    let record = installation.records(Topic::SendCommands, 1).await.remove(0);
+    assert_eq!(record.key.as_deref(), Some(b"k1-c".as_slice()));
+    let command: SendMessage = decode(record.value.as_deref().unwrap()).unwrap();
+    assert_eq!(json!(command.command_id), answer["command_id"]);
+    assert_eq!(command.organization_id.as_str(), "a", "the token decides, not the body");
+    // What is not supported is refused in the log, where every reader learns of it.
+    assert_eq!(command.content.kind, ContentKind::Unknown);
+}
+
+#[tokio::test]
+async fn a_log_that_is_away_is_said_and_not_guessed() {
+    let installation = Installation::without_topics().await;
+    let body = json!({
+        "user_id": "ann", "phone_number_id": NUMBER, "recipient": { "phone": "491701234567" },
+        "content": { "type": "text", "text": "hi" },
+    });
+    let (status, problem) = installation.api("token-a").post("/v1/commands/send", &body).await;
+    assert!(status >= 500, "{status} {problem}");
+    assert_eq!(problem["status"], json!(status));
+}
+
+#[tokio::test]
+async fn a_message_only_moves_up_whatever_the_order_of_its_facts() {
+    let facts = [
+        accepted("a", "k1-c", "one", "hello", 1),
+        sent("a", "k1-c", "one", "wamid.1", 2),
+        status("a", "k1-c", "one", "wamid.1", "delivered", 3),
+        status("a", "k1-c", "one", "wamid.1", "read", 4),
+    ];
+    for order in [[0, 1, 2, 3], [0, 3, 2, 1], [3, 0, 1, 2], [2, 1, 3, 0], [1, 3, 0, 2]] {
+        let installation = Installation::start().await;
+        let api = installation.api("token-a");
+        installation.publish(order.iter().map(|at| facts[*at].clone()).collect()).await;
+        let command = support::command("one");
+        let outcome = api.until(&format!("/v1/commands/{command}?wait=5s&until=read"), |o| o["state"] == "read").await;
+        assert_eq!(outcome["wamid"], "wamid.1", "{order:?}");
+        let messages =
+            api.until(&format!("{CONVERSATION}/messages"), |seen| seen["messages"][0]["state"] == "read").await;
+        assert_eq!(messages["messages"].as_array().map(Vec::len), Some(1), "{order:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_status_that_knows_only_the_attempt_settles_a_lost_answer() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    installation
+        .publish(vec![
+            accepted("a", "k1-c", "one", "hello", 1),
+            support::unconfirmed("a", "k1-c", "one", 2),
+            status("a", "k1-c", "one", "wamid.9", "delivered", 3),
+        ])
+        .await;
+    let path = format!("/v1/commands/{}?wait=5s&until=delivered", support::command("one"));
+    let outcome = api.until(&path, |outcome| outcome["state"] == "delivered").await;
+    assert_eq!(outcome["wamid"], "wamid.9");
+}
+
+#[tokio::test]
+async fn a_refusal_says_why_and_a_conflict_does_not_replace_the_first_outcome() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let rejected = |name, reason| support::rejected("a", "k1-c", name, reason);
+    installation
+        .publish(vec![
+            rejected("two", "window_closed"),
+            accepted("a", "k1-c", "one", "hello", 1),
+            rejected("one", "conflict"),
+            accepted("a", "k1-c", "three", "bye", 2),
+            failed("a", "k1-c", "three", "opted_out", 3),
+        ])
+        .await;
+    let outcome = async |name: &str| api.get(&format!("/v1/commands/{}?wait=5s", support::command(name))).await.1;
+    let two = outcome("two").await;
+    assert_eq!((&two["state"], &two["reason"]), (&json!("rejected"), &json!("window_closed")));
+    assert!(two["remedy"].is_string());
+    let path = format!("/v1/commands/{}?wait=5s&until=sent", support::command("three"));
+    let three = api.until(&path, |three| three["state"] == "failed").await;
+    assert_eq!(three["reason"], "opted_out");
+    assert_eq!(outcome("one").await["state"], "accepted");
+    let stranger = installation.api("token-b");
+    assert_eq!(stranger.get(&format!("/v1/commands/{}", support::command("one"))).await.0, 404);
+}
+
+#[tokio::test]
+async fn the_composer_follows_the_log() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let stream = a_contact(&installation, "a", "ann").await;
+    let path = format!("/v1/conversations/{stream}?user_id=ann");
+    let required = api.until(&path, |seen| seen["composer"]["state"] == "opt_in_required").await;
+    assert_eq!(required["conversation"]["contact"]["name"], "Ben");
+    let notices = api.get("/v1/users/ann/notices").await.1;
+    assert_eq!(notices["notices"][0]["kind"], "activation");
+    let now = installation.now();
+    installation.publish(vec![reply("a", &stream, "wamid.1", "accept", now)]).await;
+    let seen = api.until(&path, |seen| seen["composer"]["state"] == "free_form").await;
+    assert!(seen["composer"]["until"].as_i64() > Some(now), "{seen}");
+    installation.publish(vec![reply("a", &stream, "wamid.2", "stop", now + 1)]).await;
+    api.until(&path, |seen| seen["composer"]["state"] == "opted_out").await;
+    let events = api.get("/v1/users/ann/events").await.1;
+    let types: Vec<_> = events["events"].as_array().unwrap().iter().map(|e| e["type"].clone()).collect();
+    assert_eq!(types, ["WhatsAppEnabled", "ActivationNoticeRaised", "ContactAdded"]);
+}
+
+#[tokio::test]
+async fn a_linked_conversation_shows_the_history_of_both() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    installation
+        .publish(vec![
+            a_message("a", "k1-alias", "wamid.1", "first", 1),
+            a_message("a", "k1-c", "wamid.2", "second", 2),
+            support::linked("a", "k1-alias", "k1-c", 3),
+            a_message("a", "k1-c", "wamid.3", "third", 4),
+        ])
+        .await;
+    for path in ["/v1/conversations/k1-alias/messages", "/v1/conversations/k1-c/messages"] {
+        let seen = api.until(path, |seen| seen["messages"].as_array().is_some_and(|all| all.len() == 3)).await;
+        let texts: Vec<_> = seen["messages"].as_array().unwrap().iter().map(|m| m["text"].clone()).collect();
+        assert_eq!(texts, ["first", "second", "third"]);
+    }
+    // Page by page it is the same history, each event once.
+    let (mut after, mut seen) = (String::new(), Vec::new());
+    loop {
+        let (_, page) = api.get(&format!("{CONVERSATION}/events?limit=1&after={after}")).await;
+        let Some(event) = page["events"].as_array().and_then(|events| events.first()).cloned() else { break };
+        seen.push(event["recorded_at"].as_i64().unwrap());
+        after = page["next"].as_str().unwrap().to_owned();
+    }
+    assert_eq!(seen, [1, 2, 3, 4]);
+}
+
+#[tokio::test]
+async fn a_waiting_request_is_answered_by_the_event_it_waits_for() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    installation.publish(vec![a_message("a", "k1-c", "wamid.1", "one", 1)]).await;
+    let first = api
+        .until(&format!("{CONVERSATION}/events"), |seen| seen["events"].as_array().is_some_and(|e| e.len() == 1))
+        .await;
+    let next = first["next"].as_str().unwrap();
+    let waiting = format!("{CONVERSATION}/events?wait=20s&after={next}");
+    let asked = api.get(&waiting);
+    let later = installation.publish(vec![a_message("a", "k1-c", "wamid.2", "two", 2)]);
+    let ((_, page), ()) =
+        tokio::time::timeout(Duration::from_secs(15), async { tokio::join!(asked, later) }).await.unwrap();
+    assert_eq!(page["events"][0]["data"]["text"], "two");
+    let (_, nothing) =
+        api.get(&format!("{CONVERSATION}/events?wait=20ms&after={}", page["next"].as_str().unwrap())).await;
+    assert_eq!(nothing["events"], json!([]));
+}
+
+#[tokio::test]
+async fn the_stream_goes_on_where_the_client_was() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    installation
+        .publish(vec![a_message("a", "k1-c", "wamid.1", "one", 1), a_message("b", "k1-d", "wamid.2", "no", 2)])
+        .await;
+    let first = api.until(&format!("{CONVERSATION}/events"), |seen| seen["next"] != "").await;
+    let mut live = api.stream(&format!("/v1/stream?after={}", first["next"].as_str().unwrap())).await;
+    installation
+        .publish(vec![a_message("b", "k1-d", "wamid.3", "no", 3), a_message("a", "k1-c", "wamid.4", "two", 4)])
+        .await;
+    let event = live.event().await;
+    assert_eq!(event["data"]["text"], "two", "only the own organization's");
+    let mut again = api.stream(&format!("/v1/stream?conversation=k1-c&after={}", "")).await;
+    assert_eq!(again.event().await["data"]["text"], "one");
+    assert_eq!(again.event().await["cursor"], event["cursor"]);
+}
+
+#[tokio::test]
+async fn templates_are_listed_and_previewed() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    api.put(&format!("/v1/directory/numbers/{NUMBER}"), &json!({ "waba_id": "waba" })).await;
+    installation.append(vec![a_template("a", "waba"), a_template("b", "other")]).await;
+    let path = format!("/v1/templates?phone_number_id={NUMBER}");
+    let list = api.until(&path, |list| list["templates"].as_array().is_some_and(|all| !all.is_empty())).await;
+    assert_eq!(list["templates"].as_array().map(Vec::len), Some(1));
+    assert_eq!(list["templates"][0]["placeholders"]["body"], json!(["1", "2"]));
+    let mut call = the_template();
+    call["phone_number_id"] = json!(NUMBER);
+    let (_, preview) = api.post("/v1/templates/preview", &call).await;
+    assert_eq!((&preview["text"], &preview["sendable"]), (&json!("Hello Ben, until Monday."), &json!(true)));
+    call["body"] = json!(["Ben"]);
+    let (_, preview) = api.post("/v1/templates/preview", &call).await;
+    assert_eq!((&preview["sendable"], &preview["refusal"]["reason"]), (&json!(false), &json!("template_parameters")));
+}
+
+#[tokio::test]
+async fn a_reopened_read_model_goes_on_and_repeats_nothing() {
+    let installation = Installation::start().await;
+    installation.publish(vec![a_message("a", "k1-c", "wamid.1", "one", 1)]).await;
+    let api = installation.api("token-a");
+    api.until(&format!("{CONVERSATION}/messages"), |seen| seen["messages"][0]["text"] == "one").await;
+    let installation = installation.restart().await;
+    installation.publish(vec![a_message("a", "k1-c", "wamid.2", "two", 2)]).await;
+    let api = installation.api("token-a");
+    let path = format!("{CONVERSATION}/events");
+    let seen = api.until(&path, |seen| seen["events"].as_array().is_some_and(|events| events.len() > 1)).await;
+    assert_eq!(seen["events"].as_array().map(Vec::len), Some(2));
+}

@@ -1,0 +1,349 @@
+//! An installation in one process, and events to put into its log.
+
+mod client;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_contracts::{Topic, Topics};
+use connector_domain::command::Content;
+use connector_domain::consent::Intent;
+use connector_domain::event::{
+    ActivationNoticeRaised, ContactAdded, ConversationLinked, Event, MessageAccepted, MessageFailed, MessageReceived,
+    MessageRejected, MessageSent, MessageStatusChanged, MessageUnconfirmed, TimeSource, WhatsAppEnabled,
+};
+use connector_domain::identity::{Address, StreamKeys};
+use connector_domain::ids::{AttemptId, CommandId, OrganizationId, PhoneNumber, PhoneNumberId, StreamId, WabaId};
+use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
+use connector_domain::settings::Rules;
+use connector_domain::status::DeliveryStatus;
+use connector_domain::template::Template;
+use connector_domain::time::Timestamp;
+use connector_embedded::MemoryGate;
+use connector_ports::clock::SystemClock;
+use connector_ports::ids::RandomIds;
+use connector_ports::log::{Append, Isolation, Polled, Record, Start, TopicPartition};
+use connector_ports::whatsapp::{BusinessProfile, Outbound, WhatsAppError};
+use connector_ports::{Clock, Log, WhatsApp};
+use connector_runtime::emit::{Cause, Emitter};
+use connector_runtime::platform::Platform;
+use connector_runtime::provision;
+use connector_runtime::service::Service;
+use connector_settings::{Secret, SecretSource};
+use connector_telemetry::Metrics;
+use conversation_api::Config;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+pub(crate) use client::Client;
+
+/// The business number of every test.
+pub(crate) const NUMBER: &str = "100";
+const PARTITIONS: u32 = 3;
+
+/// A running API over an embedded log. It ends when it is dropped.
+pub(crate) struct Installation {
+    folder: TempDir,
+    platform: Platform,
+    address: std::net::SocketAddr,
+    shutdown: DropGuard,
+    running: tokio::task::JoinHandle<()>,
+}
+
+struct Phones;
+
+#[async_trait::async_trait]
+impl WhatsApp for Phones {
+    async fn send(&self, _: &Outbound) -> Exchange {
+        Exchange { left: BytesLeft::No, answer: Answer::Transport(Transport::Connect) }
+    }
+
+    async fn templates(&self, _: &OrganizationId, _: &WabaId) -> Result<Vec<Template>, WhatsAppError> {
+        Ok(Vec::new())
+    }
+
+    async fn profile(&self, _: &PhoneNumberId) -> Result<BusinessProfile, WhatsAppError> {
+        Ok(BusinessProfile { official: true, ..BusinessProfile::default() })
+    }
+
+    async fn set_profile(&self, _: &PhoneNumberId, _: &BusinessProfile) -> Result<(), WhatsAppError> {
+        Ok(())
+    }
+}
+
+impl Installation {
+    /// With all its topics.
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let platform = platform(&folder);
+        provision::apply(platform.log.as_ref(), &provision::specs(&platform.topics, PARTITIONS, 1)).await.unwrap();
+        Self::run(folder, platform).await
+    }
+
+    /// With a log that has nothing in it.
+    pub(crate) async fn without_topics() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let platform = platform(&folder);
+        Self::run(folder, platform).await
+    }
+
+    async fn run(folder: TempDir, platform: Platform) -> Self {
+        let shutdown = CancellationToken::new();
+        let mut service = Service::new(platform.clone(), shutdown.clone());
+        let tokens = Secret::new(r#"{"token-a": "a", "token-b": "b"}"#);
+        let config = Config {
+            listen: ([127, 0, 0, 1], 0).into(),
+            tokens: SecretSource::Fixed(tokens),
+            read_model: Some(folder.path().join("model")),
+        };
+        let address = conversation_api::start(config, Arc::new(Phones), &mut service).await.unwrap();
+        let running = tokio::spawn(async move { service.run().await.unwrap() });
+        Self { folder, platform, address, shutdown: shutdown.drop_guard(), running }
+    }
+
+    /// Ends it and starts it again on the same log and read model.
+    pub(crate) async fn restart(self) -> Self {
+        drop(self.shutdown);
+        self.running.await.unwrap();
+        Self::run(self.folder, self.platform).await
+    }
+
+    /// A client with this token.
+    pub(crate) fn api(&self, token: &str) -> Client {
+        Client::new(self.address, token)
+    }
+
+    /// The clock's time.
+    pub(crate) fn now(&self) -> i64 {
+        self.platform.clock.now().as_millis()
+    }
+
+    fn emitter(&self) -> Emitter {
+        self.platform.emitter("test")
+    }
+
+    /// Appends events in this order.
+    pub(crate) async fn publish(&self, events: Vec<(Event, Cause)>) {
+        let emitter = self.emitter();
+        let records = events.into_iter().map(|(event, cause)| {
+            let mut recorded = emitter.recorded(event, &cause);
+            // What the tests order by.
+            recorded.envelope.recorded_at = cause.occurred_at;
+            emitter.event(&recorded).unwrap()
+        });
+        self.append_all(records.collect()).await;
+    }
+
+    /// Appends templates.
+    pub(crate) async fn append(&self, templates: Vec<Template>) {
+        let records = templates.iter().map(|template| {
+            let key = Template::key(&template.waba_id, &template.name, &template.language);
+            self.emitter().record(Topic::Templates, &key, template, None).unwrap()
+        });
+        self.append_all(records.collect()).await;
+    }
+
+    async fn append_all(&self, records: Vec<Append>) {
+        self.platform.log.appender().await.unwrap().append(records).await.unwrap();
+    }
+
+    /// The first `count` records of a topic.
+    pub(crate) async fn records(&self, topic: Topic, count: usize) -> Vec<Record> {
+        let name = self.platform.topic(topic);
+        let all = (0..PARTITIONS).map(|p| (TopicPartition::new(name.clone(), p), Start::Beginning)).collect();
+        let mut reader = self.platform.log.assign(all, Isolation::Committed).await.unwrap();
+        let mut found = Vec::new();
+        let read = async {
+            while found.len() < count {
+                if let Polled::Records(records) = reader.poll(Duration::from_secs(1), 100).await.unwrap() {
+                    found.extend(records);
+                }
+            }
+        };
+        tokio::time::timeout(Duration::from_secs(20), read).await.expect("the records are there");
+        reader.close().await;
+        found
+    }
+}
+
+fn platform(folder: &TempDir) -> Platform {
+    let clock: Arc<dyn Clock> = Arc::new(SystemClock);
+    let log: Arc<dyn Log> = Arc::new(connector_embedded::open(&folder.path().join("log"), clock.clone()).unwrap());
+    Platform {
+        log,
+        gate: Arc::new(MemoryGate::new(clock.clone())),
+        clock,
+        ids: Arc::new(RandomIds),
+        topics: Topics::new("t"),
+        partitions: PARTITIONS,
+        keys: StreamKeys::new("k1", b"secret"),
+        rules: Rules::default(),
+        instance: "test".to_owned(),
+        metrics: Arc::new(Metrics::new("0", "test")),
+    }
+}
+
+/// The id of a command that a test calls by a name.
+pub(crate) fn command(name: &str) -> CommandId {
+    CommandId::derived(name)
+}
+
+fn attempt(name: &str) -> AttemptId {
+    AttemptId::derived(name)
+}
+
+fn at(organization: &str, stream: &str, cause: String, command: Option<&str>, at: i64) -> Cause {
+    Cause {
+        organization_id: organization.into(),
+        stream_id: stream.into(),
+        cause_id: cause,
+        command_id: command.map(self::command),
+        occurred_at: Timestamp(at),
+        time_source: TimeSource::Connector,
+        traceparent: None,
+    }
+}
+
+fn ben() -> Address {
+    Address { phone: PhoneNumber::parse("491701234567").ok(), bsuid: None }
+}
+
+/// Enables a user and gives them the contact Ben; the id of the conversation.
+pub(crate) async fn a_contact(installation: &Installation, organization: &str, user: &str) -> String {
+    let keys = StreamKeys::new("k1", b"secret");
+    let stream = keys.conversation(&NUMBER.into(), &ben()).unwrap();
+    let home = keys.user(&organization.into(), &user.into());
+    let cause = |name: &str| at(organization, home.as_str(), name.to_owned(), None, 1);
+    let added = ContactAdded {
+        user_id: user.into(),
+        contact_id: "ben".into(),
+        conversation_id: stream.clone(),
+        address: ben(),
+        name: Some("Ben".into()),
+    };
+    let enabled = WhatsAppEnabled { user_id: user.into(), phone_number_id: NUMBER.into() };
+    let raised = ActivationNoticeRaised { user_id: user.into() };
+    let events = vec![(enabled.into(), cause("1")), (raised.into(), cause("2")), (added.into(), cause("3"))];
+    installation.publish(events).await;
+    stream.0
+}
+
+fn received(organization: &str, stream: &str, wamid: &str, text: &str, intent: Intent, when: i64) -> (Event, Cause) {
+    let event = MessageReceived {
+        phone_number_id: NUMBER.into(),
+        wamid: wamid.into(),
+        address: ben(),
+        profile_name: None,
+        message_type: "text".to_owned(),
+        text: Some(text.into()),
+        unsupported: false,
+        reply_to: None,
+        intent,
+        window_deadline: Some(Timestamp(when + 24 * 3_600_000)),
+        raw: "{}".into(),
+    };
+    (event.into(), at(organization, stream, wamid.to_owned(), None, when))
+}
+
+/// The contact writes.
+pub(crate) fn a_message(organization: &str, stream: &str, wamid: &str, text: &str, when: i64) -> (Event, Cause) {
+    received(organization, stream, wamid, text, Intent::Other, when)
+}
+
+/// The contact writes `accept` or `stop`.
+pub(crate) fn reply(organization: &str, stream: &str, wamid: &str, what: &str, when: i64) -> (Event, Cause) {
+    let intent = if what == "stop" { Intent::Stop } else { Intent::Accept };
+    received(organization, stream, wamid, what, intent, when)
+}
+
+/// A send command was accepted.
+pub(crate) fn accepted(organization: &str, stream: &str, name: &str, text: &str, when: i64) -> (Event, Cause) {
+    let event = MessageAccepted {
+        user_id: "ann".into(),
+        phone_number_id: NUMBER.into(),
+        content: Content::text(text),
+        policy: Default::default(),
+        purpose: Default::default(),
+        not_after: Timestamp(i64::MAX),
+    };
+    (event.into(), at(organization, stream, format!("accepted {name}"), Some(name), when))
+}
+
+/// A command was refused.
+pub(crate) fn rejected(organization: &str, stream: &str, name: &str, reason: &str) -> (Event, Cause) {
+    let event = MessageRejected {
+        user_id: "ann".into(),
+        reason: reason.to_owned(),
+        field: String::new(),
+        remedy: "Do something else.".to_owned(),
+    };
+    (event.into(), at(organization, stream, format!("rejected {name}"), Some(name), 1))
+}
+
+/// WhatsApp took a message.
+pub(crate) fn sent(organization: &str, stream: &str, name: &str, wamid: &str, when: i64) -> (Event, Cause) {
+    let event = MessageSent { phone_number_id: NUMBER.into(), wamid: wamid.into(), attempt_id: attempt(name) };
+    (event.into(), at(organization, stream, format!("sent {name}"), Some(name), when))
+}
+
+/// The answer got lost.
+pub(crate) fn unconfirmed(organization: &str, stream: &str, name: &str, when: i64) -> (Event, Cause) {
+    let event = MessageUnconfirmed { attempt_id: attempt(name), observed: "timeout".to_owned() };
+    (event.into(), at(organization, stream, format!("unconfirmed {name}"), Some(name), when))
+}
+
+/// A message will not be sent.
+pub(crate) fn failed(organization: &str, stream: &str, name: &str, reason: &str, when: i64) -> (Event, Cause) {
+    let event = MessageFailed { reason: reason.to_owned(), error_code: None, attempt_id: None };
+    (event.into(), at(organization, stream, format!("failed {name}"), Some(name), when))
+}
+
+/// WhatsApp reports.
+pub(crate) fn status(
+    organization: &str,
+    stream: &str,
+    name: &str,
+    wamid: &str,
+    word: &str,
+    when: i64,
+) -> (Event, Cause) {
+    let event = MessageStatusChanged {
+        phone_number_id: NUMBER.into(),
+        wamid: wamid.into(),
+        status: serde_json::from_value::<DeliveryStatus>(json!(word)).unwrap(),
+        attempt_id: Some(attempt(name)),
+        address: ben(),
+        error_code: None,
+        raw: "{}".into(),
+    };
+    (event.into(), at(organization, stream, format!("{wamid}/{word}"), None, when))
+}
+
+/// A stream turned out to be an alias.
+pub(crate) fn linked(organization: &str, stream: &str, canonical: &str, when: i64) -> (Event, Cause) {
+    let event = ConversationLinked { canonical: StreamId::from(canonical) };
+    (event.into(), at(organization, stream, "linked".to_owned(), None, when))
+}
+
+/// An approved template.
+pub(crate) fn a_template(organization: &str, waba: &str) -> Template {
+    Template {
+        waba_id: waba.into(),
+        organization_id: organization.into(),
+        name: "reminder".to_owned(),
+        language: "en_US".to_owned(),
+        status: "APPROVED".to_owned(),
+        category: "UTILITY".to_owned(),
+        parameter_format: "POSITIONAL".to_owned(),
+        header: None,
+        body: "Hello {{1}}, until {{2}}.".to_owned(),
+        footer: None,
+        buttons: Vec::new(),
+    }
+}
+
+/// A call that fills it.
+pub(crate) fn the_template() -> Value {
+    json!({ "name": "reminder", "language": "en_US", "body": ["Ben", "Monday"] })
+}
