@@ -23,7 +23,8 @@ fn a_process_without_settings_does_not_start_and_names_every_one_that_is_missing
 #[test]
 fn a_malformed_setting_is_named_and_a_secret_never_printed() {
     let secret = "planted-secret-value";
-    let settings = [("STREAM_SECRET", secret), ("GRAPH_TOKEN", secret), ("WINDOW_LENGTH", "a day"), ("PARTITIONS", "0")];
+    let settings =
+        [("STREAM_SECRET", secret), ("GRAPH_TOKEN", secret), ("WINDOW_LENGTH", "a day"), ("PARTITIONS", "0")];
     let output = run("outbound-sender", &settings);
     assert_eq!(output.status.code(), Some(64));
     let words = String::from_utf8_lossy(&output.stderr);

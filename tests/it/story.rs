@@ -50,7 +50,9 @@ async fn nothing_personal_is_told(fleet: &Fleet) {
 
 /// Keys of records are opaque, whatever the topic.
 fn no_key_is_personal(kafka: &str) {
-    for topic in ["whatsapp.webhooks.v1", "whatsapp.send.commands.v1", "whatsapp.dispatch.v1", "whatsapp.conversation.events.v1"] {
+    for topic in
+        ["whatsapp.webhooks.v1", "whatsapp.send.commands.v1", "whatsapp.dispatch.v1", "whatsapp.conversation.events.v1"]
+    {
         let mut kcat = Command::new("kcat");
         kcat.args(["-C", "-b", kafka, "-t", topic, "-e", "-q", "-f", "%k\n"]);
         let keys = kcat.output().expect("kcat runs").stdout;

@@ -12,7 +12,7 @@ use crate::view::Mark;
 pub const MEMORY: std::time::Duration = std::time::Duration::from_secs(8 * 24 * 3600);
 
 /// The header that marks a command as sent on to the partition of its stream, so that it is sent on once.
-const FORWARDED: &str = "forwarded";
+pub const FORWARDED: &str = "forwarded";
 
 /// The cause id of a command's answer. It carries the digest of the command, so that the memory can be rebuilt from the log.
 #[must_use]

@@ -13,6 +13,7 @@ pub mod handler;
 pub mod lanes;
 pub mod ledger;
 pub mod platform;
+pub mod projection;
 pub mod provision;
 pub mod replay;
 pub mod service;

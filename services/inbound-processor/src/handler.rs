@@ -11,7 +11,7 @@ use connector_domain::command::{DirectoryRecord, WebhookItem};
 use connector_domain::event::{ConversationLinked, Event, IdentityLearned, Recorded};
 use connector_domain::ids::{EventId, OrganizationId, StreamId};
 use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
-use connector_runtime::commands::forward;
+use connector_runtime::commands::{FORWARDED, forward};
 use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
@@ -32,9 +32,6 @@ const MEMORY: Duration = Duration::from_secs(8 * 24 * 3600);
 
 /// How long a number that seems unknown is waited for.
 const SETTLE: Duration = Duration::from_secs(5);
-
-/// The header that [`forward`] puts on what it sends on.
-const FORWARDED: &str = "forwarded";
 
 /// The handler of the webhook topic.
 pub struct InboundHandler {

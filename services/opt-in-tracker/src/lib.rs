@@ -8,7 +8,6 @@ mod config;
 mod consent;
 mod directory;
 mod fold;
-mod projection;
 mod projector;
 mod settling;
 

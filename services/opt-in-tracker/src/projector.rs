@@ -22,7 +22,7 @@ use connector_runtime::situation::{conversation_key, load};
 
 use crate::PRODUCER;
 use crate::fold::{Fold, Stored};
-use crate::projection::Projection;
+use connector_runtime::projection::Projection;
 
 /// The handler.
 pub struct Projector {

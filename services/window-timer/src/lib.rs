@@ -4,7 +4,6 @@
 //! has caught up with the log as it was when the timer was due.
 
 mod config;
-mod projection;
 mod timer;
 mod window;
 

@@ -22,8 +22,8 @@ use connector_runtime::situation::{load, store};
 use connector_telemetry::Metrics;
 use connector_telemetry::metrics::WindowTransition;
 
-use crate::projection::Projection;
 use crate::window::Window;
+use connector_runtime::projection::Projection;
 
 /// The name of this service in the envelopes of its events.
 const PRODUCER: &str = "window-timer";

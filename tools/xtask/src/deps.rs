@@ -23,6 +23,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("cloud-api-simulator", &[]),
     ("local-stack", &[]),
     ("connector-bench", MEASURED),
+    ("connector-demo", &["local-stack"]),
     ("xtask", &["connector-contracts", "connector-settings"]),
 ];
 
@@ -62,7 +63,18 @@ const WRAPPED: &[(&str, &[&str])] = &[
     ("redis", &["connector-redis"]),
     ("rusqlite", &["connector-embedded", "conversation-api"]),
     ("apache-avro", &["connector-contracts", "xtask"]),
-    ("reqwest", &["connector-whatsapp", "cloud-api-simulator", "connectorctl", "connector-testkit", TESTS]),
+    (
+        "reqwest",
+        &[
+            "connector-whatsapp",
+            "cloud-api-simulator",
+            "connectorctl",
+            "connector-demo",
+            "connector-testkit",
+            "webhook-receiver",
+            TESTS,
+        ],
+    ),
 ];
 
 /// The name under which the crate of the `tests` folder goes here, whatever its package is called.

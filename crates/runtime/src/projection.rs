@@ -9,16 +9,16 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::failure::Failure;
+use crate::handler::TakeUp;
+use crate::platform::Platform;
+use crate::view::OwnedView;
 use bytes::Bytes;
 use connector_contracts::Topic;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, Due, View};
 use connector_ports::log::{Isolation, Offset, TopicName, TopicPartition};
 use connector_ports::{Gate, Log};
-use connector_runtime::failure::Failure;
-use connector_runtime::handler::TakeUp;
-use connector_runtime::platform::Platform;
-use connector_runtime::view::OwnedView;
 use connector_telemetry::Metrics;
 
 /// A claimed timer is not handed out again before this. Short, because the timers an owner had in hand when it died wait as long; what
@@ -58,7 +58,7 @@ struct Claimed {
 }
 
 /// The views called `name` of all partitions held.
-pub(crate) struct Projection {
+pub struct Projection {
     gate: Arc<dyn Gate>,
     log: Arc<dyn Log>,
     metrics: Arc<Metrics>,
@@ -70,7 +70,8 @@ pub(crate) struct Projection {
 
 impl Projection {
     /// Projects the log into the views called `name`.
-    pub(crate) fn new(platform: &Platform, name: &'static str) -> Self {
+    #[must_use]
+    pub fn new(platform: &Platform, name: &'static str) -> Self {
         Self {
             gate: platform.gate.clone(),
             log: platform.log.clone(),
@@ -83,7 +84,10 @@ impl Projection {
     }
 
     /// Takes a partition's view over, and says where the log has to be read from.
-    pub(crate) async fn acquire(&mut self, partition: u32, committed: Option<Offset>) -> Result<TakeUp, Failure> {
+    ///
+    /// # Errors
+    /// When the gate is away.
+    pub async fn acquire(&mut self, partition: u32, committed: Option<Offset>) -> Result<TakeUp, Failure> {
         let view = OwnedView::acquire(self.gate.clone(), View::new(self.name, partition)).await?;
         let applied = view.applied();
         if committed > Some(Offset(0)) {
@@ -99,7 +103,7 @@ impl Projection {
     }
 
     /// Forgets a partition.
-    pub(crate) fn forget(&mut self, partition: u32) {
+    pub fn forget(&mut self, partition: u32) {
         self.held.remove(&partition);
     }
 
@@ -109,18 +113,27 @@ impl Projection {
     }
 
     /// The values of keys, exactly at the position of the view.
-    pub(crate) async fn read(&mut self, partition: u32, keys: &[String]) -> Result<Vec<Option<Bytes>>, Failure> {
+    ///
+    /// # Errors
+    /// `Reinitialise` when the view is not held, or was wiped or rolled back.
+    pub async fn read(&mut self, partition: u32, keys: &[String]) -> Result<Vec<Option<Bytes>>, Failure> {
         self.held(partition)?.view.read(keys).await
     }
 
     /// Keeps what a batch changes until its transaction is committed.
-    pub(crate) fn keep(&mut self, partition: u32, changes: Vec<Change>) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// `Reinitialise` when the view is not held.
+    pub fn keep(&mut self, partition: u32, changes: Vec<Change>) -> Result<(), Failure> {
         self.held(partition)?.pending = changes;
         Ok(())
     }
 
     /// Applies what was kept: everything below these positions is committed.
-    pub(crate) async fn committed(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// `Reinitialise` when a view was wiped or rolled back, `Fenced` when it has a newer owner.
+    pub async fn committed(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
         for (source, position) in positions {
             self.apply(source.partition, *position).await?;
         }
@@ -128,7 +141,10 @@ impl Projection {
     }
 
     /// Moves a view past what it has nothing to fold from (control records), for those who wait until it is caught up (R2).
-    pub(crate) async fn caught_up(&mut self, partition: u32, position: Offset) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// As [`Projection::committed`].
+    pub async fn caught_up(&mut self, partition: u32, position: Offset) -> Result<(), Failure> {
         self.apply(partition, position).await
     }
 
@@ -166,7 +182,7 @@ impl Projection {
     ///
     /// # Errors
     /// `Reinitialise` when one was wiped or rolled back.
-    pub(crate) async fn verify(&mut self, now: Timestamp) -> Result<(), Failure> {
+    pub async fn verify(&mut self, now: Timestamp) -> Result<(), Failure> {
         if now < self.verify_at {
             return Ok(());
         }
@@ -179,7 +195,10 @@ impl Projection {
 
     /// Claims timers that are due, and gives out those whose views have meanwhile applied everything the log had when they were due.
     /// They are given out again until [`Projection::resolved`] is called.
-    pub(crate) async fn due(&mut self, now: Timestamp) -> Result<Vec<(u32, Vec<Due>)>, Failure> {
+    ///
+    /// # Errors
+    /// When log or gate are away, or a view has a newer owner.
+    pub async fn due(&mut self, now: Timestamp) -> Result<Vec<(u32, Vec<Due>)>, Failure> {
         let mut ready = Vec::new();
         for (partition, held) in &mut self.held {
             if held.claimed.is_none() && held.wake <= now {
@@ -203,13 +222,19 @@ impl Projection {
 
     /// Whether a timer was not proposed to the log already. It is remembered as proposed until its change is seen in the log, so that
     /// a lease that ends early makes no second event.
-    pub(crate) fn propose(&mut self, partition: u32, key: &str, at: Timestamp) -> Result<bool, Failure> {
+    ///
+    /// # Errors
+    /// `Reinitialise` when the view is not held.
+    pub fn propose(&mut self, partition: u32, key: &str, at: Timestamp) -> Result<bool, Failure> {
         let proposed = &mut self.held(partition)?.proposed;
         Ok(proposed.insert(key.to_owned(), at) != Some(at))
     }
 
     /// Moves timers of a view that stands still: they were set under other rules.
-    pub(crate) async fn correct(&mut self, partition: u32, changes: Vec<Change>) -> Result<(), Failure> {
+    ///
+    /// # Errors
+    /// As [`Projection::committed`].
+    pub async fn correct(&mut self, partition: u32, changes: Vec<Change>) -> Result<(), Failure> {
         let held = self.held(partition)?;
         match held.view.applied() {
             Some(applied) if !changes.is_empty() => held.view.apply(applied, changes).await,
@@ -218,14 +243,15 @@ impl Projection {
     }
 
     /// The timers that were given out for a partition are dealt with.
-    pub(crate) fn resolved(&mut self, partition: u32) {
+    pub fn resolved(&mut self, partition: u32) {
         if let Some(held) = self.held.get_mut(&partition) {
             held.claimed = None;
         }
     }
 
     /// When the oldest timer in hand was due.
-    pub(crate) fn oldest_due(&self) -> Option<Timestamp> {
+    #[must_use]
+    pub fn oldest_due(&self) -> Option<Timestamp> {
         self.held.values().filter_map(|held| held.claimed.as_ref()?.due.iter().map(|due| due.at).min()).min()
     }
 }
