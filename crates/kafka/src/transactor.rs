@@ -7,7 +7,7 @@
 //!   in between, and only while something is in flight: an idle transactor costs nothing.
 //! - After a commit the broker answers CONCURRENT_TRANSACTIONS for a few milliseconds, and librdkafka then sleeps
 //!   `retry.backoff.ms` (see the config), or always 20 ms when the first request of the next transaction adds a partition. So that
-//!   first request waits a little itself, see [`Pace`].
+//!   first request waits a little itself, see `Pace`.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, Sender, channel};

@@ -1,6 +1,6 @@
 //! Receives Meta's webhooks: what was signed is durable before it is answered with 200.
 //!
-//! [`receiver`] answers requests, [`server`] owns the sockets: header timeout, drain, number of connections. Mutual TLS and Meta's
+//! `receiver` answers requests, `server` owns the sockets: header timeout, drain, number of connections. Mutual TLS and Meta's
 //! address ranges are a matter of the proxy in front.
 
 mod config;

@@ -2,7 +2,7 @@
 //!
 //! Three things are deliberate. A server is an ordinary child and never gets a session of its own: on kernels with scheduler
 //! autogroups such a process may get no CPU for many seconds. Data of tests lie in memory (`/dev/shm`) where that exists, since
-//! what is proven is survival of a killed process, not of a power cut. And every server has a [`watchdog`] that ends it when
+//! what is proven is survival of a killed process, not of a power cut. And every server has a `watchdog` that ends it when
 //! this process ends in whatever way, because a test binary is often killed and statics are never dropped.
 //!
 //! Everything blocks; from async code start servers in `spawn_blocking`.

@@ -91,6 +91,8 @@ pub(crate) struct Scene {
     pub(crate) world: SimWorld,
     pub(crate) config: Config,
     pub(crate) rules: Rules,
+    /// How many workers share the partitions.
+    pub(crate) instances: usize,
 }
 
 impl Scene {
@@ -129,7 +131,7 @@ impl Scene {
 
     /// The scene of a world that was set up before, for what happens while the service runs.
     pub(crate) fn of(world: SimWorld) -> Self {
-        Self { world, config: config(), rules: Rules::default() }
+        Self { world, config: config(), rules: Rules::default(), instances: 1 }
     }
 
     pub(crate) fn plan(mut self, plan: Plan) -> Self {
@@ -189,30 +191,36 @@ impl Scene {
         }
     }
 
+    fn platform(&self, world: &SimWorld, instance: String) -> Platform {
+        let clock: Arc<dyn Clock> = world.clock();
+        let ids: Arc<dyn Ids> = world.ids();
+        Platform {
+            log: world.log(),
+            gate: world.gate(),
+            clock,
+            ids,
+            topics: Topics::new(""),
+            partitions: PARTITIONS,
+            keys: keys(),
+            rules: self.rules.clone(),
+            instance,
+            metrics: Arc::new(Metrics::new("0", "test")),
+        }
+    }
+
     /// Runs the service, again after each crash, until `done` returns.
     pub(crate) async fn run<D: Future<Output = ()>>(&self, done: impl FnOnce(SimWorld) -> D) -> Run {
-        let service = |world: SimWorld| {
-            let (config, rules) = (self.config.clone(), self.rules.clone());
-            async move {
-                let clock: Arc<dyn Clock> = world.clock();
-                let ids: Arc<dyn Ids> = world.ids();
-                let platform = Platform {
-                    log: world.log(),
-                    gate: world.gate(),
-                    clock,
-                    ids,
-                    topics: Topics::new(""),
-                    partitions: PARTITIONS,
-                    keys: keys(),
-                    rules,
-                    instance: "test".to_owned(),
-                    metrics: Arc::new(Metrics::new("0", "test")),
-                };
+        let service = |world: SimWorld| async move {
+            // Dropped at a crash, which ends the workers with it.
+            let mut workers = tokio::task::JoinSet::new();
+            for instance in 0..self.instances {
+                let platform = self.platform(&world, format!("worker-{instance}"));
                 let mut service = Service::new(platform, CancellationToken::new());
-                outbound_sender::start(config, world.whatsapp(), &mut service);
-                if let Err(error) = service.run().await {
-                    panic!("the service gave up: {error}");
-                }
+                outbound_sender::start(self.config.clone(), world.whatsapp(), &mut service);
+                workers.spawn(service.run());
+            }
+            if let Some(end) = workers.join_next().await {
+                panic!("a service gave up: {end:?}");
             }
         };
         match self.world.run(LIMIT, service, done).await {
