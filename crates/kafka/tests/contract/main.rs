@@ -1,7 +1,6 @@
 //! The log's contract on a real Apache Kafka, and what only a real broker can do: die, freeze, come back.
 
 mod broker;
-mod scale;
 
 use std::sync::Arc;
 use std::time::Duration;
