@@ -107,7 +107,8 @@ fn describe(fleet: &Fleet) {
         let pid = pid.map_or_else(String::new, |pid| pid.to_string());
         println!("  {name:<24} {pid:>7}    {admin:<22}  {}", fleet.log_of(name).display());
     }
-    if fleet.servers().is_some() {
+    if let Some((kafka, _)) = fleet.servers() {
+        println!("  The log as readable lines: KAFKA_BOOTSTRAP_SERVERS={kafka} target/debug/connectorctl log --follow");
         println!("  Kill any of them with kill -9: it is started again, and the story goes on.");
     }
 }
