@@ -254,12 +254,29 @@ impl<H: Handler> Worker<H> {
             polled = reader.poll(wait, self.spec.batch) => Some(polled),
         };
         // A stream of results must not keep records, or the loss of a partition, from being heard.
-        let polled = match polled {
+        let mut polled = match polled {
             Some(polled) => polled,
             None => reader.poll(Duration::ZERO, self.spec.batch).await,
         };
         self.membership = membership.ok();
-        self.take_polled(polled, reader, shutdown).await?;
+        // A turn costs a transaction, however little it does: it takes all that is here, up to a batch. Ends of partitions come between
+        // the records of a quiet topic and must not cut it into single ones.
+        let mut room = self.spec.batch;
+        loop {
+            let goes_on = match &polled {
+                Ok(Polled::Records(records)) => {
+                    room = room.saturating_sub(records.len());
+                    room > 0
+                }
+                Ok(Polled::CaughtUp(..)) => true,
+                _ => false,
+            };
+            self.take_polled(polled, reader, shutdown).await?;
+            if !goes_on {
+                break;
+            }
+            polled = reader.poll(Duration::ZERO, room).await;
+        }
         while let Some(joined) = self.effects.try_join_next() {
             self.take_result(joined)?;
         }
