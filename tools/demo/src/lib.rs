@@ -4,7 +4,9 @@
 
 mod fleet;
 pub mod settings;
+mod show;
 pub mod story;
 
 pub use fleet::{Backend, Fleet, FleetError};
 pub use settings::Settings;
+pub use show::{describe, watched};
