@@ -40,7 +40,9 @@ fn facts(event: &Event) -> String {
         }
         Event::MessageStatusChanged(e) => {
             let code = e.error_code.map(|code| format!(" code {code}")).unwrap_or_default();
-            format!("{:?}{code}  {}", e.status, e.wamid).to_lowercase()
+            // Only the status: a wamid is case-sensitive.
+            let status = format!("{:?}", e.status).to_lowercase();
+            format!("{status}{code}  {}", e.wamid)
         }
         Event::IdentityLearned(e) => format!("also known as {}", e.alias),
         Event::ConversationLinked(e) => format!("goes on as {}", e.canonical),
