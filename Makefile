@@ -5,9 +5,10 @@ ROOT := $(CURDIR)
 export PATH := $(ROOT)/.local/tools/bin:$(ROOT)/.local/tools/go/bin:$(PATH)
 
 SERVICES := webhook-receiver inbound-processor outbound-sender opt-in-tracker window-timer template-catalog conversation-api
+CHAOS_PROGRAMS := $(patsubst %,-p %,connector-chaos cloud-api-simulator connectorctl $(SERVICES))
 DEMO_PROGRAMS := $(patsubst %,-p %,connector-demo cloud-api-simulator $(if $(filter kafka,$(BACKEND)),connectorctl $(SERVICES),connector))
 
-.PHONY: help demo test check bench docs fmt
+.PHONY: help demo test check chaos bench docs fmt
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -33,6 +34,11 @@ check: ## Format, lints, licences, unused dependencies, direction of dependencie
 	cargo xtask schemas check
 	cargo xtask catalogue --check
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+chaos: ## Kills, freezes and cuts off processes and servers under load, and counts what was lost. ONLY=outbound: that one; ARGS=--quick
+	@deploy/local/require.sh kafka
+	cargo build --locked --quiet $(CHAOS_PROGRAMS)
+	@target/debug/connector-chaos $(ONLY) $(ARGS)
 
 bench: ## The figures, as a table and in target/bench/results.json
 	@deploy/local/require.sh kafka

@@ -26,6 +26,8 @@ pub(crate) struct Post {
     pub(crate) opaque: Option<String>,
     /// `text`, `template`, ..., `read`, `typing_indicator`, or empty for an unreadable body.
     pub(crate) kind: String,
+    /// The text of a text message: tests name their command there.
+    pub(crate) text: Option<String>,
     pub(crate) wamid: Option<String>,
     pub(crate) outcome: Outcome,
     /// Name of the fault that decided the response.
@@ -84,8 +86,8 @@ impl Post {
         };
         json!({
             "seq": seq, "at_ms": self.at_ms, "phone_number_id": self.phone_number_id, "to": self.to, "type": self.kind,
-            "biz_opaque_callback_data": self.opaque, "id": self.wamid, "outcome": outcome, "code": code,
-            "fault": self.fault,
+            "text": self.text, "biz_opaque_callback_data": self.opaque, "id": self.wamid, "outcome": outcome,
+            "code": code, "fault": self.fault,
         })
     }
 }
@@ -150,6 +152,7 @@ mod tests {
             to: Some("16505551234".to_owned()),
             opaque: Some(opaque.to_owned()),
             kind: "text".to_owned(),
+            text: None,
             wamid: None,
             outcome,
             fault: None,

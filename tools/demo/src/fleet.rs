@@ -30,6 +30,63 @@ const SERVICES: [&str; 7] = [
     "conversation-api",
 ];
 
+/// Environment variables with their values.
+pub type Environment = Vec<(&'static str, String)>;
+
+/// One process of the connector. Several may be instances of the same program.
+#[derive(Clone, Debug)]
+pub struct Member {
+    /// How the fleet calls it, and its `INSTANCE`.
+    pub name: &'static str,
+    /// The program it runs.
+    pub program: &'static str,
+    /// Settings of its own.
+    pub settings: Environment,
+}
+
+impl Member {
+    /// The only instance of a program.
+    #[must_use]
+    pub const fn only(program: &'static str) -> Self {
+        Self { name: program, program, settings: Vec::new() }
+    }
+
+    /// One of several instances of a program.
+    #[must_use]
+    pub const fn instance(program: &'static str, name: &'static str) -> Self {
+        Self { name, program, settings: Vec::new() }
+    }
+}
+
+/// What a fleet consists of.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it stands on.
+    pub backend: Backend,
+    /// Length of the customer service window.
+    pub window: Duration,
+    /// The processes of the connector, in the order in which they are stopped.
+    pub members: Vec<Member>,
+    /// Kafka brokers, 1 or 3.
+    pub brokers: u16,
+    /// Settings of all members, over those of the demo.
+    pub settings: Environment,
+    /// Settings of the simulator, over those of the demo.
+    pub simulator: Environment,
+}
+
+impl Plan {
+    /// The demo's: every service once.
+    #[must_use]
+    pub fn new(backend: Backend, window: Duration) -> Self {
+        let members = match backend {
+            Backend::Embedded => vec![Member::only("connector")],
+            Backend::Kafka => SERVICES.map(Member::only).to_vec(),
+        };
+        Self { backend, window, members, brokers: 1, settings: Vec::new(), simulator: Vec::new() }
+    }
+}
+
 /// Why the fleet could not be started or commanded.
 #[derive(Debug)]
 pub struct FleetError(pub String);
@@ -58,7 +115,7 @@ struct Process {
 
 /// Everything that runs. Dropping it ends every process.
 pub struct Fleet {
-    backend: Backend,
+    plan: Plan,
     settings: Settings,
     folder: PathBuf,
     binaries: PathBuf,
@@ -68,26 +125,35 @@ pub struct Fleet {
 }
 
 impl Fleet {
-    /// Starts everything and waits until it is ready. `binaries` is the folder of the built programs, `folder` takes data and logs.
+    /// The demo's fleet, see [`Fleet::start_plan`].
     ///
     /// # Errors
     /// When a program is missing or does not become ready; the text holds its last words.
     pub async fn start(backend: Backend, binaries: &Path, folder: &Path, window: Duration) -> Result<Self, FleetError> {
+        Self::start_plan(Plan::new(backend, window), binaries, folder).await
+    }
+
+    /// Starts everything and waits until it is ready. `binaries` is the folder of the built programs, `folder` takes data and logs.
+    ///
+    /// # Errors
+    /// When a program is missing or does not become ready; the text holds its last words.
+    pub async fn start_plan(plan: Plan, binaries: &Path, folder: &Path) -> Result<Self, FleetError> {
         let no_folder = |error| FleetError(format!("cannot create the demo's folder: {error}"));
         std::fs::create_dir_all(folder).map_err(no_folder)?;
         // Every process has a working folder of its own: a relative path would mean another place to each.
         let folder = &folder.canonicalize().map_err(no_folder)?;
-        let settings = Settings::new(folder, window)?;
+        let settings = Settings::new(folder, plan.window)?;
         // A demo starts from nothing.
         for name in ["log.sqlite", "log.sqlite-wal", "log.sqlite-shm"] {
             let _ = std::fs::remove_file(folder.join(name));
         }
-        let stack = match backend {
+        let brokers = plan.brokers;
+        let stack = match plan.backend {
             Backend::Embedded => None,
-            Backend::Kafka => Some(blocking(start_stack).await??),
+            Backend::Kafka => Some(blocking(move || start_stack(brokers)).await??),
         };
         let mut fleet = Self {
-            backend,
+            plan,
             settings,
             folder: folder.to_owned(),
             binaries: binaries.to_owned(),
@@ -95,7 +161,7 @@ impl Fleet {
             stack,
         };
         fleet.start_simulator().await?;
-        if backend == Backend::Kafka {
+        if fleet.plan.backend == Backend::Kafka {
             fleet.apply_topics()?;
         }
         for name in fleet.services() {
@@ -110,10 +176,7 @@ impl Fleet {
     /// The processes of the connector in this fleet.
     #[must_use]
     pub fn services(&self) -> Vec<&'static str> {
-        match self.backend {
-            Backend::Embedded => vec!["connector"],
-            Backend::Kafka => SERVICES.to_vec(),
-        }
+        self.plan.members.iter().map(|member| member.name).collect()
     }
 
     /// Addresses, secrets and durations.
@@ -159,13 +222,14 @@ impl Fleet {
                 environment.push(("REDIS_URL", redis));
             }
         }
+        environment.extend(self.plan.settings.iter().cloned());
         environment
     }
 
     async fn start_simulator(&mut self) -> Result<(), FleetError> {
         let name = "cloud-api-simulator";
         let mut command = self.command(name);
-        command.envs(self.settings.simulator_environment());
+        command.envs(self.settings.simulator_environment()).envs(self.plan.simulator.iter().cloned());
         let mut server = Server::new(name, Data::new(Some(&self.folder), name)?)?;
         server.spawn(&mut command)?;
         self.processes.insert(name, Process { server, admin: 0 });
@@ -177,6 +241,7 @@ impl Fleet {
         let output = self
             .command("connectorctl")
             .envs(self.environment(0))
+            .env("REPLICATION", self.plan.brokers.to_string())
             .args(["topics", "apply"])
             .output()
             .map_err(|error| FleetError(format!("cannot run connectorctl: {error}")))?;
@@ -201,14 +266,16 @@ impl Fleet {
     /// Starts a service, again or for the first time, without waiting.
     ///
     /// # Errors
-    /// When the program is missing.
+    /// When the program is missing, or the plan has no such member.
     pub fn spawn(&mut self, name: &'static str) -> Result<(), FleetError> {
+        let member = self.plan.members.iter().find(|member| member.name == name).cloned();
+        let member = member.ok_or_else(|| FleetError(format!("there is no member {name}")))?;
         let admin = match self.processes.get(name) {
             Some(process) => process.admin,
             None => free_port()?,
         };
-        let mut command = self.command(name);
-        command.envs(self.environment(admin));
+        let mut command = self.command(member.program);
+        command.envs(self.environment(admin)).env("INSTANCE", member.name).envs(member.settings);
         if !self.processes.contains_key(name) {
             let server = Server::new(name, Data::new(Some(&self.folder), name)?)?;
             self.processes.insert(name, Process { server, admin });
@@ -257,6 +324,34 @@ impl Fleet {
         }
     }
 
+    /// Freezes a process (SIGSTOP): its connections stay open, and it believes that no time passes.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freeze(&self, name: &str) -> Result<(), FleetError> {
+        self.signal(name, "STOP")
+    }
+
+    /// Thaws a process (SIGCONT).
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn thaw(&self, name: &str) -> Result<(), FleetError> {
+        self.signal(name, "CONT")
+    }
+
+    fn signal(&self, name: &str, signal: &str) -> Result<(), FleetError> {
+        let process = self.processes.get(name).ok_or_else(|| FleetError(format!("{name} was not started")))?;
+        Ok(process.server.signal(signal)?)
+    }
+
+    /// Asks a process to end (SIGTERM) and waits for it; kills it when it does not within the bound.
+    pub fn end(&mut self, name: &str, within: Duration) {
+        if let Some(process) = self.processes.get_mut(name) {
+            process.server.stop(within);
+        }
+    }
+
     /// Starts every process again that ended without being asked to, and names them.
     ///
     /// # Errors
@@ -276,9 +371,7 @@ impl Fleet {
     /// Ends every process in the order of its work: receivers first, servers last.
     pub fn stop(&mut self) {
         for name in self.services() {
-            if let Some(process) = self.processes.get_mut(name) {
-                process.server.stop(Duration::from_secs(10));
-            }
+            self.end(name, Duration::from_secs(10));
         }
     }
 }
@@ -287,8 +380,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|error| FleetError(error.to_string()))
 }
 
-fn start_stack() -> Result<(KafkaCluster, RedisServer), FleetError> {
+fn start_stack(brokers: u16) -> Result<(KafkaCluster, RedisServer), FleetError> {
     let redis = RedisServer::start(&RedisOptions::default())?;
-    let kafka = KafkaCluster::start(&KafkaOptions::default())?;
+    let kafka = KafkaCluster::start(&KafkaOptions { brokers, ..KafkaOptions::default() })?;
     Ok((kafka, redis))
 }

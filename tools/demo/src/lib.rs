@@ -7,6 +7,6 @@ pub mod settings;
 mod show;
 pub mod story;
 
-pub use fleet::{Backend, Fleet, FleetError};
+pub use fleet::{Backend, Environment, Fleet, FleetError, Member, Plan};
 pub use settings::Settings;
 pub use show::{describe, watched};

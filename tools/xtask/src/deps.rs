@@ -24,6 +24,7 @@ const ALLOWED: &[(&str, &[&str])] = &[
     ("local-stack", &[]),
     ("connector-bench", MEASURED),
     ("connector-demo", &["local-stack"]),
+    ("connector-chaos", HARMED),
     ("xtask", &["connector-contracts", "connector-settings"]),
 ];
 
@@ -54,6 +55,16 @@ const MEASURED: &[&str] = &[
     "local-stack",
 ];
 
+/// What `make chaos` writes commands with and reads the log with; the services are processes.
+const HARMED: &[&str] = &[
+    "connector-domain",
+    "connector-contracts",
+    "connector-ports",
+    "connector-runtime",
+    "connector-kafka",
+    "connector-demo",
+];
+
 /// Only for tests: dev-dependencies of anybody, dependencies of the test crates.
 const FOR_TESTS: &[&str] = &["connector-testkit", "connector-simulated", "cloud-api-simulator", "local-stack"];
 
@@ -70,6 +81,7 @@ const WRAPPED: &[(&str, &[&str])] = &[
             "cloud-api-simulator",
             "connectorctl",
             "connector-demo",
+            "connector-chaos",
             "connector-testkit",
             "webhook-receiver",
             TESTS,

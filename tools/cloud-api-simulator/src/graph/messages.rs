@@ -96,6 +96,7 @@ fn post(phone_number_id: &str, request: &MessageRequest, kind: &str) -> Post {
         to: request.to.clone().or_else(|| request.recipient.clone()),
         opaque: request.biz_opaque_callback_data.clone(),
         kind: kind.to_owned(),
+        text: request.text.as_ref().and_then(|text| text.body.clone()),
         wamid: None,
         outcome: Outcome::Lost,
         fault: None,
