@@ -8,6 +8,7 @@ mod config;
 mod error;
 mod gate;
 pub mod group;
+mod hold;
 mod limiter;
 mod log;
 mod memory;

@@ -1,5 +1,6 @@
 //! A log of one process over any [`Store`]: groups, transactions and readers, which are the same wherever the records are.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -10,7 +11,8 @@ use connector_ports::log::{
 use connector_ports::partition::partition_for;
 use connector_ports::{Appender, Log, Reader, Transactor};
 
-use crate::group::Groups;
+use crate::group::{Groups, Ticket};
+use crate::hold::Holds;
 use crate::reader::{Proof, StoreReader};
 use crate::store::{Answer, Outcome, Placed, Positions, Session, Store};
 
@@ -31,6 +33,7 @@ impl<S: Store> Clone for StoreLog<S> {
 pub(crate) struct Shared<S> {
     pub(crate) store: S,
     pub(crate) groups: Groups,
+    holds: Holds,
 }
 
 impl<S: Store> Shared<S> {
@@ -53,10 +56,15 @@ impl<S: Store> Shared<S> {
         Ok(Placed { target: TopicPartition { topic, partition }, key, value, headers })
     }
 
-    async fn append(&self, records: Vec<Append>, session: Option<&Session>) -> Result<Vec<Appended>, LogError> {
+    /// Appends with the call that takes its place in the order of the store's calls.
+    async fn append(
+        &self,
+        records: Vec<Append>,
+        call: impl FnOnce(Vec<Placed>) -> Result<Answer<Vec<Offset>>, LogError>,
+    ) -> Result<Vec<Appended>, LogError> {
         let placed = records.into_iter().map(|record| self.place(record)).collect::<Result<Vec<_>, _>>()?;
         let targets: Vec<_> = placed.iter().map(|record| record.target.clone()).collect();
-        let offsets = self.store.append(placed, session).await?;
+        let offsets = call(placed)?.await?;
         Ok(targets.into_iter().zip(offsets).map(|(target, offset)| Appended { target, offset }).collect())
     }
 }
@@ -64,7 +72,7 @@ impl<S: Store> Shared<S> {
 impl<S: Store> StoreLog<S> {
     /// A log over this store, with no group members yet.
     pub fn new(store: S) -> Self {
-        Self { shared: Arc::new(Shared { store, groups: Groups::default() }) }
+        Self { shared: Arc::new(Shared { store, groups: Groups::default(), holds: Holds::default() }) }
     }
 
     /// Where the records are.
@@ -111,7 +119,7 @@ impl<S: Store> Log for StoreLog<S> {
 
     async fn transactor(&self, id: &str) -> Result<Box<dyn Transactor>, LogError> {
         let session = self.shared.store.take_over(id).await?;
-        Ok(Box::new(StoreTransactor { shared: self.shared.clone(), session, open: false }))
+        Ok(Box::new(StoreTransactor { shared: self.shared.clone(), session, open: false, held: None }))
     }
 
     async fn end_offset(&self, partition: &TopicPartition, isolation: Isolation) -> Result<Offset, LogError> {
@@ -120,6 +128,10 @@ impl<S: Store> Log for StoreLog<S> {
     }
 
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
+        for id in self.shared.holds.stale(&self.shared.groups, group, partitions) {
+            // Whoever holds them lost them: fenced, and what it left open is aborted.
+            self.shared.store.take_over(&id).await?;
+        }
         self.shared.store.positions(group, partitions).await
     }
 
@@ -139,7 +151,7 @@ struct StoreAppender<S: Store> {
 #[async_trait]
 impl<S: Store> Appender for StoreAppender<S> {
     async fn append(&self, records: Vec<Append>) -> Result<Vec<Appended>, LogError> {
-        self.shared.append(records, None).await
+        self.shared.append(records, |placed| Ok(self.shared.store.append(placed, None))).await
     }
 }
 
@@ -147,44 +159,98 @@ struct StoreTransactor<S: Store> {
     shared: Arc<Shared<S>>,
     session: Session,
     open: bool,
+    held: Option<Held>,
+}
+
+/// What a transaction has consumed, with the proof that it may.
+struct Held {
+    ticket: Ticket,
+    positions: Positions,
+}
+
+impl Held {
+    fn new(consumed: Consumed) -> Result<Self, LogError> {
+        let Consumed { group, membership, positions } = consumed;
+        match membership.0.downcast_ref::<Proof>().filter(|proof| proof.group == group) {
+            Some(proof) => Ok(Self { ticket: proof.ticket.clone(), positions: Positions { group, positions } }),
+            None => Err(LogError::Fatal { reason: format!("the membership is not one of group {group}") }),
+        }
+    }
+
+    /// Makes the call in a moment in which the partitions are known to be owned.
+    fn call<T>(&self, groups: &Groups, call: impl FnOnce() -> T) -> Result<T, LogError> {
+        groups.fenced_call(&self.ticket, self.positions.positions.iter().map(|(partition, _)| partition), call)
+    }
 }
 
 impl<S: Store> StoreTransactor<S> {
-    /// Makes the commit; with positions, in the moment in which the membership is known to be good.
-    fn start_commit(&self, consumed: Option<Consumed>) -> Result<Answer<()>, LogError> {
-        let store = &self.shared.store;
-        let Some(Consumed { group, membership, positions }) = consumed else {
-            return Ok(store.finish(&self.session, Outcome::Commit(None)));
-        };
-        let Some(proof) = membership.0.downcast_ref::<Proof>().filter(|proof| proof.group == group) else {
-            return Err(LogError::Fatal { reason: format!("the membership is not one of group {group}") });
-        };
-        let owned = positions.clone();
-        let call = || store.finish(&self.session, Outcome::Commit(Some(Positions { group, positions })));
-        self.shared.groups.fenced_call(&proof.ticket, owned.iter().map(|(partition, _)| partition), call)
+    fn release(&mut self) {
+        self.open = false;
+        if let Some(held) = self.held.take() {
+            self.shared.holds.end(&self.session, &held.positions);
+        }
+    }
+
+    /// Positions that are held, overtaken by those that are consumed.
+    fn positions(&self, consumed: Option<&Held>) -> Option<Positions> {
+        let Some(held) = &self.held else { return consumed.map(|consumed| consumed.positions.clone()) };
+        let mut all: BTreeMap<_, _> = held.positions.positions.iter().cloned().collect();
+        all.extend(consumed.into_iter().flat_map(|consumed| consumed.positions.positions.iter().cloned()));
+        Some(Positions { group: held.positions.group.clone(), positions: all.into_iter().collect() })
     }
 }
 
 #[async_trait]
 impl<S: Store> Transactor for StoreTransactor<S> {
+    async fn hold(&mut self, consumed: Consumed) -> Result<(), LogError> {
+        let held = Held::new(consumed)?;
+        let positions = self.positions(Some(&held)).unwrap_or_else(|| held.positions.clone());
+        let held = Held { ticket: held.ticket, positions };
+        held.call(&self.shared.groups, || self.shared.holds.begin(&self.session, &held.ticket, &held.positions))?;
+        self.open = true;
+        self.held = Some(held);
+        Ok(())
+    }
+
     async fn append(&mut self, records: Vec<Append>) -> Result<Vec<Appended>, LogError> {
         self.open = true;
-        self.shared.append(records, Some(&self.session)).await
+        let append = |placed| {
+            let call = || self.shared.store.append(placed, Some(&self.session));
+            match &self.held {
+                Some(held) => held.call(&self.shared.groups, call),
+                None => Ok(call()),
+            }
+        };
+        self.shared.append(records, append).await
     }
 
     async fn commit(&mut self, consumed: Option<Consumed>) -> Result<(), LogError> {
-        if !self.open && consumed.as_ref().is_none_or(|consumed| consumed.positions.is_empty()) {
+        let consumed = consumed.filter(|consumed| !consumed.positions.is_empty()).map(Held::new).transpose()?;
+        if !self.open && consumed.is_none() {
             return Ok(());
         }
-        self.start_commit(consumed)?.await?;
-        self.open = false;
+        let positions = self.positions(consumed.as_ref());
+        let finish = || self.shared.store.finish(&self.session, Outcome::Commit(positions));
+        let groups = &self.shared.groups;
+        let answer = match (&self.held, &consumed) {
+            (_, Some(newest)) => {
+                if let Some(held) = &self.held {
+                    held.call(groups, || ())?;
+                }
+                newest.call(groups, finish)?
+            }
+            (Some(held), None) => held.call(groups, finish)?,
+            (None, None) => finish(),
+        };
+        answer.await?;
+        self.release();
         Ok(())
     }
 
     async fn abort(&mut self) -> Result<(), LogError> {
         if self.open {
             self.shared.store.finish(&self.session, Outcome::Abort).await?;
-            self.open = false;
+            self.release();
         }
         Ok(())
     }
@@ -194,6 +260,7 @@ impl<S: Store> Drop for StoreTransactor<S> {
     fn drop(&mut self) {
         if self.open {
             self.shared.store.abandon(&self.session);
+            self.release();
         }
     }
 }

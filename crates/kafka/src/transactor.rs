@@ -6,8 +6,8 @@
 //! - `poll` with a timeout does not return at the first event either. We poll without one and sleep a fraction of a millisecond
 //!   in between, and only while something is in flight: an idle transactor costs nothing.
 //! - After a commit the broker answers CONCURRENT_TRANSACTIONS for a few milliseconds, and librdkafka then sleeps
-//!   `retry.backoff.ms` (see the config), or always 20 ms when the first request of the next transaction adds a partition. So that
-//!   first request waits a little itself, see `Pace`.
+//!   `retry.backoff.ms` (see the config), or always 20 ms when the first request of the next transaction adds a partition. A
+//!   transaction that begins with `hold` does not: its first request adds offsets.
 
 use std::collections::HashSet;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -37,6 +37,7 @@ const ATTEMPT: Duration = Duration::from_secs(2);
 type Reply<T> = oneshot::Sender<Result<T, LogError>>;
 
 enum Call {
+    Hold(Consumed, Reply<()>),
     Append(Vec<Append>, Reply<Vec<Appended>>),
     Commit(Option<Consumed>, Reply<()>),
     Abort(Reply<()>),
@@ -81,6 +82,10 @@ fn ended() -> LogError {
 
 #[async_trait]
 impl Transactor for KafkaTransactor {
+    async fn hold(&mut self, consumed: Consumed) -> Result<(), LogError> {
+        self.call(|reply| Call::Hold(consumed, reply)).await
+    }
+
     async fn append(&mut self, records: Vec<Append>) -> Result<Vec<Appended>, LogError> {
         if records.is_empty() {
             return Ok(Vec::new());
@@ -148,31 +153,6 @@ impl ProducerContext for Reports {
     }
 }
 
-/// How long to wait between a commit and the first append after it, learned from how that append went.
-#[derive(Default)]
-struct Pace {
-    committed: Option<Instant>,
-    gap: Duration,
-}
-
-impl Pace {
-    /// The sleep of librdkafka that is to be avoided.
-    const PENALTY: Duration = Duration::from_millis(20);
-    /// Waiting longer than this would be no gain.
-    const LIMIT: Duration = Duration::from_millis(10);
-    const STEP: Duration = Duration::from_millis(2);
-
-    fn rest(&self, now: Instant) -> Duration {
-        self.committed.map_or(Duration::ZERO, |committed| self.gap.saturating_sub(now.duration_since(committed)))
-    }
-
-    /// The first append of a transaction took this long.
-    fn learn(&mut self, took: Duration) {
-        self.gap =
-            if took >= Self::PENALTY { (self.gap + Self::STEP).min(Self::LIMIT) } else { self.gap - self.gap / 64 };
-    }
-}
-
 /// Why this transactor cannot be used any more.
 #[derive(Clone)]
 enum End {
@@ -198,7 +178,6 @@ struct Work {
     request_timeout: Duration,
     known: HashSet<TopicName>,
     open: bool,
-    pace: Pace,
     end: Option<End>,
 }
 
@@ -216,7 +195,6 @@ impl Work {
             request_timeout: config.request_timeout,
             known: HashSet::new(),
             open: false,
-            pace: Pace::default(),
             end: None,
         };
         let deadline = Instant::now() + work.request_timeout;
@@ -244,6 +222,7 @@ impl Work {
     fn serve(&mut self, calls: &Receiver<Call>) {
         while let Ok(call) = calls.recv() {
             match call {
+                Call::Hold(consumed, reply) => drop(reply.send(self.hold(consumed))),
                 Call::Append(records, reply) => drop(reply.send(self.append(&records))),
                 Call::Commit(consumed, reply) => drop(reply.send(self.commit(consumed))),
                 Call::Abort(reply) => drop(reply.send(self.abort())),
@@ -265,12 +244,7 @@ impl Work {
         self.alive()?;
         record::check(records, self.max_record_bytes)?;
         self.find_topics(records)?;
-        let first = !self.open;
-        if first {
-            std::thread::sleep(self.pace.rest(Instant::now()));
-        }
         self.begin()?;
-        let begun = Instant::now();
         let deadline = Instant::now() + self.delivery_timeout + ATTEMPT;
         let append = self.producer.context().with(|delivered| {
             delivered.append += 1;
@@ -282,9 +256,6 @@ impl Work {
             self.send(record, append, index, deadline)?;
         }
         self.wait_for_reports(deadline)?;
-        if first {
-            self.pace.learn(begun.elapsed());
-        }
         let results = self.producer.context().with(|delivered| std::mem::take(&mut delivered.results));
         let mut appended = Vec::with_capacity(records.len());
         for (result, record) in results.into_iter().zip(records) {
@@ -369,20 +340,27 @@ impl Work {
         if !self.open && consumed.is_none() {
             return Ok(());
         }
-        self.begin()?;
-        let deadline = Instant::now() + self.transaction_timeout + ATTEMPT;
         if let Some(consumed) = consumed {
-            let Some(membership) = consumed.membership.0.downcast_ref::<ConsumerGroupMetadata>() else {
-                return Err(LogError::Fatal { reason: "this membership is not of a Kafka reader".to_owned() });
-            };
-            let list = record::positions(&consumed.positions)?;
-            self.repeat(deadline, |producer| producer.send_offsets_to_transaction(&list, membership, ATTEMPT))?;
+            self.hold(consumed)?;
         }
+        let deadline = Instant::now() + self.transaction_timeout + ATTEMPT;
         self.settle(deadline);
         self.repeat(deadline, |producer| producer.commit_transaction(ATTEMPT))?;
         self.open = false;
-        self.pace.committed = Some(Instant::now());
         Ok(())
+    }
+
+    /// The coordinator of the group refuses a stale generation (KIP-447), and keeps offsets that are pending in a transaction from
+    /// everybody who reads them with `read_committed` (UNSTABLE_OFFSET_COMMIT).
+    fn hold(&mut self, consumed: Consumed) -> Result<(), LogError> {
+        self.alive()?;
+        let Some(membership) = consumed.membership.0.downcast_ref::<ConsumerGroupMetadata>() else {
+            return Err(LogError::Fatal { reason: "this membership is not of a Kafka reader".to_owned() });
+        };
+        let list = record::positions(&consumed.positions)?;
+        self.begin()?;
+        let deadline = Instant::now() + self.transaction_timeout + ATTEMPT;
+        self.repeat(deadline, |producer| producer.send_offsets_to_transaction(&list, membership, ATTEMPT))
     }
 
     fn abort(&mut self) -> Result<(), LogError> {
@@ -503,23 +481,4 @@ pub(crate) fn find_topic<C: ClientContext>(
         !unknown && !found.partitions().is_empty()
     });
     if found { Ok(()) } else { Err(LogError::UnknownTopic { topic: topic.clone() }) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_pace_slows_down_after_a_penalty_and_recovers() {
-        let now = Instant::now();
-        let mut pace = Pace { committed: Some(now), gap: Duration::ZERO };
-        assert_eq!(pace.rest(now), Duration::ZERO);
-        pace.learn(Duration::from_millis(25));
-        assert_eq!(pace.rest(now), Pace::STEP);
-        assert_eq!(pace.rest(now + Pace::STEP), Duration::ZERO);
-        (0..100).for_each(|_| pace.learn(Duration::from_millis(25)));
-        assert_eq!(pace.rest(now), Pace::LIMIT);
-        (0..300).for_each(|_| pace.learn(Duration::from_millis(3)));
-        assert!(pace.rest(now) < Pace::STEP);
-    }
 }

@@ -299,7 +299,9 @@ pub trait Log: Send + Sync {
     /// The position behind the last record a reader of this isolation can see right now.
     async fn end_offset(&self, partition: &TopicPartition, isolation: Isolation) -> Result<Offset, LogError>;
 
-    /// The next position the group reads in each of the partitions; `None` where it never committed.
+    /// The next position the group reads in each of the partitions; `None` where it never committed. A position that an open
+    /// transaction holds ([`Transactor::hold`]) is not given out: this waits for the end of that transaction, is `Unavailable`, or
+    /// fences its owner.
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError>;
 
     /// The topic as it is; `None` when it does not exist.
@@ -357,9 +359,15 @@ pub struct Consumed {
     pub positions: Vec<(TopicPartition, Offset)>,
 }
 
-/// Appends to many topics, all or nothing. A transaction begins by itself with the first append or commit.
+/// Appends to many topics, all or nothing. A transaction begins by itself with the first call.
 #[async_trait]
 pub trait Transactor: Send {
+    /// Holds these positions for the time of the transaction, and commits them with it unless [`Transactor::commit`] brings newer
+    /// ones. A stale membership is `Fenced`, so it is known before anything is appended that the partitions are still ours; and as
+    /// long as the transaction is open nobody else learns from where to go on ([`Log::committed`]), so they stay ours until it ends.
+    /// What is appended in between is appended by their only owner (R4).
+    async fn hold(&mut self, consumed: Consumed) -> Result<(), LogError>;
+
     /// Appends within the transaction and waits until each record is durable (not yet committed): a reader of
     /// [`Isolation::Uncommitted`] sees it even after a crash of this process.
     async fn append(&mut self, records: Vec<Append>) -> Result<Vec<Appended>, LogError>;

@@ -1,6 +1,7 @@
 //! Lanes of one partition: each conversation waits for itself only (R5).
 
-use std::collections::{HashMap, VecDeque};
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
 
 use connector_domain::time::Timestamp;
 use connector_ports::log::Record;
@@ -32,7 +33,8 @@ struct Lane {
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
     ready: VecDeque<LaneKey>,
-    waiting: usize,
+    /// The waits of all lanes that wait.
+    wakes: BinaryHeap<Reverse<(Timestamp, LaneKey)>>,
     queued: usize,
     running: usize,
 }
@@ -88,23 +90,21 @@ impl Lanes {
             self.running -= 1;
         }
         lane.until = until;
-        if until.is_some() {
-            self.waiting += 1;
-        } else {
-            self.ready.push_back(key);
+        match until {
+            Some(until) => self.wakes.push(Reverse((until, key))),
+            None => self.ready.push_back(key),
         }
     }
 
     /// Lets the lanes run whose wait is over.
     pub fn wake(&mut self, now: Timestamp) {
-        if self.waiting == 0 {
-            return;
-        }
-        for (key, lane) in &mut self.lanes {
-            if lane.until.is_some_and(|until| until <= now) {
+        while let Some(Reverse((until, key))) = self.wakes.peek().copied()
+            && until <= now
+        {
+            self.wakes.pop();
+            if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.until = None;
-                self.waiting -= 1;
-                self.ready.push_back(*key);
+                self.ready.push_back(key);
             }
         }
     }
@@ -112,7 +112,7 @@ impl Lanes {
     /// When the first waiting lane may run again.
     #[must_use]
     pub fn next_wake(&self) -> Option<Timestamp> {
-        if self.waiting == 0 { None } else { self.lanes.values().filter_map(|lane| lane.until).min() }
+        self.wakes.peek().map(|Reverse((until, _))| *until)
     }
 
     /// Whether any lane may run now.

@@ -18,7 +18,7 @@ use connector_runtime::lanes::Work;
 use connector_runtime::platform::Platform;
 use connector_runtime::replay::replay;
 use connector_runtime::service::Service;
-use connector_runtime::worker::{Fencing, WorkerSpec};
+use connector_runtime::worker::WorkerSpec;
 use connector_simulated::{Fault, Noise, Plan, SimWorld, When};
 use connector_telemetry::Metrics;
 use futures::FutureExt;
@@ -156,10 +156,9 @@ fn values(world: &SimWorld, name: &str) -> Vec<String> {
     world.history(&topic(name)).into_iter().map(text).collect()
 }
 
-async fn serve<H: Handler + 'static>(world: SimWorld, fencing: Fencing, handler: H) {
+async fn serve<H: Handler + 'static>(world: SimWorld, handler: H) {
     let mut service = Service::new(platform(&world), CancellationToken::new());
     let mut spec = WorkerSpec::new("test", "group".to_owned(), vec![topic("in")], "one".to_owned());
-    spec.fencing = fencing;
     spec.batch = 4;
     service.worker(spec, handler);
     service.run().await.expect("nothing here is fatal");
@@ -192,7 +191,7 @@ async fn copied(plan: Plan, seed: u64) -> u64 {
     let context = format!("{plan:?} seed {seed}");
     let world = SimWorld::new(seed).with(plan);
     prepare(&world).await;
-    let run = world.run(LIMIT, |world| serve(world, Fencing::Worker, Copier), all_out).await;
+    let run = world.run(LIMIT, |world| serve(world, Copier), all_out).await;
     let run = run.unwrap_or_else(|run| panic!("{context}: not finished in time, {run:?}, {:?}", values(&world, "out")));
     check_order(&context, &values(&world, "out"));
     run.points
@@ -205,7 +204,7 @@ async fn sent(plan: Plan, seed: u64, waited: bool) -> u64 {
     let ledger = Ledger::default();
     let service = |world: SimWorld| {
         let handler = Sender { ledger: ledger.clone(), world: world.clone(), journal: HashMap::new(), waited };
-        serve(world, Fencing::Partition, handler)
+        serve(world, handler)
     };
     let run = world.run(LIMIT, service, all_out).await;
     let run = run.unwrap_or_else(|run| panic!("{context}: not finished in time, {run:?}, {:?}", values(&world, "out")));
@@ -271,7 +270,7 @@ async fn what_cannot_be_understood_goes_to_the_dead_letters_byte_for_byte() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    world.run(LIMIT, |world| serve(world, Fencing::Worker, Copier), dead).await.expect("a dead letter");
+    world.run(LIMIT, |world| serve(world, Copier), dead).await.expect("a dead letter");
     let letter = world.history(&topic("in.dlq")).remove(0);
     assert_eq!((letter.key.clone(), letter.value.clone()), (bad.key, bad.value));
     assert_eq!(letter.source.partition, at.target.partition, "same partition");
@@ -291,7 +290,6 @@ async fn a_drain_finishes_what_runs_and_leaves_the_rest_to_the_next() {
         let shutdown = CancellationToken::new();
         let mut service = Service::new(platform(&world), shutdown.clone());
         let mut spec = WorkerSpec::new("test", "group".to_owned(), vec![topic("in")], "one".to_owned());
-        spec.fencing = Fencing::Partition;
         spec.batch = 2;
         let handler = Sender { ledger: ledger.clone(), world: world.clone(), journal: HashMap::new(), waited: false };
         service.worker(spec, handler);

@@ -156,6 +156,10 @@ struct SimTransactor {
 
 #[async_trait]
 impl Transactor for SimTransactor {
+    async fn hold(&mut self, consumed: Consumed) -> Result<(), LogError> {
+        self.process.call("transactor.hold", uncertain, self.inner.hold(consumed)).await
+    }
+
     async fn append(&mut self, records: Vec<Append>) -> Result<Vec<Appended>, LogError> {
         self.process.call("transactor.append", uncertain, self.inner.append(records)).await
     }

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use connector_contracts::Topic;
 use connector_ports::WhatsApp;
 use connector_runtime::service::Service;
-use connector_runtime::worker::{Fencing, WorkerSpec};
+use connector_runtime::worker::WorkerSpec;
 
 pub use config::Config;
 
@@ -40,6 +40,6 @@ pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service)
 
     let dispatcher = Dispatcher::new(&platform, &config, whatsapp, tables);
     // An owner of its own per partition: who lost it cannot journal, so cannot send (R4).
-    let spec = WorkerSpec { fencing: Fencing::Partition, ..spec("outbound-sender.dispatch", Topic::Dispatch) };
+    let spec = spec("outbound-sender.dispatch", Topic::Dispatch);
     service.worker(spec, dispatcher);
 }

@@ -10,9 +10,11 @@
 
 mod meters;
 mod partitions;
-mod shard;
+mod transaction;
 mod turn;
+mod writer;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,16 +33,7 @@ use crate::status::Status;
 use connector_telemetry::metrics::Rebalance;
 use meters::Meters;
 use partitions::Partitions;
-use shard::Shards;
-
-/// What a newer owner of the work is recognised by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Fencing {
-    /// One transactional id for the worker; the membership in the group fences a commit of offsets (KIP-447).
-    Worker,
-    /// One transactional id per partition: an older owner cannot even append (R4). Costs a producer per partition.
-    Partition,
-}
+use writer::Writer;
 
 /// The fixed facts of a worker.
 #[derive(Clone, Debug)]
@@ -53,12 +46,12 @@ pub struct WorkerSpec {
     pub topics: Vec<TopicName>,
     /// The name of this instance: static membership and transactional id. Another instance has another one.
     pub instance: String,
-    /// See [`Fencing`].
-    pub fencing: Fencing,
     /// Most records in one call of the handler.
     pub batch: usize,
     /// Records in memory per partition above which it is paused; it goes on below half of it.
     pub buffer: usize,
+    /// Longest time for which a transaction stays open that effects and their results go on joining.
+    pub commit_every: Duration,
     /// How long a drain may take before what is unfinished is left to the next owner.
     pub drain: Duration,
 }
@@ -68,7 +61,8 @@ impl WorkerSpec {
     #[must_use]
     pub fn new(name: &'static str, group: String, topics: Vec<TopicName>, instance: String) -> Self {
         let drain = Duration::from_secs(15);
-        Self { name, group, topics, instance, fencing: Fencing::Worker, batch: 500, buffer: 4000, drain }
+        let commit_every = Duration::from_millis(40);
+        Self { name, group, topics, instance, batch: 500, buffer: 4000, commit_every, drain }
     }
 }
 
@@ -102,7 +96,9 @@ pub struct Worker<H: Handler> {
     clock: Arc<dyn Clock>,
     status: Status,
     partitions: Partitions,
-    shards: Shards,
+    writer: Writer,
+    /// Partitions whose work the handler has not been told to be committed.
+    touched: BTreeSet<TopicPartition>,
     membership: Option<Membership>,
     effects: JoinSet<Finished<H::Fact>>,
     results: Vec<Finished<H::Fact>>,
@@ -121,7 +117,8 @@ impl<H: Handler> Worker<H> {
         spec.group = platform.topics.prefixed(&spec.group);
         Self {
             partitions: Partitions::default(),
-            shards: Shards::new(spec.fencing, &spec.group, &spec.instance),
+            writer: Writer::new(&spec.group, &spec.instance),
+            touched: BTreeSet::new(),
             membership: None,
             effects: JoinSet::new(),
             results: Vec::new(),
@@ -166,7 +163,7 @@ impl<H: Handler> Worker<H> {
                 member: Some(self.spec.instance.clone()),
                 start: Start::Beginning,
             };
-            let joined = match self.shards.prepare(self.log.as_ref()).await {
+            let joined = match self.writer.prepare(self.log.as_ref()).await {
                 Ok(()) => self.log.subscribe(subscription).await.map_err(Failure::from),
                 Err(failure) => Err(failure),
             };
@@ -196,6 +193,9 @@ impl<H: Handler> Worker<H> {
             if let Some(until) = drain_until
                 && (self.partitions.running() == 0 || now >= until)
             {
+                if let Err(failure) = self.commit().await {
+                    tracing::warn!(worker = self.spec.name, %failure, "the next owner does the last work again");
+                }
                 return End::Drained;
             }
 
@@ -205,6 +205,11 @@ impl<H: Handler> Worker<H> {
                     self.backoff.reset();
                     continue;
                 }
+                // Nobody waits for this transaction while we wait for something else.
+                Err(Failure::Later(reason)) => match self.commit().await {
+                    Ok(()) => Failure::Later(reason),
+                    Err(failure) => failure,
+                },
                 Err(failure) => failure,
             };
             match failure {
@@ -238,7 +243,8 @@ impl<H: Handler> Worker<H> {
         let wait = if capacity > 0 && self.partitions.has_ready() || !self.results.is_empty() {
             Duration::ZERO
         } else {
-            let due = [self.partitions.next_wake(), *next_tick].into_iter().flatten().min();
+            let commit = self.writer.open_for(self.spec.commit_every);
+            let due = [self.partitions.next_wake(), *next_tick, commit].into_iter().flatten().min();
             due.map_or(IDLE, |due| due.since(now).min(IDLE))
         };
         // The membership is asked for before the poll: when partitions were taken away before that, the poll says so in this very
@@ -288,7 +294,7 @@ impl<H: Handler> Worker<H> {
         if let (Some(at), Some(every)) = (*next_tick, self.handler.tick_every())
             && self.clock.now() >= at
             && !draining
-            && self.partitions.any()
+            && self.partitions.known()
         {
             self.tick().await?;
             *next_tick = Some(self.clock.now() + every);

@@ -50,6 +50,10 @@ impl Partitions {
         self.owned.remove(partition).is_some()
     }
 
+    pub(crate) fn get(&self, partition: &TopicPartition) -> Option<&Partition> {
+        self.owned.get(partition)
+    }
+
     pub(crate) fn get_mut(&mut self, partition: &TopicPartition) -> Option<&mut Partition> {
         self.owned.get_mut(partition)
     }
@@ -66,8 +70,9 @@ impl Partitions {
         self.owned.keys().cloned().collect()
     }
 
-    pub(crate) fn any(&self) -> bool {
-        !self.owned.is_empty()
+    /// Whether a position of any partition is known.
+    pub(crate) fn known(&self) -> bool {
+        self.owned.values().any(|partition| partition.ledger.frontier().is_some())
     }
 
     /// Takes a record in, unless its partition is not ours or on its way out.

@@ -1,35 +1,18 @@
-//! One turn: what the records and results in hand lead to, written down, then told to the handler.
+//! One turn: what the records and results in hand lead to.
 
-use std::collections::BTreeMap;
-
-use connector_ports::log::{Append, Appended, Consumed, Offset, Reader, Record, Start, TopicPartition};
+use connector_ports::log::{Reader, Record, Start, TopicPartition};
 use connector_telemetry::metrics::Rebalance;
-use futures::future::BoxFuture;
 use tokio::task::JoinError;
 use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::meters::batch_span;
-use super::shard::ShardKey;
+use super::transaction::{Effect, Outgoing};
 use super::{End, Finished, Worker};
 use crate::dead_letter::dead_letter;
 use crate::failure::Failure;
 use crate::handler::{Handler, Order, Step, TakeUp};
 use crate::lanes::{LaneKey, Work};
-
-/// What one shard has to write in this turn.
-struct Outgoing<F> {
-    appends: Vec<Append>,
-    effects: Vec<(TopicPartition, u64, LaneKey, Work, BoxFuture<'static, F>)>,
-}
-
-impl<F> Default for Outgoing<F> {
-    fn default() -> Self {
-        Self { appends: Vec::new(), effects: Vec::new() }
-    }
-}
-
-type Writing<F> = BTreeMap<ShardKey, Outgoing<F>>;
 
 impl<H: Handler> Worker<H> {
     pub(super) fn lane(&self, record: &Record) -> LaneKey {
@@ -57,9 +40,7 @@ impl<H: Handler> Worker<H> {
     }
 
     pub(super) async fn turn(&mut self) -> Result<(), Failure> {
-        let mut writing = Writing::<H::Fact>::new();
-        let mut touched = BTreeMap::<TopicPartition, ()>::new();
-
+        let mut outgoing = Outgoing::default();
         for finished in std::mem::take(&mut self.results) {
             let Finished { partition, incarnation, lane, work, fact } = finished;
             let current = self.partitions.get_mut(&partition).is_some_and(|p| p.incarnation == incarnation);
@@ -71,8 +52,7 @@ impl<H: Handler> Worker<H> {
                 Err(Failure::Later(reason)) => return Err(Failure::Reinitialise(reason)),
                 other => other?,
             };
-            touched.insert(partition.clone(), ());
-            self.settle(&partition, lane, vec![work], vec![step], &mut writing)?;
+            self.settle(&partition, lane, vec![work], vec![step], &mut outgoing)?;
         }
 
         let taken = self.take_work();
@@ -93,7 +73,7 @@ impl<H: Handler> Worker<H> {
                     }
                     if matches!(failure, Failure::Later(_)) {
                         // What was concluded in this turn must not wait for what cannot be handled now.
-                        self.write(writing, touched).await?;
+                        self.write(outgoing).await?;
                     }
                     return Err(failure);
                 }
@@ -101,11 +81,10 @@ impl<H: Handler> Worker<H> {
             let mut steps = steps.into_iter();
             for (partition, lane, work) in taken {
                 let own: Vec<_> = steps.by_ref().take(work.len()).collect();
-                touched.insert(partition.clone(), ());
-                self.settle(&partition, lane, work, own, &mut writing)?;
+                self.settle(&partition, lane, work, own, &mut outgoing)?;
             }
         }
-        self.write(writing, touched).await
+        self.write(outgoing).await
     }
 
     fn take_work(&mut self) -> Vec<(TopicPartition, LaneKey, Vec<Work>)> {
@@ -135,11 +114,11 @@ impl<H: Handler> Worker<H> {
         lane: LaneKey,
         work: Vec<Work>,
         steps: Vec<Step<H::Fact>>,
-        writing: &mut Writing<H::Fact>,
+        outgoing: &mut Outgoing<H::Fact>,
     ) -> Result<(), Failure> {
         let lanes_allowed = matches!(self.handler.order(), Order::Lanes { .. });
         let now = self.clock.now();
-        let outgoing = writing.entry(self.shards.of(name)).or_default();
+        outgoing.touched.insert(name.clone());
         let Some(partition) = self.partitions.get_mut(name) else { return Ok(()) };
         for (mut work, step) in work.into_iter().zip(steps) {
             match step {
@@ -166,7 +145,8 @@ impl<H: Handler> Worker<H> {
                 Step::Effect { journal, run } if lanes_allowed => {
                     outgoing.appends.extend(journal);
                     work.round += 1;
-                    outgoing.effects.push((name.clone(), partition.incarnation, lane, work, run));
+                    let (partition, incarnation) = (name.clone(), partition.incarnation);
+                    outgoing.effects.push(Effect { partition, incarnation, lane, work, run });
                     return Ok(());
                 }
                 Step::Wait { until, appends } if lanes_allowed => {
@@ -184,83 +164,10 @@ impl<H: Handler> Worker<H> {
         Ok(())
     }
 
-    /// Writes what every shard has, starts the effects whose journal is durable, commits with the frontier, tells the handler.
-    async fn write(&mut self, writing: Writing<H::Fact>, touched: BTreeMap<TopicPartition, ()>) -> Result<(), Failure> {
-        let mut all_appended = Vec::new();
-        for (shard, outgoing) in writing {
-            let appended = if outgoing.appends.is_empty() {
-                Vec::new()
-            } else {
-                self.shards.append(&shard, outgoing.appends).await?
-            };
-            for (partition, incarnation, lane, work, run) in outgoing.effects {
-                let finished = async move { Finished { partition, incarnation, lane, work, fact: run.await } };
-                self.effects.spawn(finished);
-            }
-            let positions = self.pending(&shard);
-            if appended.is_empty() && positions.is_empty() {
-                continue;
-            }
-            self.commit(&shard, positions).await?;
-            all_appended.extend(appended);
-        }
-        if touched.is_empty() {
+    pub(super) async fn report_caught_up(&mut self) -> Result<(), Failure> {
+        if self.writer.is_open() {
             return Ok(());
         }
-        let positions: Vec<(TopicPartition, Offset)> = self
-            .partitions
-            .iter()
-            .filter(|(name, _)| touched.contains_key(*name))
-            .filter_map(|(name, partition)| Some((name.clone(), partition.ledger.frontier()?)))
-            .collect();
-        self.tell(&all_appended, &positions).await
-    }
-
-    /// The frontiers that moved, of the partitions this shard writes for.
-    fn pending(&self, shard: &ShardKey) -> Vec<(TopicPartition, Offset)> {
-        self.partitions
-            .iter()
-            .filter(|(name, _)| self.shards.of(name) == *shard)
-            .filter_map(|(name, partition)| Some((name.clone(), partition.ledger.pending()?)))
-            .collect()
-    }
-
-    async fn commit(&mut self, shard: &ShardKey, positions: Vec<(TopicPartition, Offset)>) -> Result<(), Failure> {
-        let consumed = match (&self.membership, positions.is_empty()) {
-            (_, true) => None,
-            (Some(membership), false) => {
-                let membership = membership.clone();
-                Some(Consumed { group: self.spec.group.clone(), membership, positions: positions.clone() })
-            }
-            (None, false) => return Err(Failure::Reinitialise("no membership yet".to_owned())),
-        };
-        let started = self.clock.now();
-        let committed = self.shards.commit(shard, consumed).await;
-        self.metrics.transaction(&committed, self.clock.now().since(started));
-        committed?;
-        for (name, position) in positions {
-            if let Some(partition) = self.partitions.get_mut(&name) {
-                partition.ledger.committed(position);
-            }
-        }
-        Ok(())
-    }
-
-    /// The transaction stands, so the handler is told until it has taken it.
-    async fn tell(&mut self, appended: &[Appended], positions: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
-        loop {
-            match self.handler.committed(appended, positions).await {
-                Err(Failure::Later(reason)) => {
-                    tracing::warn!(worker = self.spec.name, reason, "waiting after a commit");
-                    let wait = self.backoff.grow();
-                    self.clock.sleep(wait).await;
-                }
-                other => return other,
-            }
-        }
-    }
-
-    pub(super) async fn report_caught_up(&mut self) -> Result<(), Failure> {
         let mut reports = Vec::new();
         for (name, partition) in self.partitions.iter_mut() {
             if partition.ledger.open() == 0
@@ -280,29 +187,19 @@ impl<H: Handler> Worker<H> {
         Ok(())
     }
 
-    pub(super) async fn tick(&mut self) -> Result<(), Failure> {
-        let appends = self.handler.tick().await?;
-        if appends.is_empty() {
-            return Ok(());
-        }
-        let Some(shard) = self.shards.any() else { return Ok(()) };
-        let appended = self.shards.append(&shard, appends).await?;
-        let positions = self.pending(&shard);
-        self.commit(&shard, positions).await?;
-        self.tell(&appended, &[]).await
-    }
-
-    /// Partitions were assigned: fence their former owner, read their state, go to where it was left.
+    /// Partitions were assigned: read their state, go to where it was left.
     pub(super) async fn take_over(
         &mut self,
         partitions: Vec<TopicPartition>,
         reader: &mut dyn Reader,
         shutdown: &CancellationToken,
     ) -> Result<(), Failure> {
+        self.membership = Some(reader.membership().await?);
+        // Nobody waits for this transaction while the state is read.
+        self.commit().await?;
         for partition in &partitions {
             self.partitions.insert(partition.clone(), None);
         }
-        self.membership = Some(reader.membership().await?);
         self.metrics.rebalanced(Rebalance::Assigned, self.partitions.names().len());
         self.read_state(partitions, reader, shutdown).await
     }
@@ -331,9 +228,7 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn try_read_state(&mut self, partitions: &[TopicPartition], reader: &mut dyn Reader) -> Result<(), Failure> {
-        for partition in partitions {
-            self.shards.take_over(partition, self.log.as_ref()).await?;
-        }
+        // The former owner of a partition is done with it when this is answered.
         let committed = self.log.committed(&self.spec.group, partitions).await?;
         for (partition, committed) in partitions.iter().zip(committed) {
             self.handler.revoked(partition);
@@ -354,6 +249,7 @@ impl<H: Handler> Worker<H> {
         reader: &mut dyn Reader,
         shutdown: &CancellationToken,
     ) -> Result<(), End> {
+        self.writer.clear();
         while let Some(joined) = self.effects.join_next().await {
             if let Err(Failure::Fatal(reason)) = self.take_result(joined) {
                 return Err(End::Fatal(reason));
@@ -364,7 +260,7 @@ impl<H: Handler> Worker<H> {
         }
         let all = self.partitions.names();
         self.pause_after_failure(shutdown).await;
-        while let Err(failure) = self.shards.prepare(self.log.as_ref()).await {
+        while let Err(failure) = self.writer.prepare(self.log.as_ref()).await {
             match failure {
                 Failure::Fatal(reason) => return Err(End::Fatal(reason)),
                 Failure::Fenced(reason) => return Err(End::Rejoin(reason)),
@@ -389,6 +285,7 @@ impl<H: Handler> Worker<H> {
         if done.is_empty() {
             return Ok(());
         }
+        self.commit().await?;
         for partition in &done {
             self.drop_partition(partition);
         }
@@ -401,7 +298,6 @@ impl<H: Handler> Worker<H> {
         if self.partitions.remove(partition) {
             self.metrics.forget(partition);
             self.handler.revoked(partition);
-            self.shards.drop_partition(partition);
         }
     }
 
@@ -409,11 +305,12 @@ impl<H: Handler> Worker<H> {
         // Dropping the old set aborts what runs in it.
         self.effects = tokio::task::JoinSet::new();
         self.results.clear();
+        self.writer.clear();
+        self.touched.clear();
         self.membership = None;
         for partition in self.partitions.names() {
             self.drop_partition(&partition);
         }
-        self.shards.clear();
     }
 
     /// Back-pressure with hysteresis: a full partition is paused, a half empty one resumed.

@@ -63,6 +63,9 @@ macro_rules! log_contract {
             a_transaction_of_positions_alone_commits_them
             transactions_follow_one_another
             a_stale_membership_cannot_commit
+            a_stale_membership_cannot_hold
+            positions_that_are_held_are_not_given_out
+            a_commit_overtakes_what_is_held
             the_end_offset_of_committed_readers_stops_at_an_open_transaction
             reading_starts_where_asked
             reading_since_a_moment_starts_at_its_first_record

@@ -1,5 +1,7 @@
 //! Transactions: visibility, atomicity, fencing.
 
+use std::time::Duration;
+
 use connector_ports::log::{Consumed, Isolation, Log, LogError, Offset, Start, TopicName, TopicPartition};
 
 use super::{
@@ -7,6 +9,9 @@ use super::{
     values,
 };
 use crate::wait;
+
+/// How long a position is waited for that should not come.
+const SOON: Duration = Duration::from_secs(1);
 
 /// What a committed reader finds in partition 0, up to a record appended last.
 async fn committed_values(log: &dyn Log, topic: &TopicName) -> Vec<String> {
@@ -91,11 +96,24 @@ async fn pipe(log: &dyn Log) -> Pipe {
 }
 
 async fn consumed(pipe: &Pipe) -> Consumed {
+    consumed_up_to(pipe, pipe.member.seen[1].offset.next()).await
+}
+
+async fn consumed_up_to(pipe: &Pipe, position: Offset) -> Consumed {
     Consumed {
         group: pipe.group.clone(),
         membership: pipe.member.reader.membership().await.expect("a membership"),
-        positions: vec![(at(&pipe.topics[0], 0), pipe.member.seen[1].offset.next())],
+        positions: vec![(at(&pipe.topics[0], 0), position)],
     }
+}
+
+/// Waits until the group stands there.
+async fn until_position(log: &dyn Log, pipe: &Pipe, position: Offset) {
+    wait::until("the position", WITHIN, async || {
+        let found = group_position(log, &pipe.group, &at(&pipe.topics[0], 0)).await;
+        (found == Some(position)).then_some(())
+    })
+    .await;
 }
 
 /// Consume, append to two topics, commit: all of it is there.
@@ -250,6 +268,83 @@ pub async fn a_stale_membership_cannot_commit(world: &dyn LogWorld) {
     assert_eq!(group_position(&*other, &group, &moved).await, None);
     a.reader.close().await;
     b.reader.close().await;
+}
+
+/// Whoever is not the owner any more finds that out before it appends anything.
+pub async fn a_stale_membership_cannot_hold(world: &dyn LogWorld) {
+    let (log, other) = (world.log().await, world.log().await);
+    let topic = new_topic(&*log, 2).await;
+    append(&*log, records(&topic, 0, &["a"])).await;
+    append(&*log, records(&topic, 1, &["b"])).await;
+    let group = new_name("group");
+    let mut a = Member::join(&*log, &group, &topic, None).await;
+    a.until_seen(2).await;
+    let stale = a.reader.membership().await.expect("a membership");
+    let mut b = Member::join(&*other, &group, &topic, None).await;
+    both(&mut a, &mut b, "a partition of each member", |a, b| a.owned.len() == 1 && b.owned.len() == 1).await;
+    let moved = b.owned[0].clone();
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    let consumed = Consumed { group: group.clone(), membership: stale, positions: vec![(moved, Offset(0))] };
+    let error = transactor.hold(consumed).await.expect_err("the membership is stale");
+    assert!(matches!(error, LogError::Fenced { .. }), "{error:?}");
+    a.reader.close().await;
+    b.reader.close().await;
+}
+
+/// Whoever owns the partition next goes on only when the transaction that holds it can append nothing more (R4).
+pub async fn positions_that_are_held_are_not_given_out(world: &dyn LogWorld) {
+    let (log, other) = (world.log().await, world.log().await);
+    let (topic, output) = (new_topic(&*log, 2).await, new_topic(&*log, 1).await);
+    append(&*log, records(&topic, 0, &["a"])).await;
+    append(&*log, records(&topic, 1, &["b"])).await;
+    let group = new_name("group");
+    let mut a = Member::join(&*log, &group, &topic, None).await;
+    a.until_seen(2).await;
+    let membership = a.reader.membership().await.expect("a membership");
+    let positions: Vec<_> = a.seen.iter().map(|record| (record.source.clone(), record.offset.next())).collect();
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    let consumed = Consumed { group: group.clone(), membership, positions: positions.clone() };
+    transactor.hold(consumed).await.expect("its owner holds it");
+    transactor.append(records(&output, 0, &["while it is held"])).await.expect("append");
+    let mut b = Member::join(&*other, &group, &topic, None).await;
+    both(&mut a, &mut b, "a partition of each member", |a, b| a.owned.len() == 1 && b.owned.len() == 1).await;
+    let moved = b.owned[0].clone();
+
+    let asked = tokio::time::timeout(SOON, group_position(&*other, &group, &moved)).await;
+    if asked.is_ok() {
+        let error = transactor.append(records(&output, 0, &["zombie"])).await.expect_err("its owner is fenced");
+        assert!(matches!(error, LogError::Fenced { .. }), "{error:?}");
+        assert_eq!(committed_values(&*log, &output).await, Vec::<String>::new());
+    } else {
+        transactor.append(records(&output, 0, &["still its owner"])).await.expect("append");
+        transactor.commit(None).await.expect("commit");
+        let position = wait::until("the position", WITHIN, async || group_position(&*other, &group, &moved).await);
+        assert!(positions.contains(&(moved.clone(), position.await)));
+        assert_eq!(committed_values(&*log, &output).await, ["while it is held", "still its owner"]);
+    }
+    a.reader.close().await;
+    b.reader.close().await;
+}
+
+/// What is held is committed as it is, unless the commit brings something newer; an abort leaves nothing of it.
+pub async fn a_commit_overtakes_what_is_held(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let pipe = pipe(&*log).await;
+    let (first, last) = (pipe.member.seen[0].offset, pipe.member.seen[1].offset.next());
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+
+    transactor.hold(consumed_up_to(&pipe, first).await).await.expect("hold");
+    transactor.commit(None).await.expect("commit");
+    until_position(&*log, &pipe, first).await;
+
+    transactor.hold(consumed_up_to(&pipe, first).await).await.expect("hold");
+    transactor.commit(Some(consumed(&pipe).await)).await.expect("commit");
+    until_position(&*log, &pipe, last).await;
+
+    transactor.hold(consumed_up_to(&pipe, first).await).await.expect("hold");
+    transactor.abort().await.expect("abort");
+    until_position(&*log, &pipe, last).await;
+    pipe.member.reader.close().await;
 }
 
 /// "Caught up" (R2) is measured against it.

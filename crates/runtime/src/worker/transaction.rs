@@ -1,0 +1,145 @@
+//! The worker's transaction: hold, append, effects, commit, told to the handler.
+//!
+//! A handler without effects has one transaction per turn. With effects a transaction spans turns, up to
+//! [`WorkerSpec::commit_every`](super::WorkerSpec): the journal of an effect has to be durable and its worker the owner, both of which
+//! an open transaction is enough for; a commit costs more than all the rest and is shared.
+
+use std::collections::BTreeSet;
+
+use connector_ports::log::{Append, Appended, Offset, TopicPartition};
+use futures::future::BoxFuture;
+
+use super::writer::Positions;
+use super::{Finished, Worker};
+use crate::failure::Failure;
+use crate::handler::{Handler, Order};
+use crate::lanes::{LaneKey, Work};
+
+/// An effect that starts when its journal is durable.
+pub(super) struct Effect<F> {
+    pub(super) partition: TopicPartition,
+    pub(super) incarnation: u64,
+    pub(super) lane: LaneKey,
+    pub(super) work: Work,
+    pub(super) run: BoxFuture<'static, F>,
+}
+
+/// What a turn has to write.
+pub(super) struct Outgoing<F> {
+    pub(super) appends: Vec<Append>,
+    pub(super) effects: Vec<Effect<F>>,
+    /// Partitions whose handler is told.
+    pub(super) touched: BTreeSet<TopicPartition>,
+}
+
+impl<F> Default for Outgoing<F> {
+    fn default() -> Self {
+        Self { appends: Vec::new(), effects: Vec::new(), touched: BTreeSet::new() }
+    }
+}
+
+impl<H: Handler> Worker<H> {
+    /// Writes what a turn led to and starts the effects whose journal is durable.
+    pub(super) async fn write(&mut self, outgoing: Outgoing<H::Fact>) -> Result<(), Failure> {
+        let Outgoing { appends, effects, touched } = outgoing;
+        self.touched.extend(touched);
+        let positions = self.pending();
+        let ours = self.writer.is_open() && effects.iter().all(|effect| self.writer.holds(&effect.partition));
+        if !ours && (!appends.is_empty() || !positions.is_empty()) {
+            self.hold(positions).await?;
+        }
+        if !appends.is_empty() {
+            self.writer.append(appends).await?;
+        }
+        for Effect { partition, incarnation, lane, work, run } in effects {
+            self.effects.spawn(async move { Finished { partition, incarnation, lane, work, fact: run.await } });
+        }
+        self.commit_if_due().await
+    }
+
+    /// Begins a transaction as the owner of the partitions, or makes an open one cover those that are new.
+    async fn hold(&mut self, pending: Positions) -> Result<(), Failure> {
+        let known = |(name, partition): (&TopicPartition, &super::partitions::Partition)| {
+            Some((name.clone(), partition.ledger.frontier()?))
+        };
+        // Whoever has effects will have them everywhere; a batch is over at once.
+        let positions = match self.handler.order() {
+            Order::Batch if !pending.is_empty() => pending,
+            _ => self.partitions.iter().filter_map(known).collect(),
+        };
+        let membership =
+            self.membership.as_ref().ok_or_else(|| Failure::Reinitialise("no membership yet".to_owned()))?;
+        self.writer.hold(positions, membership, self.clock.now()).await
+    }
+
+    /// Ends the transaction when it is time, or when nothing is under way that could join it.
+    pub(super) async fn commit_if_due(&mut self) -> Result<(), Failure> {
+        let joins = matches!(self.handler.order(), Order::Lanes { .. })
+            && (!self.effects.is_empty() || !self.results.is_empty() || self.partitions.has_ready());
+        let due = self.writer.open_for(self.spec.commit_every).is_none_or(|due| due <= self.clock.now());
+        if joins && !due { Ok(()) } else { self.commit().await }
+    }
+
+    /// Commits with the frontiers that moved, and tells the handler.
+    pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+        let mut appended = Vec::new();
+        if self.writer.is_open() {
+            let positions = self.pending();
+            let started = self.clock.now();
+            let committed = self.writer.commit(positions.clone(), self.membership.as_ref()).await;
+            let (result, written) = match committed {
+                Ok(written) => (Ok(()), written),
+                Err(failure) => (Err(failure), Vec::new()),
+            };
+            self.metrics.transaction(&result, self.clock.now().since(started));
+            result?;
+            appended = written;
+            for (name, position) in positions {
+                if let Some(partition) = self.partitions.get_mut(&name) {
+                    partition.ledger.committed(position);
+                }
+            }
+        }
+        let touched = std::mem::take(&mut self.touched);
+        if touched.is_empty() && appended.is_empty() {
+            return Ok(());
+        }
+        let frontier = |name: &TopicPartition| self.partitions.get(name)?.ledger.frontier();
+        let positions: Vec<(TopicPartition, Offset)> =
+            touched.into_iter().filter_map(|name| frontier(&name).map(|position| (name, position))).collect();
+        self.tell(&appended, &positions).await
+    }
+
+    /// The transaction stands, so the handler is told until it has taken it.
+    async fn tell(&mut self, appended: &[Appended], positions: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
+        loop {
+            match self.handler.committed(appended, positions).await {
+                Err(Failure::Later(reason)) => {
+                    tracing::warn!(worker = self.spec.name, reason, "waiting after a commit");
+                    let wait = self.backoff.grow();
+                    self.clock.sleep(wait).await;
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// The frontiers that moved.
+    fn pending(&self) -> Positions {
+        let moved = |(name, partition): (&TopicPartition, &super::partitions::Partition)| {
+            Some((name.clone(), partition.ledger.pending()?))
+        };
+        self.partitions.iter().filter_map(moved).collect()
+    }
+
+    /// What time brings. It needs a position to be held by: without one nothing of the partitions is known yet.
+    pub(super) async fn tick(&mut self) -> Result<(), Failure> {
+        let appends = self.handler.tick().await?;
+        if appends.is_empty() {
+            return Ok(());
+        }
+        self.hold(Positions::new()).await?;
+        self.writer.append(appends).await?;
+        self.commit().await
+    }
+}

@@ -1,0 +1,117 @@
+//! The worker's transactor and what its open transaction holds.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use connector_domain::time::Timestamp;
+use connector_ports::Log;
+use connector_ports::log::{Append, Appended, Consumed, Membership, Offset, TopicPartition, Transactor};
+
+use crate::failure::Failure;
+
+/// Positions, by partition.
+pub(crate) type Positions = BTreeMap<TopicPartition, Offset>;
+
+/// One transactional id for the worker. Every transaction begins by holding positions of the worker's partitions, so that what is
+/// appended in it is appended by their owner (see [`Transactor::hold`]).
+pub(crate) struct Writer {
+    id: String,
+    group: String,
+    transactor: Option<Box<dyn Transactor>>,
+    open: Option<Open>,
+}
+
+struct Open {
+    since: Timestamp,
+    held: Positions,
+    appended: Vec<Appended>,
+}
+
+impl Writer {
+    pub(crate) fn new(group: &str, instance: &str) -> Self {
+        Self { id: format!("{group}.{instance}"), group: group.to_owned(), transactor: None, open: None }
+    }
+
+    /// Takes over the transactional id: what a former self left open is aborted.
+    pub(crate) async fn prepare(&mut self, log: &dyn Log) -> Result<(), Failure> {
+        self.clear();
+        self.transactor = Some(log.transactor(&self.id).await?);
+        Ok(())
+    }
+
+    /// Drops the transactor and with it what is not committed.
+    pub(crate) fn clear(&mut self) {
+        self.open = None;
+        self.transactor = None;
+    }
+
+    pub(crate) const fn is_open(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// When the open transaction has lasted this long.
+    pub(crate) fn open_for(&self, long: Duration) -> Option<Timestamp> {
+        self.open.as_ref().map(|open| open.since + long)
+    }
+
+    pub(crate) fn holds(&self, partition: &TopicPartition) -> bool {
+        self.open.as_ref().is_some_and(|open| open.held.contains_key(partition))
+    }
+
+    /// Holds these positions, in a new transaction when none is open.
+    pub(crate) async fn hold(
+        &mut self,
+        positions: Positions,
+        membership: &Membership,
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let consumed = self.consumed(&positions, membership);
+        self.transactor()?.hold(consumed).await.map_err(unwritten)?;
+        let fresh = Open { since: now, held: Positions::new(), appended: Vec::new() };
+        self.open.get_or_insert(fresh).held.extend(positions);
+        Ok(())
+    }
+
+    /// Appends in the open transaction, and waits until that is durable.
+    pub(crate) async fn append(&mut self, records: Vec<Append>) -> Result<(), Failure> {
+        let appended = self.transactor()?.append(records).await.map_err(unwritten)?;
+        if let Some(open) = &mut self.open {
+            open.appended.extend(appended);
+        }
+        Ok(())
+    }
+
+    /// Commits with these positions, as far as they are not held as they are. What was appended.
+    pub(crate) async fn commit(
+        &mut self,
+        mut positions: Positions,
+        membership: Option<&Membership>,
+    ) -> Result<Vec<Appended>, Failure> {
+        let Some(open) = &self.open else { return Ok(Vec::new()) };
+        positions.retain(|partition, position| open.held.get(partition) != Some(position));
+        let consumed = match (membership, positions.is_empty()) {
+            (_, true) => None,
+            (Some(membership), false) => Some(self.consumed(&positions, membership)),
+            (None, false) => return Err(Failure::Reinitialise("no membership".to_owned())),
+        };
+        self.transactor()?.commit(consumed).await.map_err(unwritten)?;
+        Ok(self.open.take().map(|open| open.appended).unwrap_or_default())
+    }
+
+    fn consumed(&self, positions: &Positions, membership: &Membership) -> Consumed {
+        let positions = positions.iter().map(|(partition, position)| (partition.clone(), *position)).collect();
+        Consumed { group: self.group.clone(), membership: membership.clone(), positions }
+    }
+
+    fn transactor(&mut self) -> Result<&mut Box<dyn Transactor>, Failure> {
+        self.transactor.as_mut().ok_or_else(|| Failure::Reinitialise("the transactor is gone".to_owned()))
+    }
+}
+
+/// An absent broker in the middle of a transaction leaves it in doubt: a new transactor settles it.
+fn unwritten(error: connector_ports::log::LogError) -> Failure {
+    match Failure::from(error) {
+        Failure::Later(reason) => Failure::Reinitialise(reason),
+        other => other,
+    }
+}
