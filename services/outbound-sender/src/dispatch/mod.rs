@@ -7,8 +7,7 @@ mod permit;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -63,10 +62,8 @@ pub struct Dispatcher {
     nonce: Uuid,
     /// `None`: ours, and its journal has not been read yet.
     partitions: HashMap<u32, Option<Journal>>,
-    /// Attempts that were handed out and have not been heard of.
-    issued: HashMap<CommandId, (AttemptId, Arc<AtomicU8>)>,
-    /// Answers that came when their partition was being read again.
-    late: HashMap<CommandId, Fact>,
+    /// The newest attempts of this process, and how far they are.
+    issued: HashMap<CommandId, Issued>,
 }
 
 /// A message on its way.
@@ -125,12 +122,25 @@ enum Unsettled {
     Repeat,
 }
 
-/// Its POST was not begun (and never will be, when its attempt is asked for again).
-const ISSUED: u8 = 0;
-/// Its POST is being made; its result will come.
-const BEGUN: u8 = 1;
-/// Its POST was dropped on the way.
-const DROPPED: u8 = 2;
+/// An attempt that was handed out.
+struct Issued {
+    attempt: AttemptId,
+    progress: Arc<Mutex<Progress>>,
+    /// Its answer has led to something, which may stand in the journal by now.
+    concluded: bool,
+}
+
+/// How far a POST is. It is kept beside the worker, which forgets what runs when it has to leave its group.
+enum Progress {
+    /// Not begun (and never will be, when its attempt is asked for again).
+    Waiting,
+    /// On its way.
+    Begun,
+    /// It was dropped on its way.
+    Dropped,
+    /// This is what came of it.
+    Answered(Exchange),
+}
 
 /// What a process knows about an attempt that it, or somebody else, made.
 enum Known {
@@ -139,24 +149,30 @@ enum Known {
     Nothing,
 }
 
+fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
+    progress.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Marks a POST that is being made, also when it is dropped on the way.
-struct Begun(Arc<AtomicU8>);
+struct Begun(Arc<Mutex<Progress>>);
 
 impl Begun {
-    fn new(state: Arc<AtomicU8>) -> Self {
-        state.store(BEGUN, Ordering::SeqCst);
-        Self(state)
+    fn new(progress: Arc<Mutex<Progress>>) -> Self {
+        *locked(&progress) = Progress::Begun;
+        Self(progress)
     }
 
-    /// The result is on its way.
-    fn ended(self) {
-        std::mem::forget(self);
+    fn answered(self, exchange: &Exchange) {
+        *locked(&self.0) = Progress::Answered(exchange.clone());
     }
 }
 
 impl Drop for Begun {
     fn drop(&mut self) {
-        self.0.store(DROPPED, Ordering::SeqCst);
+        let mut progress = locked(&self.0);
+        if matches!(*progress, Progress::Begun) {
+            *progress = Progress::Dropped;
+        }
     }
 }
 
@@ -176,7 +192,6 @@ impl Dispatcher {
             nonce: platform.ids.fresh(),
             partitions: HashMap::new(),
             issued: HashMap::new(),
-            late: HashMap::new(),
             platform: platform.clone(),
         }
     }
@@ -226,7 +241,7 @@ impl Dispatcher {
         if let Some((ending @ (Ending::Sent(_) | Ending::Failed { .. }), _)) = ending {
             return Plan::Again(job, attempt, ending);
         }
-        match self.known(&job, attempt.id) {
+        match self.known(&job, attempt.id, ending.is_some()) {
             Known::Answer(exchange) => return Plan::Conclude(Fact { job, attempt, exchange, took: Duration::ZERO }),
             Known::Soon => {
                 let until = self.platform.clock.now() + SOON;
@@ -241,17 +256,17 @@ impl Dispatcher {
         }
     }
 
-    /// What this process knows about an attempt whose conclusion is not in the journal.
-    fn known(&self, job: &Job, attempt: AttemptId) -> Known {
-        if let Some(fact) = self.late.get(&job.id()).filter(|fact| fact.attempt.id == attempt) {
-            return Known::Answer(fact.exchange.clone());
-        }
-        match self.issued.get(&job.id()).filter(|(id, _)| *id == attempt) {
+    /// What this process knows about an attempt: of its own, and, if it `ended`, more than led to that end.
+    fn known(&self, job: &Job, attempt: AttemptId, ended: bool) -> Known {
+        let issued = self.issued.get(&job.id()).filter(|issued| issued.attempt == attempt);
+        let Some(issued) = issued.filter(|issued| !(issued.concluded && ended)) else { return Known::Nothing };
+        match &*locked(&issued.progress) {
             // It was written down, and its POST was dropped before it began.
-            Some((_, state)) if state.load(Ordering::SeqCst) == ISSUED => Known::Answer(NOT_BEGUN),
+            Progress::Waiting => Known::Answer(NOT_BEGUN),
             // The partition came back faster than the answer.
-            Some((_, state)) if state.load(Ordering::SeqCst) == BEGUN => Known::Soon,
-            _ => Known::Nothing,
+            Progress::Begun => Known::Soon,
+            Progress::Answered(exchange) => Known::Answer(exchange.clone()),
+            Progress::Dropped => Known::Nothing,
         }
     }
 
@@ -269,9 +284,9 @@ impl Dispatcher {
         self.platform.metrics.outbound.attempted(now.since(free_at));
         let entry = self.entry(&job, &attempt, JournalKind::Attempted, None, now)?;
 
-        let state = Arc::new(AtomicU8::new(ISSUED));
-        self.issued.insert(job.id(), (attempt.id, state.clone()));
-        self.late.remove(&job.id());
+        let progress = Arc::new(Mutex::new(Progress::Waiting));
+        let issued = Issued { attempt: attempt.id, progress: progress.clone(), concluded: false };
+        self.issued.insert(job.id(), issued);
         let (clock, whatsapp) = (self.platform.clock.clone(), self.whatsapp.clone());
         let outbound = Outbound {
             phone_number_id: job.dispatch.phone_number_id.clone(),
@@ -280,11 +295,11 @@ impl Dispatcher {
             attempt_id: attempt.id,
         };
         let run = async move {
-            let begun = Begun::new(state);
+            let begun = Begun::new(progress);
             let began = clock.now();
             let stale = began.since(attempt.at) > STALE;
             let exchange = if stale { NOT_BEGUN } else { whatsapp.send(&outbound).await };
-            begun.ended();
+            begun.answered(&exchange);
             Fact { job, attempt, exchange, took: clock.now().since(began) }
         };
         Ok(Step::Effect { journal: vec![entry], run: run.boxed() })
@@ -324,13 +339,11 @@ impl Dispatcher {
 
     /// What is known about attempts that nobody will ask for any more goes, when it has become much.
     fn sweep(&mut self) {
-        let most = 4 * self.concurrency;
-        if self.issued.len() <= most && self.late.len() <= most {
+        if self.issued.len() <= 4 * self.concurrency {
             return;
         }
         let open = |id: &CommandId| self.partitions.values().flatten().any(|journal| journal.get(*id).is_some());
         self.issued.retain(|id, _| open(id));
-        self.late.retain(|id, _| open(id));
     }
 }
 
@@ -417,10 +430,6 @@ impl Handler for Dispatcher {
 
     async fn conclude(&mut self, _work: &Work, fact: Fact) -> Result<Step<Fact>, Failure> {
         self.outcome(fact).await
-    }
-
-    fn late(&mut self, _work: &Work, fact: Fact) {
-        self.late.insert(fact.job.id(), fact);
     }
 
     async fn committed(

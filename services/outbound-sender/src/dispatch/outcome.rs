@@ -84,8 +84,6 @@ impl Dispatcher {
     pub(super) fn finish(&mut self, job: &Job) {
         let fate = self.journal(job.partition).finish(job.id());
         self.platform.metrics.outbound.unconfirmed(-i64::from(fate.is_some_and(|fate| fate.counted)));
-        self.issued.remove(&job.id());
-        self.late.remove(&job.id());
     }
 
     /// The message is waited for, for people who look at the metrics.
@@ -231,8 +229,9 @@ impl Dispatcher {
         let number = job.dispatch.phone_number_id.clone();
         let verdict = if job.is_receipt() { judge_receipt(&exchange) } else { judge(&exchange, job.dispatch.policy) };
         self.platform.metrics.outbound.judged(metric(&verdict), took);
-        self.issued.remove(&job.id());
-        self.late.remove(&job.id());
+        if let Some(issued) = self.issued.get_mut(&job.id()).filter(|issued| issued.attempt == attempt.id) {
+            issued.concluded = true;
+        }
         let tries = self.fate(&job).tries;
         let ambiguous = self.fate(&job).ambiguous;
 

@@ -4,4 +4,5 @@
 mod admission;
 mod crashes;
 mod dispatch;
+mod mutations;
 mod scene;

@@ -29,6 +29,8 @@ use connector_telemetry::Metrics;
 use outbound_sender::Config;
 use tokio_util::sync::CancellationToken;
 
+use crate::mutations::{self, Mutation};
+
 pub(crate) const NUMBER: &str = "1055500001";
 const PARTITIONS: u32 = 2;
 /// Virtual time after which a run has failed.
@@ -93,6 +95,8 @@ pub(crate) struct Scene {
     pub(crate) rules: Rules,
     /// How many workers share the partitions.
     pub(crate) instances: usize,
+    /// What is broken on purpose.
+    pub(crate) mutation: Option<Mutation>,
 }
 
 impl Scene {
@@ -131,7 +135,7 @@ impl Scene {
 
     /// The scene of a world that was set up before, for what happens while the service runs.
     pub(crate) fn of(world: SimWorld) -> Self {
-        Self { world, config: config(), rules: Rules::default(), instances: 1 }
+        Self { world, config: config(), rules: Rules::default(), instances: 1, mutation: None }
     }
 
     pub(crate) fn plan(mut self, plan: Plan) -> Self {
@@ -194,8 +198,10 @@ impl Scene {
     fn platform(&self, world: &SimWorld, instance: String) -> Platform {
         let clock: Arc<dyn Clock> = world.clock();
         let ids: Arc<dyn Ids> = world.ids();
+        let log = world.log();
+        let unfenced = self.mutation == Some(Mutation::NoFencing) && instance == "worker-0";
         Platform {
-            log: world.log(),
+            log: if unfenced { mutations::unfenced(log) } else { log },
             gate: world.gate(),
             clock,
             ids,
@@ -210,22 +216,47 @@ impl Scene {
 
     /// Runs the service, again after each crash, until `done` returns.
     pub(crate) async fn run<D: Future<Output = ()>>(&self, done: impl FnOnce(SimWorld) -> D) -> Run {
+        self.try_run(done).await.unwrap_or_else(|why| panic!("{why}"))
+    }
+
+    /// The same. A run that does not come to its end is an error, and one whose service gives up as well.
+    pub(crate) async fn try_run<D: Future<Output = ()>>(
+        &self,
+        done: impl FnOnce(SimWorld) -> D,
+    ) -> Result<Run, String> {
         let service = |world: SimWorld| async move {
             // Dropped at a crash, which ends the workers with it.
             let mut workers = tokio::task::JoinSet::new();
             for instance in 0..self.instances {
                 let platform = self.platform(&world, format!("worker-{instance}"));
                 let mut service = Service::new(platform, CancellationToken::new());
-                outbound_sender::start(self.config.clone(), world.whatsapp(), &mut service);
+                mutations::start(self.mutation, self.config.clone(), world.whatsapp(), &mut service);
                 workers.spawn(service.run());
             }
             if let Some(end) = workers.join_next().await {
-                panic!("a service gave up: {end:?}");
+                // Who was broken on purpose may end, and is started again.
+                assert!(self.mutation.is_some(), "a service gave up: {end:?}");
             }
         };
-        match self.world.run(LIMIT, service, done).await {
-            Ok(run) => run,
-            Err(run) => panic!("not done after {LIMIT:?}: {run:?}, events {:?}", types(&events(&self.world))),
+        let run = self.world.run(LIMIT, service, done).await;
+        run.map_err(|run| format!("not done after {LIMIT:?}: {run:?}, events {:?}", types(&events(&self.world))))
+    }
+
+    /// WhatsApp's statuses, of those messages that `of` chooses: late, in the wrong order, and twice. Never ends.
+    pub(crate) async fn statuses(&self, conversation_of: impl Fn(&str) -> Option<usize>, of: impl Fn(usize) -> bool) {
+        let mut told = 0;
+        loop {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            let posts = self.world.whatsapp_side().posts();
+            let news = posts.iter().enumerate().skip(told).filter(|(at, post)| post.accepted && of(*at));
+            let news: Vec<_> = news.map(|(_, post)| post.outbound.clone()).collect();
+            told = posts.len();
+            for outbound in news.iter().rev().chain(&news) {
+                let text = outbound.content.text.as_ref().map(|text| text.expose()).unwrap_or_default();
+                if let Some(n) = conversation_of(text) {
+                    self.settle(n, outbound.attempt_id).await;
+                }
+            }
         }
     }
 
