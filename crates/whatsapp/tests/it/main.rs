@@ -2,6 +2,8 @@
 
 // `cfg(test)` tells clippy that the helpers of these modules are test code too.
 #[cfg(test)]
+mod faults;
+#[cfg(test)]
 mod fuzz;
 #[cfg(test)]
 mod graph;
