@@ -5,6 +5,7 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use connector_contracts::{Contract, decode};
+use connector_domain::time::Timestamp;
 use connector_ports::log::{Isolation, Offset, Polled, Start, TopicName, TopicPartition};
 use connector_ports::{Clock, Log};
 use tokio_util::sync::CancellationToken;
@@ -26,9 +27,15 @@ struct Inner<T> {
 }
 
 struct State<T> {
-    values: HashMap<String, Arc<T>>,
+    /// With the partition each was read in: a newer one comes in the same.
+    values: HashMap<String, (u32, Arc<T>)>,
     positions: HashMap<u32, Offset>,
+    /// Partitions that were read up to their end, and the moment of which that is known.
+    confirmed: HashMap<u32, Timestamp>,
 }
+
+/// So long after a partition was seen to be read up to its end it still counts as that: whoever refuses many asks once.
+const FRESH: Duration = Duration::from_millis(20);
 
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
@@ -40,43 +47,68 @@ impl<T: Contract + Send + Sync + 'static> Table<T> {
     /// A table of the keys that `keep` accepts. Empty until [`Table::follow`] runs.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, clock: Arc<dyn Clock>, topic: TopicName, keep: fn(&str) -> bool) -> Self {
-        let state = RwLock::new(State { values: HashMap::new(), positions: HashMap::new() });
+        let state = RwLock::new(State { values: HashMap::new(), positions: HashMap::new(), confirmed: HashMap::new() });
         Self { inner: Arc::new(Inner { log, clock, topic, keep, state }) }
     }
 
     /// The value of a key, as far as the table has been read.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Arc<T>> {
-        self.inner.state.read().ok()?.values.get(key).cloned()
+        self.inner.state.read().ok()?.values.get(key).map(|(_, value)| value.clone())
     }
 
     /// Every value.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<T>> {
-        self.inner.state.read().map(|state| state.values.values().cloned().collect()).unwrap_or_default()
+        self.inner
+            .state
+            .read()
+            .map(|state| state.values.values().map(|(_, value)| value.clone()).collect())
+            .unwrap_or_default()
     }
 
-    /// The value of a key, after the table has been read up to the end of the topic as of this call: absent means absent.
+    /// The value of a key; absent means absent: the table has been read up to the end of the topic as of this call.
     ///
     /// # Errors
     /// `Later` when the table does not catch up within `within`.
     pub async fn settled(&self, key: &str, within: Duration) -> Result<Option<Arc<T>>, Failure> {
-        if let Some(value) = self.get(key) {
-            return Ok(Some(value));
+        match self.get(key) {
+            Some(value) => Ok(Some(value)),
+            None => self.newest(key, within).await,
         }
-        let partitions = self.partitions().await?;
+    }
+
+    /// The newest value of a key as of this call, or its absence: good enough to refuse with (R2).
+    ///
+    /// # Errors
+    /// `Later` when the table does not catch up within `within`.
+    pub async fn newest(&self, key: &str, within: Duration) -> Result<Option<Arc<T>>, Failure> {
+        let home =
+            self.inner.state.read().ok().and_then(|state| state.values.get(key).map(|(partition, _)| *partition));
+        let asked = match home {
+            Some(partition) => vec![partition],
+            None => (0..self.partitions().await?).collect(),
+        };
+        let now = self.inner.clock.now();
+        let fresh = self.inner.state.read().is_ok_and(|state| {
+            asked.iter().all(|partition| state.confirmed.get(partition).is_some_and(|at| now.since(*at) <= FRESH))
+        });
+        if fresh {
+            return Ok(self.get(key));
+        }
         let mut ends = Vec::new();
-        for partition in 0..partitions {
+        for partition in asked {
             let source = TopicPartition { topic: self.inner.topic.clone(), partition };
             ends.push((partition, self.inner.log.end_offset(&source, Isolation::Committed).await?));
         }
-        let until = self.inner.clock.now() + within;
+        let until = now + within;
         loop {
-            let settled = self.inner.state.read().is_ok_and(|state| {
-                ends.iter().all(|(p, end)| *end <= state.positions.get(p).copied().unwrap_or_default())
-            });
-            if settled {
-                return Ok(self.get(key));
+            if let Ok(mut state) = self.inner.state.write() {
+                let read = |(p, end): &(u32, Offset)| *end <= state.positions.get(p).copied().unwrap_or_default();
+                if ends.iter().all(read) {
+                    state.confirmed.extend(ends.iter().map(|(partition, _)| (*partition, now)));
+                    return Ok(state.values.get(key).map(|(_, value)| value.clone()));
+                }
             }
             if self.inner.clock.now() >= until {
                 return Err(Failure::Later(format!("the table of {} is behind", self.inner.topic)));
@@ -131,7 +163,8 @@ impl<T: Contract + Send + Sync + 'static> Table<T> {
                                 state.values.remove(key);
                             }
                             Some(Ok(value)) => {
-                                state.values.insert(key.to_owned(), Arc::new(value));
+                                let partition = record.source.partition;
+                                state.values.insert(key.to_owned(), (partition, Arc::new(value)));
                             }
                             Some(Err(error)) => {
                                 tracing::warn!(source = %record.source, offset = record.offset.0, %error, "skipped");
@@ -147,5 +180,62 @@ impl<T: Contract + Send + Sync + 'static> Table<T> {
                 _ => {}
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use connector_contracts::encode;
+    use connector_domain::command::{DirectoryKind, DirectoryRecord};
+    use connector_domain::identity::Address;
+    use connector_ports::log::{Append, TopicSpec};
+    use connector_simulated::SimWorld;
+
+    use super::*;
+
+    async fn write(world: &SimWorld, enabled: bool) {
+        let record = DirectoryRecord {
+            kind: DirectoryKind::Number,
+            organization_id: "acme".into(),
+            phone_number_id: Some("1".into()),
+            waba_id: None,
+            user_id: None,
+            enabled,
+            contact_id: None,
+            address: Address::default(),
+            name: None,
+        };
+        let append = Append {
+            topic: "table".into(),
+            partition: None,
+            key: Some(Bytes::from_static(b"number/1")),
+            value: Some(encode(&record).expect("it fits its schema").into()),
+            headers: Vec::new(),
+        };
+        world.calm_log().appender().await.expect("an appender").append(vec![append]).await.expect("written");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_value_that_a_newer_one_has_replaced_is_never_the_newest() {
+        let world = SimWorld::new(1);
+        let spec = TopicSpec { name: "table".into(), partitions: 3, replication: 1, settings: Vec::new() };
+        world.calm_log().create_topic(&spec).await.expect("a topic");
+        let table: Table<DirectoryRecord> = Table::new(world.calm_log(), world.clock(), "table".into(), |_| true);
+        let patience = Duration::from_secs(5);
+        write(&world, false).await;
+        let following = tokio::spawn(table.clone().follow(CancellationToken::new()));
+        let old = table.newest("number/1", patience).await.expect("the log is calm").expect("it was written");
+        assert!(!old.enabled);
+        // The table stands still while its topic goes on.
+        following.abort();
+        write(&world, true).await;
+        tokio::time::sleep(FRESH * 2).await;
+        assert!(matches!(table.newest("number/1", Duration::ZERO).await, Err(Failure::Later(_))));
+        let following = tokio::spawn(table.clone().follow(CancellationToken::new()));
+        let new = table.newest("number/1", patience).await.expect("the log is calm").expect("it was written");
+        assert!(new.enabled);
+        assert!(table.newest("number/2", patience).await.expect("the log is calm").is_none());
+        following.abort();
     }
 }

@@ -19,8 +19,8 @@ const NUMBER_RATE: Variable = Variable::with_default(
 const NUMBER_BURST: Variable = Variable::with_default(
     "NUMBER_BURST",
     Kind::Number,
-    "80",
-    "How many messages of one business number may leave at once after a pause (1 to 1000).",
+    "8",
+    "How many messages of one business number may leave at once after a pause (1 to 1000). In no second leave more than NUMBER_RATE and this.",
 );
 const PAIR_INTERVAL: Variable = Variable::with_default(
     "PAIR_INTERVAL",
@@ -95,6 +95,8 @@ mod tests {
         let config = connector_settings::load(&[("UNRELATED", "1")], Config::from).expect("defaults are valid");
         assert_eq!((config.number_rate, config.pair_interval, config.pair_burst), (80, Duration::from_secs(6), 45));
         assert_eq!((config.concurrency, config.configuration_pause), (256, Duration::from_secs(30)));
+        // A burst as large as the rate would let twice the rate leave in one second.
+        assert_eq!(config.number_burst, 8);
     }
 
     #[test]

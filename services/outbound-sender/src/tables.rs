@@ -57,7 +57,7 @@ impl Tables {
         });
     }
 
-    /// A business number. With a patience, absence is final.
+    /// A business number. With a patience it is the newest there is, and absence is final.
     ///
     /// # Errors
     /// `Later` when the topic cannot be read to its end in time.
@@ -69,18 +69,18 @@ impl Tables {
         let key = format!("number/{id}");
         match patience {
             None => Ok(self.numbers.get(&key)),
-            Some(within) => self.numbers.settled(&key, within).await,
+            Some(within) => self.numbers.newest(&key, within).await,
         }
     }
 
-    /// A template by the key of its slot. With a patience, absence is final.
+    /// A template by the key of its slot. With a patience it is the newest there is, and absence is final.
     ///
     /// # Errors
     /// `Later` when the topic cannot be read to its end in time.
     pub async fn template(&self, key: &str, patience: Option<Duration>) -> Result<Option<Arc<Template>>, Failure> {
         match patience {
             None => Ok(self.templates.get(key)),
-            Some(within) => self.templates.settled(key, within).await,
+            Some(within) => self.templates.newest(key, within).await,
         }
     }
 }
