@@ -69,6 +69,10 @@ impl Ground {
     /// # Errors
     /// When a program is missing or does not become ready.
     pub async fn start(options: &Options, plan: Plan, reserve: &[&'static str]) -> Outcome<Self> {
+        // Logs of an earlier run would be taken for those of this one.
+        if options.folder.exists() {
+            std::fs::remove_dir_all(&options.folder)?;
+        }
         let mut fleet = Fleet::start_plan(plan, &options.programs, &options.folder).await?;
         block_in_place(|| reserve.iter().for_each(|name| fleet.end(name, DRAIN)));
         let (kafka, _) = fleet.servers().ok_or("the fleet stands on Kafka")?;

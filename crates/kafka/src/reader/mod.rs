@@ -5,6 +5,7 @@
 //! channel to run empty.
 
 mod context;
+mod orphans;
 pub(crate) mod shared;
 mod thread;
 
@@ -54,6 +55,8 @@ struct Inbox {
     paused: HashSet<TopicPartition>,
     /// The caller was told of an assignment; with its next poll reading begins.
     begin: bool,
+    /// Why this member was thrown out for good. librdkafka says so once.
+    expelled: Option<String>,
 }
 
 impl KafkaReader {
@@ -67,7 +70,12 @@ impl KafkaReader {
         let consumer = Self::client(&client)?;
         let topics: Vec<&str> = subscription.topics.iter().map(|topic| topic.as_str()).collect();
         consumer.0.subscribe(&topics).map_err(|error| error::of_question(&error, None))?;
-        Self::spawn(consumer, config, start, State { member: true, ..State::default() })
+        let reader = Self::spawn(consumer, config, start, State { member: true, ..State::default() })?;
+        if subscription.member.is_some() {
+            let Subscription { group, topics, .. } = subscription.clone();
+            orphans::watch(config.clone(), group, topics, Arc::downgrade(&reader.shared));
+        }
+        Ok(reader)
     }
 
     pub(crate) fn assign(
@@ -168,7 +176,13 @@ impl Inbox {
     fn next(&mut self, max: usize, shared: &Shared) -> Option<Result<Polled, LogError>> {
         if let Some(news) = self.news.pop_front() {
             self.begin |= matches!(news, Ok(Polled::Assigned(_)));
+            if let Err(LogError::Fenced { reason }) = &news {
+                self.expelled = Some(reason.clone());
+            }
             return Some(news);
+        }
+        if let Some(reason) = self.expelled.clone() {
+            return Some(Err(LogError::Fenced { reason }));
         }
         let max = max.max(1);
         let mut out: Vec<Record> = Vec::new();

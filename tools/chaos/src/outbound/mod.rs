@@ -80,7 +80,10 @@ pub async fn play(options: &Options) -> Outcome<Verdict> {
     let mut publisher = ground.publisher().await?;
 
     let contacts = contacts(sends.div_ceil(PER_CONTACT));
-    publisher.register(directory(&contacts)?).await?;
+    publisher.register(organization()).await?;
+    let enabled = |events: &[Recorded]| count_of(events, |event| matches!(event, Event::WhatsAppEnabled(_))) > 0;
+    log.until("the user", PATIENCE, enabled).await?;
+    publisher.register(address_book(&contacts)?).await?;
     let known = |events: &[Recorded]| count_of(events, |event| matches!(event, Event::ContactAdded(_)));
     log.until("the contacts", PATIENCE, |events| known(events) >= contacts.len()).await?;
     for contact in &contacts {
@@ -137,32 +140,33 @@ fn contacts(count: usize) -> Vec<String> {
     (0..count).map(|contact| format!("4917055{contact:06}")).collect()
 }
 
-/// A number, a user who may use it, and the user's contacts.
-fn directory(contacts: &[String]) -> Outcome<Vec<DirectoryRecord>> {
-    let record = |kind| DirectoryRecord {
+fn record(kind: DirectoryKind) -> DirectoryRecord {
+    DirectoryRecord {
         kind,
         organization_id: settings::ORGANIZATION.into(),
         phone_number_id: Some(settings::PHONE_NUMBER_ID.into()),
         waba_id: None,
-        user_id: None,
-        enabled: false,
+        user_id: Some("anna".into()),
+        enabled: true,
         contact_id: None,
         address: Address::default(),
         name: None,
-    };
-    let number = DirectoryRecord { waba_id: Some(settings::WABA_ID.into()), ..record(DirectoryKind::Number) };
-    let user = DirectoryRecord { user_id: Some("anna".into()), enabled: true, ..record(DirectoryKind::User) };
-    let mut records = vec![number, user];
-    for contact in contacts {
-        records.push(DirectoryRecord {
-            user_id: Some("anna".into()),
-            phone_number_id: None,
-            contact_id: Some(ContactId(contact.clone())),
-            address: Address { phone: Some(PhoneNumber::parse(contact)?), bsuid: None },
-            ..record(DirectoryKind::Contact)
-        });
     }
-    Ok(records)
+}
+
+/// A number, and a user who may use it.
+fn organization() -> Vec<DirectoryRecord> {
+    let number = DirectoryRecord { waba_id: Some(settings::WABA_ID.into()), ..record(DirectoryKind::Number) };
+    vec![number, record(DirectoryKind::User)]
+}
+
+/// The user's contacts.
+fn address_book(contacts: &[String]) -> Outcome<Vec<DirectoryRecord>> {
+    let entry = |contact: &String| {
+        let address = Address { phone: Some(PhoneNumber::parse(contact)?), bsuid: None };
+        Ok(DirectoryRecord { contact_id: Some(ContactId(contact.clone())), address, ..record(DirectoryKind::Contact) })
+    };
+    contacts.iter().map(entry).collect()
 }
 
 /// The commands in the order in which they are published, with the keys of a publisher who knows nothing of conversations. The
