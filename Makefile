@@ -40,9 +40,10 @@ chaos: ## Kills, freezes and cuts off processes and servers under load, and coun
 	cargo build --locked --quiet $(CHAOS_PROGRAMS)
 	@target/debug/connector-chaos $(ONLY) $(ARGS)
 
-bench: ## The figures, as a table and in target/bench/results.json
+bench: ## The figures, as a table and in target/bench/results.json. ARGS="--only rss": some of them
 	@deploy/local/require.sh kafka
-	cargo run --release --locked -p connector-bench
+	cargo build --release --workspace --bins --locked
+	target/release/connector-bench $(ARGS)
 
 docs: ## Write the generated pages of docs/reference anew
 	cargo xtask catalogue

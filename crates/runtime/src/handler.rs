@@ -24,7 +24,8 @@ pub enum Step<F> {
         /// The effect. It must end by itself within a bound.
         run: BoxFuture<'static, F>,
     },
-    /// Not now. `appends` are committed; the record stays at the head of its lane and is handled again.
+    /// Not now. `appends` are committed; the record stays at the head of its lane (with [`Order::Batch`]: of its partition) and is
+    /// handled again, together with what is behind it, whose steps of the same call are dropped.
     Wait {
         /// When.
         until: Timestamp,

@@ -304,3 +304,37 @@ async fn a_drain_finishes_what_runs_and_leaves_the_rest_to_the_next() {
     check_order("drained", &values(&world, "out"));
     assert_eq!(ledger.lock().expect("ledger").len(), RECORDS, "no effect was made twice");
 }
+
+/// Handles nothing of partition 0 before everything of partition 1.
+struct Dependent {
+    world: SimWorld,
+    missing: usize,
+}
+
+#[async_trait]
+impl Handler for Dependent {
+    type Fact = ();
+
+    async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
+        let mut steps = Copier.handle(work).await?;
+        let until = platform(&self.world).clock.now() + Duration::from_millis(50);
+        for (step, work) in steps.iter_mut().zip(work) {
+            match work.record.source.partition {
+                0 if self.missing > 0 => *step = Step::Wait { until, appends: vec![] },
+                0 => {}
+                _ => self.missing -= 1,
+            }
+        }
+        Ok(steps)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_partition_that_waits_does_not_keep_the_others_waiting() {
+    let world = SimWorld::new(1);
+    prepare(&world).await;
+    let missing = world.history(&topic("in")).iter().filter(|record| record.source.partition == 1).count();
+    assert!((1..RECORDS).contains(&missing), "both partitions have records");
+    let run = world.run(LIMIT, |world| serve(world.clone(), Dependent { world, missing }), all_out).await;
+    run.unwrap_or_else(|run| panic!("not finished in time, {run:?}, {:?}", values(&world, "out")));
+}

@@ -29,6 +29,9 @@ use connector_runtime::situation::{contact_key, enablement_key, load, partition_
 use crate::PRODUCER;
 use crate::settling::Settling;
 
+/// When a contact that came before its user is looked at again.
+const AGAIN: Duration = Duration::from_millis(50);
+
 /// The handler.
 pub struct Directory {
     platform: Platform,
@@ -212,21 +215,31 @@ impl Handler for Directory {
             return Ok(steps.into_iter().flatten().collect());
         }
         let mut folds = self.folds(&items).await?;
-        let mut waits = false;
+        // What stands behind a contact that waits, waits with it; the user it waits for may stand in front of it, or elsewhere.
+        let mut waiting = BTreeSet::new();
+        let until = self.clock.now() + AGAIN;
         for item in &items {
             let record = &work[item.at].record;
-            steps[item.at] = Some(match self.decide(item, &mut folds) {
-                Some(events) => Step::Done(self.write(item, events, record)?),
+            if waiting.contains(&record.source) {
+                steps[item.at] = Some(Step::Wait { until, appends: Vec::new() });
+                continue;
+            }
+            let events = self.decide(item, &mut folds);
+            steps[item.at] = Some(match events {
+                Some(events) => {
+                    self.unresolved.remove(&(record.source.clone(), record.offset));
+                    Step::Done(self.write(item, events, record)?)
+                }
+                None if self.may_wait(record) => {
+                    waiting.insert(record.source.clone());
+                    Step::Wait { until, appends: Vec::new() }
+                }
                 None => {
-                    waits |= self.may_wait(record);
+                    self.unresolved.remove(&(record.source.clone(), record.offset));
                     Step::DeadLetter(Reason::new("user_unknown", "neither the record nor its user names a number"))
                 }
             });
         }
-        if waits {
-            return Err(Failure::Later("a contact came before its user".to_owned()));
-        }
-        self.unresolved.clear();
         Ok(steps.into_iter().flatten().collect())
     }
 

@@ -19,9 +19,9 @@ use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use crate::http::Connection;
-use crate::report::{Outcome, Report, folder, millis, target};
+use crate::report::{Outcome, Report, folder, millis};
 use crate::samples::NUMBER;
-use crate::{end_to_end, kafka, rss};
+use crate::{end_to_end, kafka, program, rss};
 
 const PARTITIONS: u32 = 6;
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -55,7 +55,7 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
     } else {
         &[]
     };
-    let programs = programs.iter().filter_map(|name| report.attempt(name, build(name)).map(|path| (*name, path)));
+    let programs = programs.iter().filter_map(|name| report.attempt(name, program(name)).map(|path| (*name, path)));
     let programs: Vec<(&'static str, PathBuf)> = programs.collect();
 
     let servers = spawn_blocking(Servers::start).await??;
@@ -93,23 +93,6 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
     }
     inbound.into_iter().for_each(Service::stop);
     Ok(())
-}
-
-/// Builds a program the way this one was built; where it lies.
-fn build(name: &str) -> Outcome<PathBuf> {
-    eprintln!("building {name}");
-    let program = std::env::current_exe()?.with_file_name(name);
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(cargo);
-    command.args(["build", "--quiet", "--locked", "--bins", "-p", name, "--target-dir"]).arg(target()?);
-    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("../.."));
-    if !cfg!(debug_assertions) {
-        command.arg("--release");
-    }
-    if !command.stdin(Stdio::null()).status()?.success() {
-        return Err("it does not build".into());
-    }
-    if program.is_file() { Ok(program) } else { Err("it has no program".into()) }
 }
 
 /// The number that everything is sent to belongs to somebody, else its messages are dead letters.

@@ -38,6 +38,16 @@ impl Connection {
         timeout(WITHIN, self.exchange(head.as_bytes())).await?
     }
 
+    /// Asks and returns the body.
+    pub(crate) async fn get_body(&mut self, path: &str) -> Outcome<Vec<u8>> {
+        let answer = self.get(path).await?;
+        if answer.status != 200 {
+            return Err(format!("{path} answers {}", answer.status).into());
+        }
+        let head = self.buffer.windows(4).position(|four| four == b"\r\n\r\n").ok_or("no head")?;
+        Ok(self.buffer[head + 4..].to_vec())
+    }
+
     /// Posts JSON with one more header and waits for the answer.
     pub(crate) async fn post(&mut self, path: &str, header: (&str, &str), body: &[u8]) -> Outcome<Answer> {
         let (name, value) = header;

@@ -32,7 +32,7 @@ async fn transactions(report: &mut Report, log: &dyn Log, topics: &Topics, reade
     let mut transactor = log.transactor("bench.0").await?;
     let period = report.period(Duration::from_secs(5));
     let (warm, start) = (period / 5, Instant::now());
-    let (mut times, mut commits, mut position) = (Vec::new(), Vec::new(), 0);
+    let (mut times, mut holds, mut commits, mut position) = (Vec::new(), Vec::new(), Vec::new(), 0);
     while start.elapsed() < warm + period {
         position += 1;
         let consumed = Consumed {
@@ -43,20 +43,22 @@ async fn transactions(report: &mut Report, log: &dyn Log, topics: &Topics, reade
         let records = batch.clone();
         let begin = Instant::now();
         transactor.hold(consumed).await?;
+        let held = Instant::now();
         transactor.append(records).await?;
         let appended = Instant::now();
         transactor.commit(None).await?;
         if start.elapsed() > warm {
             times.push(millis(begin.elapsed()));
+            holds.push(millis(held - begin));
             commits.push(millis(appended.elapsed()));
         }
         // Keeps the membership; there is nothing to read.
         reader.poll(Duration::ZERO, 1).await?;
     }
     let p99 = percentile(&times, 0.99);
-    let commit = percentile(&commits, 0.5);
+    let (hold, commit) = (percentile(&holds, 0.5), percentile(&commits, 0.5));
     let note = format!(
-        "offsets, {BATCH} records and their acks, commit, one after the other, {} times; the commit alone {commit:.1}; p99 {p99:.1}; broker's data in memory",
+        "offsets, {BATCH} records and their acks, commit, one after the other, {} times; offsets alone {hold:.1}, the commit alone {commit:.1}; p99 {p99:.1}; broker's data in memory",
         times.len()
     );
     report.add("kafka_txn_ms_p50", percentile(&times, 0.5), "ms", note);

@@ -1,15 +1,18 @@
 //! `make bench`: the figures of the connector, as a table and in `target/bench/results.json`.
 
+mod cost;
 mod embedded;
 mod end_to_end;
 mod fleet;
 mod http;
 mod kafka;
+mod outbound;
 mod pure;
 mod report;
 mod rss;
 mod samples;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
@@ -45,6 +48,8 @@ async fn measure(report: &mut Report) {
     report.attempt("embedded", embedded);
     let on_servers = fleet::measure(report).await;
     report.attempt("kafka", on_servers);
+    let outbound = outbound::measure(report).await;
+    report.attempt("outbound", outbound);
 }
 
 /// Ends the children too: a signal alone would leave them behind.
@@ -52,4 +57,10 @@ async fn stop_signal() -> Outcome<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
     Ok(())
+}
+
+/// Where a program lies: beside this one, built with it.
+pub(crate) fn program(name: &str) -> Outcome<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name(name);
+    if program.is_file() { Ok(program) } else { Err(format!("{name} is not built: make bench does").into()) }
 }

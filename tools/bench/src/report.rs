@@ -25,6 +25,9 @@ const EXPECTED: &[(&str, Expected)] = &[
     ("end_to_end_ms_p50", Expected::AtMost(15.0)),
     ("end_to_end_ms_p99", Expected::AtMost(60.0)),
     ("rss_idle_mb_", Expected::AtMost(25.0)),
+    ("outbound_per_s_delay0", Expected::AtLeast(5_000.0)),
+    ("outbound_per_s_delay100ms", Expected::AtLeast(3_000.0)),
+    ("dispatch_overhead_ms_p50", Expected::AtMost(5.0)),
     // One second after the assignment, which itself is a matter of milliseconds in a new group.
     ("start_to_ready_ms", Expected::AtMost(1_500.0)),
 ];
@@ -63,6 +66,11 @@ impl Report {
     /// Whether any figure with this beginning is asked for.
     pub(crate) fn wants(&self, name: &str) -> bool {
         self.only.is_empty() || self.only.iter().any(|only| name.starts_with(only) || only.starts_with(name))
+    }
+
+    /// Whether it has to be quick.
+    pub(crate) const fn quick(&self) -> bool {
+        self.quick
     }
 
     /// This long, or a fifth of it when it has to be quick.

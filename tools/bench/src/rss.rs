@@ -1,10 +1,10 @@
 //! What the services take when nothing happens, and how long they take to begin.
 
-use std::fs;
 use std::time::Duration;
 
+use crate::cost::resident;
 use crate::fleet::Service;
-use crate::report::{Outcome, Report, millis};
+use crate::report::{Report, millis};
 
 /// For what was needed at the start only to be given back.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -31,21 +31,4 @@ pub(crate) async fn measure(report: &mut Report, fleet: &[Service]) {
 
 fn on(service: &Service) -> &'static str {
     if service.name == "connector" { "every service in one process, embedded" } else { "6 partitions, Kafka and Redis" }
-}
-
-/// `VmRSS` of a process, in MB (10^6 bytes).
-fn resident(pid: u32) -> Outcome<f64> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).ok_or("the kernel does not tell VmRSS")?;
-    let kibibytes: f64 = line.trim().trim_end_matches("kB").trim().parse()?;
-    Ok(kibibytes * 1024.0 / 1e6)
-}
-
-#[cfg(test)]
-mod tests {
-    #[test]
-    fn a_process_has_a_size() {
-        let megabytes = super::resident(std::process::id()).unwrap();
-        assert!((1.0..1_000.0).contains(&megabytes), "{megabytes}");
-    }
 }

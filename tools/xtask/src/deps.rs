@@ -52,6 +52,8 @@ const MEASURED: &[&str] = &[
     "connector-kafka",
     "connector-embedded",
     "connector-whatsapp",
+    "connector-settings",
+    "connector-demo",
     "local-stack",
 ];
 

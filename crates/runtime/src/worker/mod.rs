@@ -102,6 +102,8 @@ pub struct Worker<H: Handler> {
     membership: Option<Membership>,
     effects: JoinSet<Finished<H::Fact>>,
     results: Vec<Finished<H::Fact>>,
+    /// Which of the partitions with work came first last time.
+    rotation: usize,
     backoff: Backoff,
     metrics: Meters,
 }
@@ -122,6 +124,7 @@ impl<H: Handler> Worker<H> {
             membership: None,
             effects: JoinSet::new(),
             results: Vec::new(),
+            rotation: 0,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
             metrics: Meters::new(platform.metrics.consumer.worker(spec.group.as_str())),
             spec,

@@ -124,6 +124,12 @@ impl Partitions {
         self.owned.values().filter(|p| p.revoked_until.is_none())
     }
 
+    /// Those that have work which may run now.
+    pub(crate) fn ready(&self) -> Vec<TopicPartition> {
+        let ready = self.owned.iter().filter(|(_, p)| p.revoked_until.is_none() && p.lanes.has_ready());
+        ready.map(|(name, _)| name.clone()).collect()
+    }
+
     pub(crate) fn has_ready(&self) -> bool {
         self.working().any(|p| p.lanes.has_ready())
     }

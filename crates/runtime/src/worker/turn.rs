@@ -87,17 +87,20 @@ impl<H: Handler> Worker<H> {
         self.write(outgoing).await
     }
 
+    /// The next work. Each partition that has some comes first in its turn, so that a backlog of one does not keep the others
+    /// waiting.
     fn take_work(&mut self) -> Vec<(TopicPartition, LaneKey, Vec<Work>)> {
         let mut left = self.capacity();
         let batch = matches!(self.handler.order(), Order::Batch);
+        let mut names = self.partitions.ready();
+        if names.is_empty() {
+            return Vec::new();
+        }
+        self.rotation = (self.rotation + 1) % names.len();
+        names.rotate_left(self.rotation);
         let mut taken = Vec::new();
-        for (name, partition) in self.partitions.iter_mut() {
-            if left == 0 {
-                break;
-            }
-            if partition.revoked_until.is_some() {
-                continue;
-            }
+        for name in names {
+            let Some(partition) = self.partitions.get_mut(&name).filter(|_| left > 0) else { break };
             let lanes = if batch { partition.lanes.take(1, left) } else { partition.lanes.take(left, 1) };
             for (lane, work) in lanes {
                 left = left.saturating_sub(work.len());
@@ -120,7 +123,9 @@ impl<H: Handler> Worker<H> {
         let now = self.clock.now();
         outgoing.touched.insert(name.clone());
         let Some(partition) = self.partitions.get_mut(name) else { return Ok(()) };
-        for (mut work, step) in work.into_iter().zip(steps) {
+        let mut all = work.into_iter();
+        for step in steps {
+            let Some(mut work) = all.next() else { break };
             match step {
                 _ if work.replay => partition.ledger.finished(work.record.offset),
                 Step::Done(appends) => {
@@ -149,14 +154,16 @@ impl<H: Handler> Worker<H> {
                     outgoing.effects.push(Effect { partition, incarnation, lane, work, run });
                     return Ok(());
                 }
-                Step::Wait { until, appends } if lanes_allowed => {
+                Step::Wait { until, appends } => {
                     outgoing.appends.extend(appends);
                     work.round += 1;
-                    partition.lanes.give_back(lane, vec![work], Some(until));
+                    // What comes behind it in the lane waits with it.
+                    let waiting = std::iter::once(work).chain(all).collect();
+                    partition.lanes.give_back(lane, waiting, Some(until));
                     return Ok(());
                 }
-                Step::Effect { .. } | Step::Wait { .. } => {
-                    return Err(Failure::Fatal("a handler without lanes has no effects and no waits".to_owned()));
+                Step::Effect { .. } => {
+                    return Err(Failure::Fatal("a handler without lanes has no effects".to_owned()));
                 }
             }
         }
