@@ -35,6 +35,8 @@ need_test() {
     need_kafka
     have kcat || want kcat
     have python3 || want python3
+    have node || want nodejs
+    have npm || want npm
     python3 -c 'import ensurepip' >/dev/null 2>&1 || want python3-venv
 }
 

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 const SEND_COMMANDS: &str = "whatsapp.send.commands.v1";
 const EVENTS: &str = "whatsapp.conversation.events.v1";
 
-fn checked(mut command: Command, input: &[u8]) -> Vec<u8> {
+pub(crate) fn checked(mut command: Command, input: &[u8]) -> Vec<u8> {
     let name = format!("{command:?}");
     let mut child = command
         .stdin(Stdio::piped())
@@ -23,16 +23,20 @@ fn checked(mut command: Command, input: &[u8]) -> Vec<u8> {
     output.stdout
 }
 
-/// A Python with fastavro, made once per target folder.
 fn python() -> PathBuf {
-    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join("stranger-venv");
+    python_with("stranger-venv", "fastavro==1.13.0")
+}
+
+/// A Python with a package, made once per target folder.
+pub(crate) fn python_with(name: &str, package: &str) -> PathBuf {
+    let venv = Path::new(env!("CARGO_TARGET_TMPDIR")).join(name);
     let python = venv.join("bin/python");
     if !venv.join("ready").exists() {
         let mut make = Command::new("python3");
         make.args(["-m", "venv"]).arg(&venv);
         checked(make, b"");
         let mut install = Command::new(&python);
-        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "fastavro==1.13.0"]);
+        install.args(["-m", "pip", "install", "--quiet", "--disable-pip-version-check", package]);
         checked(install, b"");
         std::fs::write(venv.join("ready"), "").expect("a stamp");
     }

@@ -17,7 +17,7 @@ use crate::codec::ContractError;
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/schema_files.rs"));
 
 /// No string, byte array or collection of a record may claim more than this. Kafka refuses such records anyway
-/// (`message.max.bytes` is 1 MiB by default), so a larger length is a forged or damaged one.
+/// (the topics take 4 MiB), so a larger length is a forged or damaged one.
 const MAX_ALLOCATION: usize = 16 << 20;
 
 /// CRC-64-AVRO of a schema's canonical form: names the schema a record was written with.

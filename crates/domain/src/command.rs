@@ -375,6 +375,10 @@ pub struct WebhookItem {
     pub raw: Text,
     /// The element of `contacts[]` that belongs to the item, JSON as Meta sent it.
     pub contact: Option<Text>,
+    /// `entry[].time`, when there is one: account webhooks carry it. The same in every repetition of an update, another one when the same
+    /// thing happens again.
+    #[serde(default)]
+    pub entry_time: Option<Timestamp>,
     /// When the delivery arrived.
     pub received_at: Timestamp,
     /// One id per delivery.

@@ -16,8 +16,8 @@ use crate::hold::Holds;
 use crate::reader::{Proof, StoreReader};
 use crate::store::{Answer, Outcome, Placed, Positions, Session, Store};
 
-/// Largest record that is taken, key and value together: what a Kafka broker takes by default (`message.max.bytes`).
-pub const MAX_RECORD_BYTES: usize = 1_048_576;
+/// Largest record that is taken, key and value together: as much as the topics on Kafka take.
+pub const MAX_RECORD_BYTES: usize = 4_194_304;
 
 /// A log over a store. Cheap to clone; clones are the same log.
 pub struct StoreLog<S: Store> {

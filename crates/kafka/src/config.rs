@@ -79,8 +79,8 @@ const REQUEST_TIMEOUT: Variable = Variable::with_default(
 const MAX_RECORD: Variable = Variable::with_default(
     "KAFKA_MAX_RECORD_BYTES",
     Kind::Number,
-    "1000000",
-    "Largest record written. The topics must take as much (max.message.bytes).",
+    "4194304",
+    "Largest record written. The topics must take as much (max.message.bytes); those that the connector creates do.",
 );
 const PROPERTIES: Variable = Variable::optional(
     "KAFKA_PROP_*",
@@ -192,7 +192,7 @@ impl KafkaConfig {
             delivery_timeout: Duration::from_secs(8),
             transaction_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
-            max_record_bytes: 1_000_000,
+            max_record_bytes: 4_194_304,
             properties: Vec::new(),
         }
     }

@@ -4,6 +4,9 @@ use connector_contracts::Topics;
 use connector_ports::Log;
 use connector_ports::log::{LogError, TopicName, TopicSpec};
 
+/// What every topic takes in one record or batch: the largest delivery that WhatsApp sends (3 MiB) may be a single item.
+const MAX_MESSAGE_BYTES: usize = 4_194_304;
+
 /// What was found about one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Finding {
@@ -58,6 +61,7 @@ fn settings(cleanup_policy: &str, retention_ms: i64, replication: u16) -> Vec<(S
     let mut settings = vec![
         ("cleanup.policy".to_owned(), cleanup_policy.to_owned()),
         ("retention.ms".to_owned(), retention_ms.to_string()),
+        ("max.message.bytes".to_owned(), MAX_MESSAGE_BYTES.to_string()),
     ];
     if replication >= 3 {
         // With `acks=all` an acknowledged record then survives the loss of any one broker.

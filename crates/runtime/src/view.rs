@@ -1,6 +1,6 @@
 //! Views of the gate, from both sides: their owner applies the log to them, everybody else asks them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,6 +10,7 @@ use connector_domain::event::Recorded;
 use connector_ports::gate::{Change, Epoch, Snapshot, View};
 use connector_ports::log::{Appended, Isolation, Offset, Start, TopicName, TopicPartition};
 use connector_ports::{Clock, Gate, Log};
+use futures::future::try_join_all;
 
 use crate::failure::Failure;
 use crate::replay::replay;
@@ -267,5 +268,30 @@ impl Memory {
         let missing = || Failure::Reinitialise(format!("memory {}/{partition} is not held", self.name));
         let view = self.views.get_mut(&partition).ok_or_else(missing)?;
         view.apply(next, marks.into_iter().map(Change::from).collect()).await
+    }
+
+    /// [`Memory::remember`] for several partitions at the same time. After a failure the whole may be repeated: what stands is applied
+    /// again, to the same end.
+    ///
+    /// # Errors
+    /// As [`OwnedView::apply`].
+    pub async fn remember_all(
+        &mut self,
+        marks: &BTreeMap<u32, Vec<Mark>>,
+        appended: &[Appended],
+    ) -> Result<(), Failure> {
+        if let Some(partition) = marks.keys().find(|partition| !self.views.contains_key(partition)) {
+            return Err(Failure::Reinitialise(format!("memory {}/{partition} is not held", self.name)));
+        }
+        let mut ends: BTreeMap<u32, Offset> = BTreeMap::new();
+        for one in appended.iter().filter(|one| one.target.topic == self.source) {
+            let end = ends.entry(one.target.partition).or_default();
+            *end = one.offset.next().max(*end);
+        }
+        let views = self.views.iter_mut().filter_map(|(partition, view)| {
+            let (next, marks) = (*ends.get(partition)?, marks.get(partition)?);
+            Some(async move { view.apply(next, marks.iter().cloned().map(Change::from).collect()).await })
+        });
+        try_join_all(views).await.map(drop)
     }
 }

@@ -22,6 +22,7 @@ use connector_runtime::table::Table;
 use connector_runtime::view::{Mark, Memory, Reading};
 use connector_telemetry::Metrics;
 use connector_telemetry::metrics::InboundOutcome;
+use futures::future::try_join_all;
 
 use crate::meaning::{Interpreter, Meaning};
 use crate::people::{Link, People};
@@ -29,6 +30,9 @@ use crate::{Config, SERVICE};
 
 /// How long a recorded item is remembered exactly: WhatsApp repeats for 7 days.
 const MEMORY: Duration = Duration::from_secs(8 * 24 * 3600);
+
+/// Bytes of item and text in an event, so that it fits into a record of 4 MiB with everything else.
+const LARGEST: usize = 4_000_000;
 
 /// How long a number that seems unknown is waited for.
 const SETTLE: Duration = Duration::from_secs(5);
@@ -141,7 +145,8 @@ impl InboundHandler {
             let word = if item.phone_number_id.is_some() { "unknown_number" } else { "unknown_account" };
             return Ok(Err(Reason::new(word, "no organization has it")));
         };
-        Ok(self.interpreter.interpret(&item, &organization).map(|meaning| {
+        let interpreted = self.interpreter.interpret(&item, &organization).and_then(fitting);
+        Ok(interpreted.map(|meaning| {
             let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
             let sent_on_to = key.filter(|_| record.header(FORWARDED).is_some()).map(StreamId::from);
             Item {
@@ -157,13 +162,12 @@ impl InboundHandler {
 
     /// Which of these events stand in the log already, by partition.
     async fn recall(&self, ids: BTreeMap<u32, Vec<EventId>>) -> Result<HashSet<EventId>, Failure> {
-        let mut recorded = HashSet::new();
-        for (partition, ids) in ids {
+        let asked = ids.into_iter().map(async |(partition, ids)| {
             let marks: Vec<_> = ids.iter().copied().map(mark_id).collect();
             let found = self.memory.recall(partition, &marks).await?;
-            recorded.extend(ids.into_iter().zip(found).filter(|(_, found)| found.is_some()).map(|(id, _)| id));
-        }
-        Ok(recorded)
+            Ok::<_, Failure>(ids.into_iter().zip(found).filter(|(_, found)| found.is_some()).map(|(id, _)| id))
+        });
+        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 
     /// Reads who is concerned, and which of the links that may have to be written were written before.
@@ -182,6 +186,17 @@ impl InboundHandler {
         asked.retain(|_, ids| !ids.is_empty());
         Ok((people, self.recall(asked).await?))
     }
+}
+
+/// An event carries the item and beside it the text that stands in the item: one as large as a whole delivery may not fit into the log.
+fn fitting(meaning: Meaning) -> Result<Meaning, Reason> {
+    let bytes = match &meaning.event {
+        Event::MessageReceived(message) => {
+            message.raw.expose().len() + message.text.as_ref().map_or(0, |text| text.expose().len())
+        }
+        _ => 0,
+    };
+    if bytes <= LARGEST { Ok(meaning) } else { Err(Reason::new("too_large", "the event does not fit into the log")) }
 }
 
 /// The streams that items name first.
@@ -347,11 +362,8 @@ impl Handler for InboundHandler {
     }
 
     async fn committed(&mut self, appended: &[Appended], _: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
-        while let Some((partition, marks)) = self.written.marks.first_key_value() {
-            let partition = *partition;
-            self.memory.remember(partition, marks.clone(), appended).await?;
-            self.written.marks.remove(&partition);
-        }
+        self.memory.remember_all(&self.written.marks, appended).await?;
+        self.written.marks.clear();
         for outcome in self.written.outcomes.drain(..) {
             self.metrics.inbound.item(outcome);
         }

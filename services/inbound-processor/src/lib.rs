@@ -4,7 +4,7 @@
 //! [`handler`] drops repeats and puts the events together. An item whose conversation continues in another partition is sent on to
 //! that partition once, so that the memory there decides about repeats: the memory of a partition is exact for what it wrote itself.
 //!
-//! Account webhooks carry no id. Two that are equal byte for byte within 8 days count as one.
+//! Account webhooks carry no id. Two that are equal byte for byte and, where Meta tells it, of the same moment count as one.
 
 pub mod handler;
 pub mod meaning;
@@ -69,6 +69,9 @@ impl Config {
     }
 }
 
+/// Most items of one turn. A turn costs a transaction and a question per partition, whatever its size: a backlog goes in large ones.
+const BATCH: usize = 2_000;
+
 /// Adds the worker and the table of numbers it needs.
 pub fn start(config: Config, service: &mut Service) {
     let platform = service.platform().clone();
@@ -82,6 +85,7 @@ pub fn start(config: Config, service: &mut Service) {
         Ok(())
     });
     let topics = vec![platform.topic(Topic::Webhooks)];
-    let spec = WorkerSpec::new(SERVICE, SERVICE.to_owned(), topics, platform.instance.clone());
+    let spec =
+        WorkerSpec { batch: BATCH, ..WorkerSpec::new(SERVICE, SERVICE.to_owned(), topics, platform.instance.clone()) };
     service.worker(spec, InboundHandler::new(&platform, config, numbers));
 }

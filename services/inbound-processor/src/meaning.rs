@@ -134,10 +134,18 @@ impl Interpreter {
 
     fn status(&self, item: &WebhookItem, number: &PhoneNumberId) -> Result<Meaning, ParseError> {
         let status = parse_status(item)?;
-        let (word, participant) = self.told(item, number, status.status);
+        // Meta's own word when it is a new one: two of those are not the same status.
+        let word = match status.status {
+            DeliveryStatus::Unknown => status.word,
+            known => format!("{known:?}").to_lowercase(),
+        };
+        // Hashed like everybody else: a cause must not carry a phone number.
+        let participant = status.participant.map(|id| self.keys.by_bsuid(number, &Bsuid(format!("participant:{id}"))));
         // A failed status need not say whom it is about; the number's stream keeps it then.
         let home = self.keys.conversation(number, &status.address).unwrap_or_else(|| self.keys.number(number));
         let recipient = participant.as_ref().unwrap_or(&home);
+        // What we send carries its attempt, and every status but a failed one echoes it.
+        let foreign = status.attempt_id.is_none() && status.status != DeliveryStatus::Failed;
         Ok(Meaning {
             identities: self.identities(number, &status.address, &home),
             cause_id: format!("{number}/{}/{word}/{recipient}", status.wamid),
@@ -146,7 +154,7 @@ impl Interpreter {
             occurred_at: status.at,
             time_source: TimeSource::Whatsapp,
             also: Vec::new(),
-            outcome: InboundOutcome::Recorded,
+            outcome: if foreign { InboundOutcome::Foreign } else { InboundOutcome::Recorded },
             address: status.address.clone(),
             event: MessageStatusChanged {
                 phone_number_id: number.clone(),
@@ -159,21 +167,6 @@ impl Interpreter {
             }
             .into(),
         })
-    }
-
-    /// What tells one status of a message from another: the word (Meta's own, when it is a new one), and in groups the participant.
-    fn told(&self, item: &WebhookItem, number: &PhoneNumberId, status: DeliveryStatus) -> (String, Option<StreamId>) {
-        let raw: serde_json::Value = serde_json::from_str(item.raw.expose()).unwrap_or_default();
-        let word = match status {
-            DeliveryStatus::Unknown => raw["status"].as_str().unwrap_or("unknown").to_owned(),
-            known => format!("{known:?}").to_lowercase(),
-        };
-        let participant = ["recipient_participant_id", "recipient_participant_user_id"]
-            .into_iter()
-            .find_map(|field| raw[field].as_str())
-            // Hashed like everybody else: a cause must not carry a phone number.
-            .map(|id| self.keys.by_bsuid(number, &Bsuid(format!("participant:{id}"))));
-        (word, participant)
     }
 
     fn change(&self, item: &WebhookItem) -> Result<Meaning, ParseError> {
@@ -193,7 +186,7 @@ impl Interpreter {
             stopped: preference.stopped,
             raw: item.raw.clone(),
         };
-        let cause = format!("{number}/user_preferences/{}", digest(&item.raw));
+        let cause = format!("{number}/user_preferences/{}", digest(item));
         let found = preferences.iter().filter_map(|p| Some((self.keys.conversation(number, &p.address)?, p)));
         let found: Vec<_> = found.collect();
         let notice = self.notice(item);
@@ -225,9 +218,9 @@ impl Interpreter {
             moved_to: None,
             event: AccountNotice { waba_id: item.waba_id.clone(), field: item.field.clone(), raw: item.raw.clone() }
                 .into(),
-            cause_id: format!("{}/{owner}/{}/{}", item.waba_id, item.field, digest(&item.raw)),
-            occurred_at: item.received_at,
-            time_source: TimeSource::Connector,
+            cause_id: format!("{}/{owner}/{}/{}", item.waba_id, item.field, digest(item)),
+            occurred_at: item.entry_time.unwrap_or(item.received_at),
+            time_source: if item.entry_time.is_some() { TimeSource::Whatsapp } else { TimeSource::Connector },
             also: Vec::new(),
             outcome: InboundOutcome::Recorded,
         }
@@ -240,7 +233,11 @@ impl Interpreter {
     }
 }
 
-/// A short name of an item that has no id of its own.
-fn digest(raw: &Text) -> EventId {
-    EventId::derived(raw.expose())
+/// A short name of an item that has no id of its own: the same whenever the same update is delivered, another one when the same thing
+/// happens again at another moment.
+fn digest(item: &WebhookItem) -> EventId {
+    match item.entry_time {
+        Some(time) => EventId::derived(&format!("{}@{}", item.raw.expose(), time.as_millis())),
+        None => EventId::derived(item.raw.expose()),
+    }
 }

@@ -7,6 +7,7 @@ use connector_domain::ids::StreamId;
 use connector_runtime::failure::Failure;
 use connector_runtime::situation::{conversation_key, load, partition_of};
 use connector_runtime::view::Reading;
+use futures::future::try_join_all;
 
 /// Aliases of aliases are followed this far; more can only be a circle.
 const FARTHEST: usize = 8;
@@ -52,11 +53,14 @@ impl People {
             for stream in wanted.drain(..).filter(|stream| !self.known.contains_key(stream)) {
                 by_partition.entry(partition_of(&stream, partitions)).or_default().push(stream);
             }
-            for (partition, streams) in by_partition {
+            let asked = by_partition.into_iter().map(async |(partition, streams)| {
                 let keys: Vec<_> = streams.iter().map(conversation_key).collect();
                 // As it is now is enough: an alias that is not known yet is recorded under its own stream, which is linked later.
                 let snapshot = reading.now(partition, &keys).await?;
-                for (stream, stored) in streams.into_iter().zip(snapshot.answers) {
+                Ok::<_, Failure>(streams.into_iter().zip(snapshot.answers))
+            });
+            for answered in try_join_all(asked).await? {
+                for (stream, stored) in answered {
                     let conversation: Conversation = load(stored.as_ref())?;
                     wanted.extend(conversation.canonical.clone());
                     self.known.insert(stream, conversation);

@@ -1,8 +1,9 @@
 //! Keeps the table of message templates equal to what WhatsApp has approved (P13).
 //!
-//! One task asks the Graph API about every account of the directory: soon after it appears, then in an interval. Only what
-//! changed is written; what is gone gets a tombstone. Several instances may do this at once: they write the same.
+//! One task asks the Graph API about every account of the directory: soon after it appears, when a webhook says that its templates
+//! have changed, and in an interval. Only what changed is written; what is gone gets a tombstone. Several instances may do this at once: they write the same.
 
+mod news;
 mod sync;
 
 use std::sync::Arc;
@@ -16,6 +17,7 @@ use connector_runtime::status::Status;
 use connector_runtime::table::Table;
 use connector_settings::{Group, Kind, Reader, Variable};
 
+use news::News;
 pub use sync::{Catalog, changes};
 
 /// The service's name.
@@ -78,8 +80,15 @@ pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service)
         table.follow(shutdown).await;
         Ok(())
     });
+    let news = Arc::new(News::new(&platform, numbers.clone()));
+    let (listening, shutdown, status) = (news.clone(), service.shutdown(), Status::default());
+    status.set_ready();
+    service.task("template-catalog news", status, async move {
+        listening.follow(shutdown).await;
+        Ok(())
+    });
     let (shutdown, status) = (service.shutdown(), Status::default());
-    let catalog = Catalog::new(config, whatsapp, &platform, numbers, templates, status.clone());
+    let catalog = Catalog::new(config, whatsapp, &platform, (numbers, templates), news, status.clone());
     service.task(SERVICE, status, async move {
         catalog.run(shutdown).await;
         Ok(())

@@ -19,6 +19,7 @@ use connector_runtime::status::Status;
 use connector_runtime::table::Table;
 use tokio_util::sync::CancellationToken;
 
+use crate::news::News;
 use crate::{Config, SERVICE};
 
 /// How often the directory is looked at for new accounts.
@@ -47,18 +48,19 @@ pub struct Catalog {
     emitter: Emitter,
     numbers: Table<DirectoryRecord>,
     templates: Table<Template>,
+    news: Arc<News>,
     status: Status,
 }
 
 impl Catalog {
-    /// A catalogue on a platform. Both tables are followed by tasks of the service.
+    /// A catalogue on a platform. Both tables, and the news, are followed by tasks of the service.
     #[must_use]
-    pub fn new(
+    pub(crate) fn new(
         config: Config,
         whatsapp: Arc<dyn WhatsApp>,
         platform: &Platform,
-        numbers: Table<DirectoryRecord>,
-        templates: Table<Template>,
+        (numbers, templates): (Table<DirectoryRecord>, Table<Template>),
+        news: Arc<News>,
         status: Status,
     ) -> Self {
         Self {
@@ -69,6 +71,7 @@ impl Catalog {
             emitter: platform.emitter(SERVICE),
             numbers,
             templates,
+            news,
             status,
         }
     }
@@ -88,11 +91,12 @@ impl Catalog {
         self.status.alive(self.clock.now());
         let accounts = self.accounts();
         schedules.retain(|account, _| accounts.contains(account));
+        let news = self.news.take();
         for account in accounts {
             let now = self.clock.now();
             let new = || Schedule { due: now, backoff: Backoff::new(RETRY, self.interval.max(RETRY)) };
             let schedule = schedules.entry(account.clone()).or_insert_with(new);
-            if schedule.due > now {
+            if schedule.due > now && !news.contains(&account.1) {
                 continue;
             }
             let wait = match self.sync(&account).await {

@@ -37,8 +37,8 @@ const APP_SECRET_PREVIOUS: Variable = Variable::optional(
 const MAX_BODY: Variable = Variable::with_default(
     "WEBHOOK_MAX_BODY_BYTES",
     Kind::Number,
-    "4194304",
-    "Largest delivery that is taken. Meta sends up to 3 MB.",
+    "3145728",
+    "Largest delivery that is taken: Meta sends up to 3 MiB. An item of it must fit into a record (KAFKA_MAX_RECORD_BYTES).",
 );
 const MEMORY: Variable = Variable::with_default(
     "WEBHOOK_MEMORY_BYTES",

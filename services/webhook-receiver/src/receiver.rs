@@ -15,7 +15,7 @@ use connector_contracts::{Topic, encode};
 use connector_domain::command::WebhookKind;
 use connector_domain::time::Timestamp;
 use connector_ports::Appender;
-use connector_ports::log::{Append, TopicName};
+use connector_ports::log::{Append, LogError, TopicName};
 use connector_runtime::platform::Platform;
 use connector_telemetry::metrics::{Delivery, ItemKind};
 use connector_telemetry::{current_traceparent, span_from};
@@ -155,6 +155,11 @@ impl Receiver {
         };
         match timeout(self.config.ack_timeout, written).await {
             Ok(Ok(_)) => Ok(()),
+            Ok(Err(error @ LogError::TooLarge { .. })) => {
+                // It stays too large: 503 would only bring it again.
+                tracing::error!(%error, "a delivery does not fit into the topic; raise its max.message.bytes and KAFKA_MAX_RECORD_BYTES");
+                Err(Refusal::TooLarge)
+            }
             Ok(Err(error)) => {
                 tracing::warn!(%error, "a delivery is not durable");
                 Err(Refusal::Unavailable)

@@ -24,8 +24,8 @@ use crate::samples::{NUMBER, phone};
 
 const PATH: &str = "/webhooks";
 /// Deliveries a second, of one message each.
-const RATE: usize = 200;
-const CONNECTIONS: usize = 16;
+const RATE: usize = 500;
+const CONNECTIONS: usize = 32;
 /// So many people write.
 const CONTACTS: usize = 1_000;
 /// How long after the last delivery its event may take.

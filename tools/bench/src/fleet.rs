@@ -23,8 +23,9 @@ use crate::report::{Outcome, Report, folder, millis};
 use crate::samples::NUMBER;
 use crate::{end_to_end, kafka, program, rss};
 
-const PARTITIONS: u32 = 6;
+pub(crate) const PARTITIONS: u32 = 6;
 const READY_WITHIN: Duration = Duration::from_secs(30);
+pub(crate) const STREAM_SECRET: &str = "bench stream secret";
 pub(crate) const APP_SECRET: &str = "bench app secret";
 /// The services a message passes through on its way into the log, and the one that folds it.
 pub(crate) const INBOUND: [&str; 3] = ["webhook-receiver", "inbound-processor", "opt-in-tracker"];
@@ -79,7 +80,7 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
 
     let mut fleet = Vec::new();
     for (name, program) in &programs {
-        let started = servers.start_service(name, program).await;
+        let started = servers.start_service(name, program, &[]).await;
         fleet.extend(report.attempt(name, started));
     }
     if at_rest {
@@ -96,7 +97,7 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
 }
 
 /// The number that everything is sent to belongs to somebody, else its messages are dead letters.
-async fn register_number(log: &dyn Log, topics: &Topics) -> Outcome<()> {
+pub(crate) async fn register_number(log: &dyn Log, topics: &Topics) -> Outcome<()> {
     let record = DirectoryRecord {
         kind: DirectoryKind::Number,
         organization_id: "organization-1".into(),
@@ -120,15 +121,15 @@ async fn register_number(log: &dyn Log, topics: &Topics) -> Outcome<()> {
 }
 
 /// Kafka and Redis. Killed on drop, by their own crate.
-struct Servers {
-    kafka: KafkaCluster,
-    redis: RedisServer,
+pub(crate) struct Servers {
+    pub(crate) kafka: KafkaCluster,
+    pub(crate) redis: RedisServer,
     /// For what `connector` keeps.
     home: TempDir,
 }
 
 impl Servers {
-    fn start() -> Outcome<Self> {
+    pub(crate) fn start() -> Outcome<Self> {
         eprintln!("starting Kafka and Redis");
         let home = tempfile::Builder::new().prefix("fleet-").tempdir_in(folder()?)?;
         let redis = RedisServer::start(&RedisOptions::default())?;
@@ -137,7 +138,14 @@ impl Servers {
     }
 
     /// Starts a service and waits until it is ready.
-    async fn start_service(&self, name: &'static str, program: &Path) -> Outcome<Service> {
+    ///
+    /// `more`: further settings.
+    pub(crate) async fn start_service(
+        &self,
+        name: &'static str,
+        program: &Path,
+        more: &[(&str, &str)],
+    ) -> Outcome<Service> {
         let (admin, listen) = (free_address()?, free_address()?);
         let output = folder()?.join(format!("{name}.log"));
         let file = File::create(&output)?;
@@ -148,7 +156,7 @@ impl Servers {
             .env("INSTANCE", "bench")
             .env("ADMIN_LISTEN", admin.to_string())
             .env("PARTITIONS", PARTITIONS.to_string())
-            .env("STREAM_SECRET", "bench stream secret")
+            .env("STREAM_SECRET", STREAM_SECRET)
             .env("WEBHOOK_LISTEN", listen.to_string())
             .env("WHATSAPP_APP_SECRET", APP_SECRET)
             .env("WEBHOOK_VERIFY_TOKEN", "bench verify token")
@@ -158,7 +166,8 @@ impl Servers {
             // Nobody answers there: the bench sends nothing.
             .env("GRAPH_BASE_URL", "http://127.0.0.1:9")
             .env("GRAPH_TOKEN", "bench")
-            .env("DRAIN", "5s");
+            .env("DRAIN", "5s")
+            .envs(more.iter().copied());
         if name == "connector" {
             command.env("BACKEND", "embedded").env("LOG_PATH", self.home.path().join("log.sqlite"));
         } else {
@@ -192,12 +201,12 @@ impl Servers {
     }
 }
 
-async fn is_ready(admin: SocketAddr) -> bool {
+pub(crate) async fn is_ready(admin: SocketAddr) -> bool {
     let Ok(mut connection) = Connection::open(admin).await else { return false };
     connection.get("/readyz").await.is_ok_and(|answer| answer.status == 200)
 }
 
-fn free_address() -> Outcome<SocketAddr> {
+pub(crate) fn free_address() -> Outcome<SocketAddr> {
     Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
 }
 
@@ -217,7 +226,7 @@ impl Service {
     }
 
     /// Asks it to end, and kills it when it does not.
-    fn stop(mut self) {
+    pub(crate) fn stop(mut self) {
         let asked = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
         let deadline = Instant::now() + Duration::from_secs(6);
         while asked.is_ok() && matches!(self.child.try_wait(), Ok(None)) && Instant::now() < deadline {

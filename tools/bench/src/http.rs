@@ -50,12 +50,14 @@ impl Connection {
 
     /// Posts JSON with one more header and waits for the answer.
     pub(crate) async fn post(&mut self, path: &str, header: (&str, &str), body: &[u8]) -> Outcome<Answer> {
-        let (name, value) = header;
-        let length = body.len();
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{name}: {value}\r\n\r\n"
-        );
-        timeout(WITHIN, self.exchange(&[head.as_bytes(), body].concat())).await?
+        timeout(WITHIN, self.exchange(&post_request(path, header, body))).await?
+    }
+
+    /// Sends a whole request; when its 200 came. Any other answer is an error. Without a bound: a timer per request would be a good
+    /// part of what it costs.
+    pub(crate) async fn accepted(&mut self, request: &[u8]) -> Outcome<Instant> {
+        let answer = self.exchange(request).await?;
+        if answer.status == 200 { Ok(answer.at) } else { Err(format!("the answer is {}", answer.status).into()) }
     }
 
     async fn exchange(&mut self, request: &[u8]) -> Outcome<Answer> {
@@ -72,6 +74,15 @@ impl Connection {
             }
         }
     }
+}
+
+/// A POST of JSON with one more header, in the bytes of the wire.
+pub(crate) fn post_request(path: &str, (name, value): (&str, &str), body: &[u8]) -> Vec<u8> {
+    let length = body.len();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {length}\r\n{name}: {value}\r\n\r\n"
+    );
+    [head.as_bytes(), body].concat()
 }
 
 /// Status and whole length of an answer, when its head is complete.

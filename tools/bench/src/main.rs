@@ -5,6 +5,7 @@ mod embedded;
 mod end_to_end;
 mod fleet;
 mod http;
+mod inbound;
 mod kafka;
 mod outbound;
 mod pure;
@@ -15,7 +16,8 @@ mod samples;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Parser, Subcommand};
+use inbound::BareReceiver;
 use report::{Outcome, Report};
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -28,11 +30,30 @@ struct Options {
     /// Shorter measurements: good enough to see whether everything works, not for comparing.
     #[arg(long)]
     quick: bool,
+    #[command(subcommand)]
+    part: Option<Part>,
+}
+
+/// What the benchmark starts as a process of its own.
+#[derive(Debug, Subcommand)]
+enum Part {
+    #[command(hide = true)]
+    BareReceiver(BareReceiver),
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let Options { only, quick } = Options::parse();
+    let Options { only, quick, part } = Options::parse();
+    if let Some(Part::BareReceiver(options)) = part {
+        let served = inbound::serve_bare(options).await;
+        return served.map_or_else(
+            |error| {
+                eprintln!("bare receiver: {error}");
+                ExitCode::FAILURE
+            },
+            |()| ExitCode::SUCCESS,
+        );
+    }
     let mut report = Report::new(only, quick);
     let stopped = tokio::select! {
         () = measure(&mut report) => Ok(()),
@@ -50,6 +71,8 @@ async fn measure(report: &mut Report) {
     report.attempt("kafka", on_servers);
     let outbound = outbound::measure(report).await;
     report.attempt("outbound", outbound);
+    let inbound = inbound::measure(report).await;
+    report.attempt("inbound", inbound);
 }
 
 /// Ends the children too: a signal alone would leave them behind.

@@ -59,7 +59,7 @@ fn fold(stream: &[(usize, Recorded)]) {
 
 /// How many things a second, when each call of `pass` does `count` of them.
 #[expect(clippy::cast_precision_loss, reason = "counts far below 2^52")]
-fn rate(slice: Duration, count: usize, mut pass: impl FnMut()) -> f64 {
+pub(crate) fn rate(slice: Duration, count: usize, mut pass: impl FnMut()) -> f64 {
     pass();
     let mut rates = Vec::new();
     for _ in 0..SLICES {

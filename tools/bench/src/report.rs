@@ -28,6 +28,10 @@ const EXPECTED: &[(&str, Expected)] = &[
     ("outbound_per_s_delay0", Expected::AtLeast(5_000.0)),
     ("outbound_per_s_delay100ms", Expected::AtLeast(3_000.0)),
     ("dispatch_overhead_ms_p50", Expected::AtMost(5.0)),
+    ("webhook_ingest_share", Expected::AtLeast(70.0)),
+    ("webhook_ingest_256_share", Expected::AtLeast(70.0)),
+    ("webhook_ingest_items_share", Expected::AtLeast(70.0)),
+    ("inbound_process_per_s", Expected::AtLeast(20_000.0)),
     // One second after the assignment, which itself is a matter of milliseconds in a new group.
     ("start_to_ready_ms", Expected::AtMost(1_500.0)),
 ];

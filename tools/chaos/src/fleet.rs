@@ -17,6 +17,8 @@ pub const SESSION: Duration = Duration::from_secs(3);
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a process stays dead.
 const DEAD: Duration = Duration::from_millis(500);
+/// How long brokers stand still.
+const OUTAGE: Duration = Duration::from_secs(45);
 /// WhatsApp's customer service window: nothing ends during a run.
 const WINDOW: Duration = Duration::from_secs(24 * 3600);
 
@@ -53,6 +55,8 @@ pub enum Harm {
     Rebalance(&'static str),
     /// The first broker dies and comes back with its data.
     Broker,
+    /// Every broker stands still for most of a minute: nobody can write, nothing is lost.
+    Outage,
     /// Redis dies and comes back empty.
     Redis,
 }
@@ -140,6 +144,17 @@ impl Ground {
             Harm::Broker => {
                 let (kafka, _) = self.fleet.stack().ok_or("the fleet stands on Kafka")?;
                 block_in_place(|| kafka.broker(0).restart())?;
+            }
+            Harm::Outage => {
+                let (kafka, _) = self.fleet.stack().ok_or("the fleet stands on Kafka")?;
+                let brokers = kafka.brokers();
+                block_in_place(|| (0..brokers).try_for_each(|broker| kafka.broker(broker).pause()))?;
+                tokio::time::sleep(OUTAGE).await;
+                let (kafka, _) = self.fleet.stack().ok_or("the fleet stands on Kafka")?;
+                block_in_place(|| (0..brokers).try_for_each(|broker| kafka.broker(broker).resume()))?;
+                // Workers that gave up are started again by whoever runs them.
+                tokio::time::sleep(SESSION).await;
+                self.fleet.revive()?;
             }
             Harm::Redis => {
                 let (_, redis) = self.fleet.stack().ok_or("the fleet stands on Redis")?;

@@ -5,6 +5,7 @@
 //! ([`whatsapp::WhatsAppSide`]). It ends with one line of counts, and holds or does not.
 
 pub mod fleet;
+pub mod inbound;
 pub mod log;
 pub mod outbound;
 mod random;
@@ -25,6 +26,8 @@ pub type Outcome<T> = Result<T, Failure>;
 pub enum Scenario {
     /// Messages on their way out.
     Outbound,
+    /// Messages on their way in.
+    Inbound,
 }
 
 /// What a scenario found out.
@@ -67,6 +70,7 @@ impl Scenario {
     pub async fn play(self, options: &Options) -> Outcome<Verdict> {
         match self {
             Self::Outbound => outbound::play(options).await,
+            Self::Inbound => inbound::play(options).await,
         }
     }
 }

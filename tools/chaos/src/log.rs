@@ -132,6 +132,30 @@ impl Log {
         Ok(entries)
     }
 
+    /// Where a group stands that has not read everything, and what of the log is hidden behind an open transaction, by partition.
+    ///
+    /// # Errors
+    /// When brokers are away.
+    pub async fn unfinished(&self, group: &str, topic: Topic) -> Outcome<Vec<String>> {
+        let mut lines = Vec::new();
+        for number in 0..self.partitions {
+            let input = TopicPartition::new(Topics::default().name(topic), number);
+            let done = self.log.committed(group, std::slice::from_ref(&input)).await?.first().copied().flatten();
+            let end = self.log.end_offset(&input, Isolation::Committed).await?;
+            let all = self.log.end_offset(&input, Isolation::Uncommitted).await?;
+            if done.unwrap_or_default() < all || end < all {
+                lines.push(format!("{input}: {group} at {done:?}, visible to {end:?} of {all:?}"));
+            }
+            let output = TopicPartition::new(Topics::default().name(Topic::ConversationEvents), number);
+            let visible = self.log.end_offset(&output, Isolation::Committed).await?;
+            let written = self.log.end_offset(&output, Isolation::Uncommitted).await?;
+            if visible < written {
+                lines.push(format!("{output}: visible to {visible:?} of {written:?}"));
+            }
+        }
+        Ok(lines)
+    }
+
     /// Reads until `holds` says so of all events.
     ///
     /// # Errors

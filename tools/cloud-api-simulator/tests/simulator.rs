@@ -295,6 +295,8 @@ async fn templates_are_listed_in_pages_and_their_status_is_enforced_and_told() {
     }
     assert_eq!(names.len(), 7);
     assert_eq!(world.get(&format!("{base}?after=ffff")).await["error"]["code"], 131_059);
+    let summed = world.get(&format!("{base}?limit=1&status=APPROVED&summary=total_count,message_template_count")).await;
+    assert_eq!(summed["summary"], json!({"total_count": 5, "message_template_count": 7}));
     let approved = world.get(&format!("{base}?status=APPROVED")).await;
     assert_eq!(approved["data"].as_array().map(Vec::len), Some(5));
     world.control("templates/opt_in_request/status", json!({"status": "PAUSED"})).await;

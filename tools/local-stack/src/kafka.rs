@@ -108,6 +108,12 @@ impl KafkaCluster {
         self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.port)).collect::<Vec<_>>().join(",")
     }
 
+    /// How many brokers it has.
+    #[must_use]
+    pub fn brokers(&self) -> usize {
+        self.brokers.len()
+    }
+
     /// A broker, from 0.
     ///
     /// # Panics

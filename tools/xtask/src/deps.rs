@@ -64,7 +64,9 @@ const HARMED: &[&str] = &[
     "connector-ports",
     "connector-runtime",
     "connector-kafka",
+    "connector-whatsapp",
     "connector-demo",
+    "local-stack",
 ];
 
 /// Only for tests: dev-dependencies of anybody, dependencies of the test crates.
@@ -72,7 +74,8 @@ const FOR_TESTS: &[&str] = &["connector-testkit", "connector-simulated", "cloud-
 
 /// Crates of others that stay behind one wall of ours, and who is behind it.
 const WRAPPED: &[(&str, &[&str])] = &[
-    ("rdkafka", &["connector-kafka", "connector-testkit"]),
+    // The bench measures a bare producer beside our own.
+    ("rdkafka", &["connector-kafka", "connector-testkit", "connector-bench"]),
     ("redis", &["connector-redis"]),
     ("rusqlite", &["connector-embedded", "conversation-api"]),
     ("apache-avro", &["connector-contracts", "xtask"]),

@@ -45,7 +45,11 @@ fn assert_reads_the_same(output: &str) {
     for line in output.lines() {
         let line: Value = serde_json::from_str(line).expect("a line of JSON");
         let file = line["file"].as_str().expect("the file's name");
-        let (schema, value) = expected.remove(file).expect("a file that was asked for, once");
+        let (schema, mut value) = expected.remove(file).expect("a file that was asked for, once");
+        if let (Some(ours), Some(theirs)) = (value.as_object_mut(), line["value"].as_object()) {
+            // A library shows an older record as it was written; Rust adds the fields that came later, with their defaults.
+            ours.retain(|field, value| theirs.contains_key(field) || !value.is_null());
+        }
         assert_eq!(line["schema"], schema.as_str(), "{file}");
         assert_eq!(line["value"], value, "{file}");
     }

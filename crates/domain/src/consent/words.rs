@@ -1,6 +1,7 @@
 //! The classifier: what an answer means, in the words of the organization's languages.
 
 use std::collections::BTreeMap;
+use std::sync::{LazyLock, OnceLock};
 
 use serde::Deserialize;
 
@@ -19,7 +20,8 @@ pub const START: &str = "START";
 /// The words by which an organization's contacts answer. Case, accents, punctuation and emoji do not matter.
 ///
 /// The default knows English, German, Spanish, French, Italian, Portuguese, Dutch, Turkish and Polish, all at once: people
-/// answer in their own language, whatever the organization's is.
+/// answer in their own language, whatever the organization's is. The lists are read once: changing one after the first answer has no
+/// effect.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ConsentWords {
@@ -31,7 +33,30 @@ pub struct ConsentWords {
     pub stop: Vec<String>,
     /// Opt back in. `START` itself always counts, whatever stands here.
     pub start: Vec<String>,
+    #[serde(skip)]
+    phrases: Phrases,
 }
+
+/// The lists taken apart into words, at the first answer: every message of every contact is held against them.
+#[derive(Clone, Debug, Default)]
+struct Phrases(OnceLock<Taken>);
+
+#[derive(Clone, Debug)]
+struct Taken {
+    accept: Vec<Vec<String>>,
+    decline: Vec<Vec<String>>,
+    stop: Vec<Vec<String>>,
+    start: Vec<Vec<String>>,
+}
+
+/// Follows from the lists, so it makes no difference.
+impl PartialEq for Phrases {
+    fn eq(&self, _: &Self) -> bool {
+        true
+    }
+}
+
+impl Eq for Phrases {}
 
 /// The words of every organization: the default, and the ones that bring their own.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
@@ -59,7 +84,19 @@ impl Default for ConsentWords {
             decline: own(defaults::DECLINE),
             stop: own(defaults::STOP),
             start: own(defaults::START),
+            phrases: Phrases::default(),
         }
+    }
+}
+
+impl ConsentWords {
+    fn phrases(&self) -> &Taken {
+        self.phrases.0.get_or_init(|| Taken {
+            accept: phrases(&self.accept, None),
+            decline: phrases(&self.decline, None),
+            stop: phrases(&self.stop, Some(STOP)),
+            start: phrases(&self.start, Some(START)),
+        })
     }
 }
 
@@ -103,19 +140,18 @@ pub fn classify(words: &ConsentWords, payload: Option<&str>, text: Option<&str>)
 }
 
 fn free_text(words: &ConsentWords, said: &[String]) -> Intent {
-    let stop = phrases(&words.stop, Some(STOP));
-    let decline = phrases(&words.decline, None);
+    let words = words.phrases();
     // A STOP hides behind a no ("no, stop"), never behind anything else.
-    if consists_of(said, &stop, &decline) {
+    if consists_of(said, &words.stop, &words.decline) {
         return Intent::Stop;
     }
-    if consists_of(said, &decline, &[]) {
+    if consists_of(said, &words.decline, &[]) {
         return Intent::Decline;
     }
-    if consists_of(said, &phrases(&words.start, Some(START)), &[]) {
+    if consists_of(said, &words.start, &[]) {
         return Intent::Start;
     }
-    if consists_of(said, &phrases(&words.accept, None), &[]) {
+    if consists_of(said, &words.accept, &[]) {
         return Intent::Accept;
     }
     Intent::Other
@@ -136,9 +172,9 @@ fn consists_of(said: &[String], phrases: &[Vec<String>], before: &[Vec<String>])
 
 /// The words of an answer without courtesy. A message of nothing but courtesy is no answer.
 fn answer(text: &str) -> Vec<String> {
-    let courtesy = tokens(defaults::COURTESY);
+    static COURTESY: LazyLock<Vec<String>> = LazyLock::new(|| tokens(defaults::COURTESY));
     let mut said = tokens(text);
-    said.retain(|word| !courtesy.contains(word));
+    said.retain(|word| !COURTESY.contains(word));
     said
 }
 

@@ -199,6 +199,8 @@ words! {
     InboundOutcome {
         /// One event in the log.
         Recorded = "recorded",
+        /// One event in the log, too: the status of a message that another system sent from the same number.
+        Foreign = "foreign",
         /// It had been recorded before.
         Duplicate = "duplicate",
         /// It cannot be understood and lies in the dead letters.

@@ -6,7 +6,7 @@ use connector_domain::ids::Wamid;
 use connector_domain::time::Timestamp;
 use serde_json::Value;
 
-use super::json::{address, int, text, timestamp};
+use super::json::{Who, int, text, timestamp};
 use super::parse::{ParseError, object};
 
 /// The template a change is about.
@@ -187,7 +187,7 @@ fn preferences(value: &Value, received_at: Timestamp) -> Result<Vec<Preference>,
     let none = ParseError { reason: "no_preferences" };
     let entries = value["user_preferences"].as_array().filter(|entries| !entries.is_empty()).ok_or(none)?;
     let read = |entry: &Value| {
-        let address = address([&entry["wa_id"], &Value::Null], [&entry["user_id"], &Value::Null]);
+        let address = Who::of(entry).contact();
         let stopped = entry["value"].as_str()? == "stop";
         let at = timestamp(&entry["timestamp"]).unwrap_or(received_at);
         (!address.is_empty()).then_some(Preference { address, stopped, at })

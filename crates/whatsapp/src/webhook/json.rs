@@ -1,8 +1,12 @@
 //! Reading JSON of which nothing is certain: a field may be missing, a number may be a string, and the other way round.
 
+use std::fmt;
+
 use connector_domain::identity::Address;
 use connector_domain::ids::{Bsuid, PhoneNumber};
 use connector_domain::time::Timestamp;
+use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 /// A non-empty string, or a number as its digits.
@@ -28,44 +32,142 @@ pub(super) fn timestamp(value: &Value) -> Option<Timestamp> {
     int(value).filter(|secs| *secs >= 0).map(Timestamp::from_secs)
 }
 
-/// An address out of the fields that may carry one. What stands in a phone field and is no phone number is a BSUID: Meta
-/// announced that BSUIDs may appear there.
-pub(super) fn address(phone_fields: [&Value; 2], bsuid_fields: [&Value; 2]) -> Address {
-    let mut address = Address::default();
-    for id in bsuid_fields.into_iter().filter_map(text) {
-        address.learn(&Address { phone: None, bsuid: Some(Bsuid(id)) });
+/// The fields of a message, status, contact or preference that say whom it is about, each a non-empty string or a number as its
+/// digits. Everything else, the person's words included, is not decoded for this.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct Who {
+    from: Id,
+    from_user_id: Id,
+    group_id: Id,
+    recipient_id: Id,
+    recipient_user_id: Id,
+    recipient_type: Id,
+    wa_id: Id,
+    user_id: Id,
+}
+
+/// A field that may carry an id, as text.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Id(Option<String>);
+
+impl Who {
+    /// What a value that was read already says.
+    pub(super) fn of(value: &Value) -> Self {
+        let id = |name: &str| Id(text(&value[name]));
+        Self {
+            from: id("from"),
+            from_user_id: id("from_user_id"),
+            group_id: id("group_id"),
+            recipient_id: id("recipient_id"),
+            recipient_user_id: id("recipient_user_id"),
+            recipient_type: id("recipient_type"),
+            wa_id: id("wa_id"),
+            user_id: id("user_id"),
+        }
     }
-    for id in phone_fields.into_iter().filter_map(text) {
-        address.learn(&match PhoneNumber::parse(&id) {
-            Ok(phone) => Address { phone: Some(phone), bsuid: None },
-            Err(_) => Address { phone: None, bsuid: Some(Bsuid(id)) },
-        });
+
+    /// As the element of `contacts[]` or `user_preferences[]` that it is.
+    pub(super) fn contact(&self) -> Address {
+        address([&self.wa_id, &NOBODY], [&self.user_id, &NOBODY])
     }
-    address
+
+    /// Whom a message is from: the group when it was written in one, else its sender.
+    pub(super) fn message(&self, contact: &Self) -> Address {
+        self.group_id.0.clone().map_or_else(|| self.sender(contact), group)
+    }
+
+    /// Who wrote a message.
+    pub(super) fn sender(&self, contact: &Self) -> Address {
+        address([&self.from, &contact.wa_id], [&self.from_user_id, &contact.user_id])
+    }
+
+    /// Whom a status is about: the group when the message went to one, else its recipient.
+    pub(super) fn status(&self, contact: &Self) -> Address {
+        if self.recipient_type.0.as_deref() == Some("group")
+            && let Some(id) = self.recipient_id.0.clone()
+        {
+            return group(id);
+        }
+        address([&self.recipient_id, &contact.wa_id], [&self.recipient_user_id, &contact.user_id])
+    }
+}
+
+const NOBODY: Id = Id(None);
+
+/// An address out of the fields that may carry one; the first of a kind counts. What stands in a phone field and is no phone number
+/// is a BSUID: Meta announced that BSUIDs may appear there.
+fn address(phone_fields: [&Id; 2], bsuid_fields: [&Id; 2]) -> Address {
+    let mut bsuid = bsuid_fields.into_iter().find_map(|id| id.0.as_deref());
+    let mut phone = None;
+    for id in phone_fields.into_iter().filter_map(|id| id.0.as_deref()) {
+        match (&phone, PhoneNumber::parse(id)) {
+            (None, Ok(parsed)) => phone = Some(parsed),
+            (Some(_), Ok(_)) => {}
+            (_, Err(_)) => bsuid = bsuid.or(Some(id)),
+        }
+    }
+    Address { phone, bsuid: bsuid.map(|id| Bsuid(id.to_owned())) }
+}
+
+/// The new address that a system message tells.
+pub(super) fn moved_to(system: &Value) -> Address {
+    let id = |name: &str| Id(text(&system[name]));
+    // `new_wa_id` is how older versions spelled it.
+    address([&id("wa_id"), &id("new_wa_id")], [&id("user_id"), &NOBODY])
 }
 
 /// Stands in for the address of a group. Groups have a conversation of their own, so that a message to many never opens the
 /// window of the one who wrote it.
-pub(super) fn group(id: String) -> Address {
+fn group(id: String) -> Address {
     Address { phone: None, bsuid: Some(Bsuid(format!("group:{id}"))) }
 }
 
-/// Whom a message is from: the group when it was written in one, else its sender.
-pub(super) fn message_address(message: &Value, contact: &Value) -> Address {
-    text(&message["group_id"]).map_or_else(|| sender(message, contact), group)
-}
-
-/// Who wrote a message.
-pub(super) fn sender(message: &Value, contact: &Value) -> Address {
-    address([&message["from"], &contact["wa_id"]], [&message["from_user_id"], &contact["user_id"]])
-}
-
-/// Whom a status is about: the group when the message went to one, else its recipient.
-pub(super) fn status_address(status: &Value, contact: &Value) -> Address {
-    if status["recipient_type"] == "group"
-        && let Some(id) = text(&status["recipient_id"])
-    {
-        return group(id);
+impl<'de> Deserialize<'de> for Id {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(IdVisitor)
     }
-    address([&status["recipient_id"], &contact["wa_id"]], [&status["recipient_user_id"], &contact["user_id"]])
+}
+
+/// Takes anything. A structure in the place of an id is skipped.
+struct IdVisitor;
+
+impl<'de> Visitor<'de> for IdVisitor {
+    type Value = Id;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("anything")
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Id, E> {
+        Ok(Id((!value.trim().is_empty()).then(|| value.to_owned())))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Id, E> {
+        Ok(Id(Some(value.to_string())))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Id, E> {
+        Ok(Id(Some(value.to_string())))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Id, E> {
+        Ok(Id(text(&Value::from(value))))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Id, E> {
+        Ok(NOBODY)
+    }
+
+    fn visit_unit<E>(self) -> Result<Id, E> {
+        Ok(NOBODY)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Id, A::Error> {
+        IgnoredAny.visit_seq(sequence).map(|_| NOBODY)
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Id, A::Error> {
+        IgnoredAny.visit_map(map).map(|_| NOBODY)
+    }
 }

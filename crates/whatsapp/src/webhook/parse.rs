@@ -8,7 +8,7 @@ use connector_domain::time::Timestamp;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::json::{self, int, text, timestamp};
+use super::json::{self, Who, int, text, timestamp};
 
 /// Why an item cannot be understood; the same item never can. The word names the cause for the dead letter topic and a
 /// metric, and repeats nothing of the item.
@@ -91,11 +91,15 @@ pub struct InboundStatus {
     pub wamid: Wamid,
     /// What it reports.
     pub status: DeliveryStatus,
+    /// The same in Meta's own word, which may be a new one.
+    pub word: String,
     /// When, by WhatsApp's clock, in whole seconds.
     pub at: Timestamp,
     /// The recipient, or a stand-in (`group:…`) for a group. May be empty: a `failed` status of a message addressed by BSUID
     /// need not say whom it is about.
     pub address: Address,
+    /// In groups, the participant it is about: a phone number or BSUID.
+    pub participant: Option<String>,
     /// The attempt echoed in `biz_opaque_callback_data`, when it is one of ours.
     pub attempt_id: Option<AttemptId>,
     /// Graph error code of a `failed` status.
@@ -111,7 +115,8 @@ pub fn parse_message(item: &WebhookItem) -> Result<InboundMessage, ParseError> {
     let contact = contact(item);
     let wamid = wamid(&message["id"]).ok_or(ParseError { reason: "no_id" })?;
     let sent_at = timestamp(&message["timestamp"]).ok_or(ParseError { reason: "no_timestamp" })?;
-    let address = json::message_address(&message, &contact);
+    let (who, known) = (Who::of(&message), Who::of(&contact));
+    let address = who.message(&known);
     if address.is_empty() {
         return Err(ParseError { reason: "no_address" });
     }
@@ -124,7 +129,7 @@ pub fn parse_message(item: &WebhookItem) -> Result<InboundMessage, ParseError> {
     };
     Ok(InboundMessage {
         wamid,
-        sender: json::sender(&message, &contact),
+        sender: who.sender(&known),
         address,
         profile_name: text(&contact["profile"]["name"]).map(Text),
         sent_at,
@@ -147,11 +152,15 @@ pub fn parse_message(item: &WebhookItem) -> Result<InboundMessage, ParseError> {
 /// When it has no id, no time or no status.
 pub fn parse_status(item: &WebhookItem) -> Result<InboundStatus, ParseError> {
     let status = object(item)?;
+    let word = status["status"].as_str().ok_or(ParseError { reason: "no_status" })?;
+    let participant = ["recipient_participant_id", "recipient_participant_user_id"];
     Ok(InboundStatus {
         wamid: wamid(&status["id"]).ok_or(ParseError { reason: "no_id" })?,
-        status: delivery(status["status"].as_str().ok_or(ParseError { reason: "no_status" })?),
+        status: delivery(word),
+        word: word.to_owned(),
         at: timestamp(&status["timestamp"]).ok_or(ParseError { reason: "no_timestamp" })?,
-        address: json::status_address(&status, &contact(item)),
+        address: Who::of(&status).status(&Who::of(&contact(item))),
+        participant: participant.into_iter().find_map(|field| text(&status[field])),
         attempt_id: status["biz_opaque_callback_data"].as_str().and_then(|opaque| opaque.parse().ok()),
         error_code: int(&status["errors"][0]["code"]),
     })
@@ -205,8 +214,7 @@ fn system(message: &Value, message_type: &str) -> Option<SystemChange> {
     let system = &message["system"];
     Some(SystemChange {
         kind: text(&system["type"]).unwrap_or_else(|| "unknown".to_owned()),
-        // `new_wa_id` is how older versions spelled it.
-        new_address: json::address([&system["wa_id"], &system["new_wa_id"]], [&system["user_id"], &Value::Null]),
+        new_address: json::moved_to(system),
     })
 }
 

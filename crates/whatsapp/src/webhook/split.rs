@@ -3,16 +3,20 @@
 //!
 //! Nothing is lost: what does not look as documented becomes a `Change` item with everything in it.
 
+use std::fmt;
+use std::marker::PhantomData;
+
 use connector_domain::command::{WebhookItem, WebhookKind};
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{PhoneNumberId, Text, WabaId};
 use connector_domain::time::Timestamp;
-use serde::Deserialize;
-use serde_json::Value;
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::json;
+use super::json::{Who, text, timestamp};
 
 /// Why a delivery cannot be taken apart. The same bytes never can: no retry.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -57,6 +61,8 @@ struct Entry<'a> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     #[serde(borrow)]
+    time: Option<&'a RawValue>,
+    #[serde(borrow)]
     changes: Option<&'a RawValue>,
 }
 
@@ -90,37 +96,104 @@ struct ValueOf<'a> {
     user_preferences: Option<&'a RawValue>,
 }
 
-/// The few fields of a message, status, contact or preference that say whom it is about. Everything else, the person's
-/// words included, is not even decoded here.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct Who<'a> {
+/// A delivery of the documented shape, read in one pass down to the values. Anything else is read by [`Envelope`] and the
+/// following, level by level, so that what is odd is kept exactly at the level where it is odd.
+#[derive(Deserialize)]
+struct Usual<'a> {
     #[serde(borrow)]
-    from: Option<&'a RawValue>,
-    from_user_id: Option<&'a RawValue>,
-    group_id: Option<&'a RawValue>,
-    recipient_id: Option<&'a RawValue>,
-    recipient_user_id: Option<&'a RawValue>,
-    recipient_type: Option<&'a RawValue>,
-    wa_id: Option<&'a RawValue>,
-    user_id: Option<&'a RawValue>,
+    entry: Vec<Object<UsualEntry<'a>>>,
 }
 
-impl Who<'_> {
-    fn of(raw: &RawValue) -> Value {
-        let who: Who<'_> = object(raw);
-        let fields = [
-            ("from", who.from),
-            ("from_user_id", who.from_user_id),
-            ("group_id", who.group_id),
-            ("recipient_id", who.recipient_id),
-            ("recipient_user_id", who.recipient_user_id),
-            ("recipient_type", who.recipient_type),
-            ("wa_id", who.wa_id),
-            ("user_id", who.user_id),
-        ];
-        let known = fields.into_iter().filter_map(|(name, raw)| Some((name.to_owned(), scalar(raw?)?.into())));
-        Value::Object(known.collect())
+#[derive(Deserialize)]
+struct UsualEntry<'a> {
+    #[serde(borrow)]
+    id: Option<&'a RawValue>,
+    #[serde(borrow)]
+    time: Option<&'a RawValue>,
+    #[serde(borrow)]
+    changes: Vec<Object<UsualChange<'a>>>,
+}
+
+#[derive(Deserialize)]
+struct UsualChange<'a> {
+    #[serde(borrow)]
+    field: Option<&'a RawValue>,
+    #[serde(borrow)]
+    value: &'a RawValue,
+}
+
+impl Usual<'_> {
+    /// Whether no value is null.
+    fn has_values(&self) -> bool {
+        let mut changes = self.entry.iter().flat_map(|Object(entry)| &entry.changes);
+        changes.all(|Object(change)| change.value.get() != "null")
+    }
+}
+
+/// A value of the documented shape.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct UsualValue<'a> {
+    #[serde(borrow)]
+    metadata: Option<&'a RawValue>,
+    #[serde(borrow)]
+    contacts: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    messages: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    statuses: Option<Vec<&'a RawValue>>,
+    #[serde(borrow)]
+    errors: Option<&'a RawValue>,
+    #[serde(borrow)]
+    user_preferences: Option<&'a RawValue>,
+}
+
+/// A value, whatever its shape.
+struct Parts<'a> {
+    metadata: Option<&'a RawValue>,
+    contacts: Vec<&'a RawValue>,
+    /// Messages and statuses; `None` when one of the two is there and no list.
+    items: Option<(Vec<&'a RawValue>, Vec<&'a RawValue>)>,
+    errors: Option<&'a RawValue>,
+    user_preferences: Option<&'a RawValue>,
+}
+
+fn parts(raw: &RawValue) -> Parts<'_> {
+    if let Ok(Object(value)) = serde_json::from_str::<Object<UsualValue<'_>>>(raw.get()) {
+        return Parts {
+            metadata: value.metadata,
+            contacts: value.contacts.unwrap_or_default(),
+            items: Some((value.messages.unwrap_or_default(), value.statuses.unwrap_or_default())),
+            errors: value.errors,
+            user_preferences: value.user_preferences,
+        };
+    }
+    let value: ValueOf<'_> = object(raw);
+    Parts {
+        metadata: value.metadata,
+        contacts: array(value.contacts).unwrap_or_default(),
+        items: array(value.messages).zip(array(value.statuses)),
+        errors: value.errors,
+        user_preferences: value.user_preferences,
+    }
+}
+
+/// What stands in braces. Without this serde would read an array as the fields in their order.
+struct Object<T>(T);
+
+impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Braces<T>(PhantomData<T>);
+        impl<'de, T: Deserialize<'de>> Visitor<'de> for Braces<T> {
+            type Value = Object<T>;
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Self::Value, A::Error> {
+                T::deserialize(MapAccessDeserializer::new(map)).map(Object)
+            }
+        }
+        deserializer.deserialize_map(Braces(PhantomData))
     }
 }
 
@@ -135,7 +208,7 @@ fn object<'a, T: Deserialize<'a> + Default>(raw: &'a RawValue) -> T {
 fn scalar(raw: &RawValue) -> Option<String> {
     // Only these two forms are parsed: a large structure in the place of an id costs nothing.
     let scalar = raw.get().starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']);
-    if scalar { json::text(&serde_json::from_str(raw.get()).ok()?) } else { None }
+    if scalar { text(&serde_json::from_str(raw.get()).ok()?) } else { None }
 }
 
 fn array(raw: Option<&RawValue>) -> Option<Vec<&RawValue>> {
@@ -147,16 +220,11 @@ fn array(raw: Option<&RawValue>) -> Option<Vec<&RawValue>> {
 /// # Errors
 /// When the body is not a JSON object.
 pub fn split(body: &[u8], received_at: Timestamp, delivery_id: &str) -> Result<Vec<Split>, SplitError> {
-    let text = std::str::from_utf8(body).map_err(|_| SplitError::NotJson)?;
-    let whole: &RawValue = serde_json::from_str(text).map_err(|_| SplitError::NotJson)?;
-    if !whole.get().starts_with('{') {
-        return Err(SplitError::NotAnObject);
-    }
+    let body = std::str::from_utf8(body).map_err(|_| SplitError::NotJson)?;
     let mut splitter = Splitter { received_at, delivery_id, found: Vec::new() };
-    let entries = object::<Envelope<'_>>(whole).entry.and_then(|entries| array(Some(entries)));
-    match entries {
-        Some(entries) => entries.into_iter().for_each(|entry| splitter.entry(entry)),
-        None => splitter.change(&Place::default(), whole, Address::default()),
+    match serde_json::from_str::<Object<Usual<'_>>>(body) {
+        Ok(Object(usual)) if usual.has_values() => splitter.usual(usual),
+        _ => splitter.unusual(body)?,
     }
     Ok(splitter.found)
 }
@@ -165,8 +233,16 @@ pub fn split(body: &[u8], received_at: Timestamp, delivery_id: &str) -> Result<V
 #[derive(Default, Clone)]
 struct Place {
     waba: String,
+    time: Option<Timestamp>,
     field: String,
     number: Option<String>,
+}
+
+impl Place {
+    fn new(id: Option<&RawValue>, time: Option<&RawValue>) -> Self {
+        let time = time.and_then(scalar).and_then(|time| timestamp(&time.into()));
+        Self { waba: id.and_then(scalar).unwrap_or_default(), time, ..Self::default() }
+    }
 }
 
 struct Splitter<'a> {
@@ -176,16 +252,38 @@ struct Splitter<'a> {
 }
 
 impl Splitter<'_> {
+    fn usual(&mut self, usual: Usual<'_>) {
+        for Object(entry) in usual.entry {
+            let mut place = Place::new(entry.id, entry.time);
+            for Object(change) in entry.changes {
+                place.field = change.field.and_then(scalar).unwrap_or_default();
+                self.value(&mut place, change.value);
+            }
+        }
+    }
+
+    fn unusual(&mut self, body: &str) -> Result<(), SplitError> {
+        let whole: &RawValue = serde_json::from_str(body).map_err(|_| SplitError::NotJson)?;
+        if !whole.get().starts_with('{') {
+            return Err(SplitError::NotAnObject);
+        }
+        let entries = object::<Envelope<'_>>(whole).entry.and_then(|entries| array(Some(entries)));
+        match entries {
+            Some(entries) => entries.into_iter().for_each(|entry| self.entry(entry)),
+            None => self.change(&Place::default(), whole, Address::default()),
+        }
+        Ok(())
+    }
+
     fn entry(&mut self, raw: &RawValue) {
         let entry: Entry<'_> = object(raw);
-        let mut place = Place { waba: entry.id.and_then(scalar).unwrap_or_default(), ..Place::default() };
+        let mut place = Place::new(entry.id, entry.time);
         let Some(changes) = entry.changes.and_then(|changes| array(Some(changes))) else {
             return self.change(&place, raw, Address::default());
         };
         for raw in changes {
             let change: ChangeOf<'_> = object(raw);
             place.field = change.field.and_then(scalar).unwrap_or_default();
-            place.number = None;
             match change.value {
                 Some(value) => self.value(&mut place, value),
                 None => self.change(&place, raw, Address::default()),
@@ -194,7 +292,7 @@ impl Splitter<'_> {
     }
 
     fn value(&mut self, place: &mut Place, raw: &RawValue) {
-        let value: ValueOf<'_> = object(raw);
+        let value = parts(raw);
         let metadata: Metadata<'_> = value.metadata.map(object).unwrap_or_default();
         place.number = metadata.phone_number_id.and_then(scalar);
 
@@ -202,25 +300,27 @@ impl Splitter<'_> {
             let address = value.user_preferences.and_then(only_person).unwrap_or_default();
             return self.change(place, raw, address);
         }
-        let (Some(messages), Some(statuses)) = (array(value.messages), array(value.statuses)) else {
+        let Some((messages, statuses)) = value.items.filter(|(m, s)| !m.is_empty() || !s.is_empty()) else {
             return self.change(place, raw, Address::default());
         };
-        if messages.is_empty() && statuses.is_empty() {
-            return self.change(place, raw, Address::default());
-        }
-        let contacts: Vec<_> = array(value.contacts).unwrap_or_default().into_iter().map(|c| (c, Who::of(c))).collect();
+        let contact = |raw| {
+            let who: Who = object(raw);
+            Contact { raw, address: who.contact(), who }
+        };
+        let contacts: Vec<_> = value.contacts.into_iter().map(contact).collect();
         let alone = messages.len() + statuses.len() == 1;
+        let nobody = Who::default();
         for message in messages {
-            let who = Who::of(message);
-            let contact = belonging(&contacts, &json::sender(&who, &Value::Null), alone);
-            let address = json::message_address(&who, contact.map_or(&Value::Null, |(_, who)| who));
-            self.item(place, WebhookKind::Message, message.get(), contact.map(|(raw, _)| *raw), address);
+            let who: Who = object(message);
+            let contact = belonging(&contacts, &who.sender(&nobody), alone);
+            let address = who.message(contact.map_or(&nobody, |contact| &contact.who));
+            self.item(place, WebhookKind::Message, message.get(), contact.map(|contact| contact.raw), address);
         }
         for status in statuses {
-            let who = Who::of(status);
-            let contact = belonging(&contacts, &json::status_address(&who, &Value::Null), alone);
-            let address = json::status_address(&who, contact.map_or(&Value::Null, |(_, who)| who));
-            self.item(place, WebhookKind::Status, status.get(), contact.map(|(raw, _)| *raw), address);
+            let who: Who = object(status);
+            let contact = belonging(&contacts, &who.status(&nobody), alone);
+            let address = who.status(contact.map_or(&nobody, |contact| &contact.who));
+            self.item(place, WebhookKind::Status, status.get(), contact.map(|contact| contact.raw), address);
         }
         // Beside messages, only the errors: the messages must not be recorded twice.
         if let Some(errors) = value.errors {
@@ -242,6 +342,7 @@ impl Splitter<'_> {
                 phone_number_id: place.number.clone().map(PhoneNumberId),
                 raw: Text::from(raw),
                 contact: contact.map(|contact| Text::from(contact.get())),
+                entry_time: place.time,
                 received_at: self.received_at,
                 delivery_id: self.delivery_id.to_owned(),
             },
@@ -250,22 +351,24 @@ impl Splitter<'_> {
     }
 }
 
+/// An element of `contacts[]`.
+struct Contact<'a> {
+    raw: &'a RawValue,
+    who: Who,
+    address: Address,
+}
+
 /// The element of `contacts[]` that speaks of this person. One that shares no kind of id with the item is taken only when
 /// both are alone in their delivery; one that contradicts it never is.
-fn belonging<'a, 'c>(
-    contacts: &'a [(&'c RawValue, Value)],
-    person: &Address,
-    alone: bool,
-) -> Option<&'a (&'c RawValue, Value)> {
-    let relation = |contact: &Value| {
-        let known = json::address([&contact["wa_id"], &Value::Null], [&contact["user_id"], &Value::Null]);
+fn belonging<'a, 'c>(contacts: &'a [Contact<'c>], person: &Address, alone: bool) -> Option<&'a Contact<'c>> {
+    let relation = |Contact { address: known, .. }: &Contact<'_>| {
         let phone = person.phone.as_ref().zip(known.phone.as_ref()).map(|(a, b)| a == b);
         let bsuid = person.bsuid.as_ref().zip(known.bsuid.as_ref()).map(|(a, b)| a == b);
         phone.or(bsuid)
     };
-    let found = contacts.iter().find(|(_, contact)| relation(contact) == Some(true));
+    let found = contacts.iter().find(|contact| relation(contact) == Some(true));
     found.or_else(|| match contacts {
-        [only] if alone && relation(&only.1).is_none() => Some(only),
+        [only] if alone && relation(only).is_none() => Some(only),
         _ => None,
     })
 }
@@ -273,10 +376,37 @@ fn belonging<'a, 'c>(
 /// The person of `user_preferences[]` when there is exactly one.
 fn only_person(raw: &RawValue) -> Option<Address> {
     match array(Some(raw))?.as_slice() {
-        [only] => {
-            let who = Who::of(only);
-            Some(json::address([&who["wa_id"], &Value::Null], [&who["user_id"], &Value::Null]))
-        }
+        [only] => Some(object::<Who>(only).contact()),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn both_ways(body: &str) -> (Vec<Split>, Vec<Split>) {
+        let mut level_by_level = Splitter { received_at: Timestamp(0), delivery_id: "d", found: Vec::new() };
+        level_by_level.unusual(body).unwrap();
+        (split(body.as_bytes(), Timestamp(0), "d").unwrap(), level_by_level.found)
+    }
+
+    #[test]
+    fn the_way_for_usual_deliveries_and_the_one_for_odd_ones_find_the_same() {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/webhooks");
+        for file in std::fs::read_dir(folder).unwrap() {
+            let body = std::fs::read_to_string(file.unwrap().path()).unwrap();
+            let (one_pass, level_by_level) = both_ways(&body);
+            assert_eq!(one_pass, level_by_level, "{body}");
+        }
+        for odd in [
+            r#"{"entry":[["1",[]]]}"#,
+            r#"{"entry":[{"id":1,"changes":[["messages",{"messages":[{}]}]]}]}"#,
+            r#"{"entry":[{"id":"1","id":"2","changes":[]}]}"#,
+            r#"{"entry":[{"changes":[{"field":"messages","value":["a"]}]},{"changes":[{"value":null}]}]}"#,
+        ] {
+            let (one_pass, level_by_level) = both_ways(odd);
+            assert_eq!(one_pass, level_by_level, "{odd}");
+        }
     }
 }

@@ -314,6 +314,62 @@ async fn account_webhooks_without_a_number_are_kept_once_by_account() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_same_account_webhook_of_another_moment_is_another_one() {
+    let world = scene(SimWorld::new(1)).await;
+    for time in [1_790_000_000, 1_790_000_000, 1_790_003_600] {
+        let body = format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"{ACCOUNT}","time":{time},"changes":[
+            {{"field":"account_update","value":{{"event":"ACCOUNT_VIOLATION"}}}}]}}]}}"#
+        );
+        deliver(&world, &items(body.as_bytes())).await;
+    }
+    process(&world).await.unwrap();
+    let when: Vec<_> = log(&world).iter().map(|event| event.envelope.occurred_at).collect();
+    assert_eq!(when, [1_790_000_000, 1_790_003_600].map(Timestamp::from_secs));
+    assert!(log(&world).iter().all(|event| event.envelope.time_source == TimeSource::Whatsapp));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_item_as_large_as_a_delivery_may_be_is_recorded_or_kept_with_the_dead_letters() {
+    let world = scene(SimWorld::new(1)).await;
+    let message = |id: &str, field: &str, size: usize| {
+        let long = "x".repeat(size);
+        delivery(
+            "messages",
+            &format!(
+                r#"{{{PHONE},"id":"wamid.{id}","timestamp":"1790000000","type":"text","text":{{"{field}":"{long}"}}}}"#
+            ),
+        )
+    };
+    // Without a text that stands in the event a second time, and with one.
+    deliver(&world, &message("A", "novel", 3_000_000)).await;
+    deliver(&world, &message("B", "body", 3_000_000)).await;
+    deliver(&world, &text("C", PHONE)).await;
+    process(&world).await.unwrap();
+    assert_eq!(log(&world).len(), 2);
+    let letters = dead_letters(&world);
+    assert_eq!(letters.len(), 1);
+    assert_eq!(letters[0].header(dlq::REASON).unwrap(), "too_large");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_status_of_somebody_elses_message_is_recorded_and_joins_the_person_whatever_form_the_number_has() {
+    let world = scene(SimWorld::new(1)).await;
+    let status = r#"{"id":"wamid.Z","status":"read","timestamp":"1790000000","recipient_id":"553187654321"}"#;
+    deliver(&world, &delivery("statuses", status)).await;
+    deliver(&world, &text("A", r#""from":"5531987654321""#)).await;
+    process(&world).await.unwrap();
+    let log = log(&world);
+    assert_eq!(log.len(), 2);
+    assert_eq!(log[0].envelope.stream_id, log[1].envelope.stream_id);
+    let attempt = log.iter().find_map(|event| match &event.event {
+        Event::MessageStatusChanged(status) => Some(status.attempt_id),
+        _ => None,
+    });
+    assert_eq!(attempt, Some(None));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_crash_or_failure_at_any_port_call_loses_nothing_and_doubles_nothing() {
     let (world, phone, canonical) = known_by_bsuid(SimWorld::new(11)).await;
     let calm = process(&world).await.unwrap();

@@ -9,11 +9,13 @@ use connector_domain::command::{DirectoryKind, DirectoryRecord};
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::settings::Rules;
 use connector_domain::template::Template;
+use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, TopicSpec};
 use connector_runtime::platform::Platform;
 use connector_runtime::service::Service;
 use connector_simulated::{Fault, Plan, SimWorld, When};
 use connector_telemetry::Metrics;
+use connector_whatsapp::webhook::split;
 use template_catalog::Config;
 use tokio_util::sync::CancellationToken;
 
@@ -36,7 +38,7 @@ fn template(name: &str, status: &str) -> Template {
 }
 
 async fn scene(world: SimWorld) -> SimWorld {
-    for topic in [Topic::Directory, Topic::Templates] {
+    for topic in [Topic::Directory, Topic::Templates, Topic::Webhooks] {
         let name = Topics::default().name(topic).into();
         let spec = TopicSpec { name, partitions: 2, replication: 1, settings: Vec::new() };
         world.calm_log().create_topic(&spec).await.unwrap();
@@ -127,6 +129,34 @@ async fn templates_are_added_changed_and_removed_and_nothing_else_is_written() {
         assert_eq!(records(&world), 5, "what did not change is not written again");
     };
     world.run(Duration::from_secs(600), service, done).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_webhook_about_a_template_brings_the_news_before_the_interval_ends() {
+    let world = scene(SimWorld::new(1)).await;
+    add_number(&world).await;
+    let story = |world: SimWorld| async move {
+        world.whatsapp_side().set_templates(vec![template("a", "PENDING")]);
+        until(&world, &[("a", "PENDING")]).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        let before = tokio::time::Instant::now();
+        world.whatsapp_side().set_templates(vec![template("a", "APPROVED")]);
+        let body = r#"{"entry":[{"id":"account","time":1790000000,"changes":[{"field":"message_template_status_update",
+            "value":{"event":"APPROVED","message_template_name":"a","message_template_language":"en_US"}}]}]}"#;
+        for split in split(body.as_bytes(), Timestamp(1), "d").unwrap() {
+            let append = Append {
+                topic: Topics::default().name(Topic::Webhooks).into(),
+                partition: None,
+                key: Some(split.key(&StreamKeys::new("t", b"secret")).into()),
+                value: Some(encode(&split.item).unwrap().into()),
+                headers: Vec::new(),
+            };
+            world.calm_log().appender().await.unwrap().append(vec![append]).await.unwrap();
+        }
+        until(&world, &[("a", "APPROVED")]).await;
+        assert!(before.elapsed() < INTERVAL / 4, "{:?}", before.elapsed());
+    };
+    world.run(Duration::from_secs(600), service, story).await.unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -78,6 +78,22 @@ async fn another_content_type_is_415_and_a_body_above_the_limit_is_413() {
 }
 
 #[tokio::test]
+async fn a_single_item_as_large_as_a_delivery_may_be_is_durable() {
+    let scene = Scene::new(&[]).await;
+    let body = delivery(&["A"]).replace("hi", &"x".repeat(3_100_000));
+    assert_eq!(scene.status(scene.post(SECRET, body)).await, 200);
+    assert_eq!(scene.records().len(), 1);
+}
+
+#[tokio::test]
+async fn an_item_that_no_record_takes_is_413_and_not_503_for_ever() {
+    let scene = Scene::new(&[("WEBHOOK_MAX_BODY_BYTES", "8388608")]).await;
+    let body = delivery(&["A"]).replace("hi", &"x".repeat(5_000_000));
+    assert_eq!(scene.status(scene.post(SECRET, body)).await, 413);
+    assert!(scene.records().is_empty());
+}
+
+#[tokio::test]
 async fn a_signed_delivery_that_cannot_be_split_is_kept_untouched_with_the_dead_letters() {
     let scene = Scene::new(&[]).await;
     assert_eq!(scene.status(scene.post(SECRET, "not json")).await, 200);

@@ -6,4 +6,6 @@ mod answers;
 #[cfg(test)]
 mod crashes;
 #[cfg(test)]
+mod fuzz;
+#[cfg(test)]
 mod scene;

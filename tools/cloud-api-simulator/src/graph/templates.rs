@@ -26,7 +26,11 @@ pub(crate) struct ListQuery {
     status: Option<String>,
     language: Option<String>,
     category: Option<String>,
+    summary: Option<String>,
 }
+
+/// Templates an account may have (Graph: 250 until the business is verified, then 6,000).
+const LIMIT: usize = 6_000;
 
 /// A cursor names the template it stands at, so a changed list does not shift pages.
 fn cursor(template: &Template) -> String {
@@ -75,6 +79,17 @@ fn page(app: &App, version: &str, waba_id: &str, query: &ListQuery) -> Result<Va
     let shown = all.get(start..end).unwrap_or_default();
     let data: Vec<Value> = shown.iter().map(|t| select(t.json(), query.fields.as_deref())).collect();
     let mut answer = json!({ "data": data });
+    if let Some(fields) = &query.summary {
+        let summary = json!({
+            "total_count": all.len(),
+            "message_template_count": account.templates.len(),
+            "message_template_limit": LIMIT,
+            "are_translations_complete": true,
+        });
+        let wanted: Vec<&str> = fields.split(',').map(str::trim).collect();
+        let kept = summary.as_object().into_iter().flatten().filter(|(name, _)| wanted.contains(&name.as_str()));
+        answer["summary"] = Value::Object(kept.map(|(name, value)| (name.clone(), value.clone())).collect());
+    }
     if let (Some(first), Some(last)) = (shown.first(), shown.last()) {
         answer["paging"] = json!({"cursors": {"before": cursor(first), "after": cursor(last)}});
         if end < all.len() {
