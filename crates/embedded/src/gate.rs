@@ -1,15 +1,13 @@
 //! The gate in memory. It is empty after a start; its users read the log again from the position they find in it (R1).
 
-use std::collections::{BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
-use connector_ports::gate::{Change, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, View};
+use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
 use connector_ports::log::Offset;
 use connector_ports::{Clock, Gate};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::limiter::Limiters;
 
@@ -36,14 +34,14 @@ struct Projection {
     values: HashMap<String, Bytes>,
     marks: HashMap<Bytes, (u64, Timestamp)>,
     marks_by_end: BTreeSet<(Timestamp, Bytes)>,
-    timers: HashMap<String, Timer>,
+    timers: HashMap<String, Held>,
     waiting: BTreeSet<(Timestamp, String)>,
     leased: BTreeSet<(Timestamp, String)>,
 }
 
 #[derive(Clone, Copy)]
-struct Timer {
-    at: Timestamp,
+struct Held {
+    timer: Timer,
     leased_until: Option<Timestamp>,
 }
 
@@ -66,10 +64,10 @@ impl Projection {
                 }
                 self.marks_by_end.insert((until, id));
             }
-            Change::Schedule { key, at } => {
+            Change::Schedule { key, at, tag } => {
                 self.unschedule(&key);
                 self.waiting.insert((at, key.clone()));
-                self.timers.insert(key, Timer { at, leased_until: None });
+                self.timers.insert(key, Held { timer: Timer { at, tag }, leased_until: None });
             }
             Change::Unschedule { key } => self.unschedule(&key),
         }
@@ -77,8 +75,8 @@ impl Projection {
 
     fn unschedule(&mut self, key: &str) {
         match self.timers.remove(key) {
-            Some(Timer { leased_until: Some(until), .. }) => self.leased.remove(&(until, key.to_owned())),
-            Some(Timer { at, leased_until: None }) => self.waiting.remove(&(at, key.to_owned())),
+            Some(Held { leased_until: Some(until), .. }) => self.leased.remove(&(until, key.to_owned())),
+            Some(Held { timer, leased_until: None }) => self.waiting.remove(&(timer.at, key.to_owned())),
             None => false,
         };
     }
@@ -91,20 +89,30 @@ impl Projection {
         }
     }
 
-    fn claim(&mut self, now: Timestamp, lease: Duration, limit: usize) -> Vec<Due> {
-        while self.leased.first().is_some_and(|(until, _)| *until <= now) {
+    /// Leases that end at this moment or before it are over.
+    fn free(&mut self, until: Timestamp) {
+        while self.leased.first().is_some_and(|(end, _)| *end <= until) {
             let Some((_, key)) = self.leased.pop_first() else { break };
-            if let Some(timer) = self.timers.get_mut(&key) {
-                timer.leased_until = None;
-                self.waiting.insert((timer.at, key));
+            if let Some(held) = self.timers.get_mut(&key) {
+                held.leased_until = None;
+                self.waiting.insert((held.timer.at, key));
             }
         }
-        let mut due = Vec::new();
-        while due.len() < limit && self.waiting.first().is_some_and(|(at, _)| *at <= now) {
-            let Some((at, key)) = self.waiting.pop_first() else { break };
-            self.timers.insert(key.clone(), Timer { at, leased_until: Some(now + lease) });
+    }
+
+    fn claim(&mut self, claim: Claim) -> Vec<Due> {
+        let Claim { since, now, lease, limit } = claim;
+        self.free(now);
+        let wanted = self.waiting.range((since, String::new())..).take_while(|(at, _)| *at <= now).take(limit);
+        let wanted: Vec<_> = wanted.cloned().collect();
+        let mut due = Vec::with_capacity(wanted.len());
+        for waiting in wanted {
+            self.waiting.remove(&waiting);
+            let (at, key) = waiting;
+            let Some(held) = self.timers.get_mut(&key) else { continue };
+            held.leased_until = Some(now + lease);
             self.leased.insert((now + lease, key.clone()));
-            due.push(Due { key, at });
+            due.push(Due { key, at, tag: held.timer.tag });
         }
         due
     }
@@ -171,6 +179,7 @@ impl Gate for MemoryGate {
         let epoch = state.last_epoch;
         let projection = state.views.entry(view.clone()).or_default();
         projection.epoch = epoch;
+        projection.free(Timestamp(i64::MAX));
         Ok(Ownership { epoch: Epoch(epoch), applied: projection.applied })
     }
 
@@ -205,20 +214,30 @@ impl Gate for MemoryGate {
         Ok(self.ask(view, |projection| ids.iter().map(|id| digest(projection, id)).collect()))
     }
 
-    async fn claim_due(
-        &self,
-        view: &View,
-        epoch: Epoch,
-        now: Timestamp,
-        lease: Duration,
-        limit: usize,
-    ) -> Result<Vec<Due>, GateError> {
-        self.owned(view, epoch, |projection| projection.claim(now, lease, limit))
+    async fn timers(&self, view: &View, keys: &[String]) -> Result<Snapshot<Timer>, GateError> {
+        Ok(self
+            .ask(view, |projection| keys.iter().map(|key| projection.timers.get(key).map(|held| held.timer)).collect()))
+    }
+
+    async fn claim_due(&self, view: &View, epoch: Epoch, claim: Claim) -> Result<Vec<Due>, GateError> {
+        self.owned(view, epoch, |projection| projection.claim(claim))
     }
 
     async fn next_due(&self, view: &View) -> Result<Option<Timestamp>, GateError> {
         let state = self.state();
         Ok(state.views.get(view).and_then(|projection| projection.waiting.first()).map(|(at, _)| *at))
+    }
+
+    /// Nobody but this process can change its memory.
+    async fn inspect(&self, _: &View, _: u64) -> Result<u64, GateError> {
+        Ok(0)
+    }
+
+    async fn discard(&self, view: &View) -> Result<(), GateError> {
+        if let Some(projection) = self.state().views.get_mut(view) {
+            *projection = Projection { epoch: projection.epoch, ..Projection::default() };
+        }
+        Ok(())
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {
@@ -240,6 +259,7 @@ impl Gate for MemoryGate {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicI64, Ordering};
+    use std::time::Duration;
 
     use super::*;
 

@@ -76,10 +76,12 @@ pub enum Change {
     },
     /// Sets the timer of a key; one per key, forward and backward.
     Schedule {
-        /// The key.
+        /// The key. One that ends in the 32 hexadecimal digits of a stream id is kept in half the space.
         key: String,
         /// When it is due.
         at: Timestamp,
+        /// A small number that stays with the timer and says what it is about, up to [`MAX_TAG`].
+        tag: u8,
     },
     /// Removes the timer of a key.
     Unschedule {
@@ -97,6 +99,18 @@ pub struct Snapshot<T> {
     pub answers: Vec<Option<T>>,
 }
 
+/// Greatest tag of a timer.
+pub const MAX_TAG: u8 = 7;
+
+/// A timer as it was set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timer {
+    /// When it is due.
+    pub at: Timestamp,
+    /// What it is about.
+    pub tag: u8,
+}
+
 /// A timer that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Due {
@@ -104,6 +118,21 @@ pub struct Due {
     pub key: String,
     /// When it was due.
     pub at: Timestamp,
+    /// What it is about.
+    pub tag: u8,
+}
+
+/// Which timers are wanted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim {
+    /// Not those that were due before this moment.
+    pub since: Timestamp,
+    /// Those that were due at this moment or before it.
+    pub now: Timestamp,
+    /// How long they are not handed out again.
+    pub lease: Duration,
+    /// How many at most.
+    pub limit: usize,
 }
 
 /// A limit in the form of a generic cell rate algorithm: `burst` at once, then one per `interval`.
@@ -173,7 +202,7 @@ impl GateError {
 /// Projections, timers and limiters.
 #[async_trait]
 pub trait Gate: Send + Sync {
-    /// Takes a view over: every earlier owner is fenced from now on.
+    /// Takes a view over: every earlier owner is fenced from now on, and the timers it had claimed are free again.
     async fn acquire(&self, view: &View) -> Result<Ownership, GateError>;
 
     /// Applies changes and moves the view from `expected` to `next`, in one atomic step.
@@ -196,19 +225,23 @@ pub trait Gate: Send + Sync {
     /// The digests of remembered ids.
     async fn recall(&self, view: &View, ids: &[Bytes]) -> Result<Snapshot<u64>, GateError>;
 
-    /// Timers that are due at `now`, oldest first, up to `limit`. A claimed timer is not handed out again before `lease` has passed; it
-    /// stays in the view until it is unscheduled or moved (R8).
-    async fn claim_due(
-        &self,
-        view: &View,
-        epoch: Epoch,
-        now: Timestamp,
-        lease: Duration,
-        limit: usize,
-    ) -> Result<Vec<Due>, GateError>;
+    /// The timers of keys, claimed ones included.
+    async fn timers(&self, view: &View, keys: &[String]) -> Result<Snapshot<Timer>, GateError>;
+
+    /// Timers that are due, oldest first. A claimed timer is not handed out again before its lease has passed; it stays in the view
+    /// until it is unscheduled or moved (R8).
+    async fn claim_due(&self, view: &View, epoch: Epoch, claim: Claim) -> Result<Vec<Due>, GateError>;
 
     /// When the next timer is due (claimed ones not counted); `None` when there is none.
     async fn next_due(&self, view: &View) -> Result<Option<Timestamp>, GateError>;
+
+    /// Looks through a part of the view for what was not written by this port: a value or a timer that somebody changed by hand, a
+    /// part that is missing. A view in which such a thing is found, here or by any other call, counts as empty from then on, so that
+    /// its owner builds it again. `from` is 0 or what the call before has answered; 0 is answered at the end of a pass.
+    async fn inspect(&self, view: &View, from: u64) -> Result<u64, GateError>;
+
+    /// The view counts as empty from now on, so that its owner builds it again.
+    async fn discard(&self, view: &View) -> Result<(), GateError>;
 
     /// Takes one from each limiter independently, at `now`.
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError>;

@@ -7,11 +7,14 @@ use connector_settings::{Group, Kind, Reader, Secret, Variable};
 const URL: Variable = Variable::required(
     "REDIS_URL",
     Kind::Url,
-    "Where Redis is: redis://[user[:password]@]host:port[/database], or rediss:// for TLS with the system's authorities.",
+    "Where Redis is: redis://[user[:password]@]host:port[/database], or rediss:// for TLS with the system's authorities. Of a cluster \
+     one or more nodes, separated by commas.",
 )
 .secret();
 const PASSWORD: Variable =
     Variable::optional("REDIS_PASSWORD", Kind::Text, "The password, when it does not stand in the URL.").secret();
+const CLUSTER: Variable =
+    Variable::with_default("REDIS_CLUSTER", Kind::Flag, "false", "Whether REDIS_URL names nodes of a Redis Cluster.");
 const TIMEOUT: Variable = Variable::with_default(
     "REDIS_TIMEOUT",
     Kind::Duration,
@@ -30,6 +33,8 @@ const PREFIX: Variable = Variable::with_default(
 pub struct RedisConfig {
     /// `redis://…` or `rediss://…`.
     pub url: Secret,
+    /// Whether the URL names nodes of a cluster, separated by commas.
+    pub cluster: bool,
     /// The password, when it is not in the URL.
     pub password: Option<Secret>,
     /// How long one call or one attempt to connect may take.
@@ -40,7 +45,7 @@ pub struct RedisConfig {
 
 impl RedisConfig {
     /// Every variable of this concern.
-    pub const VARIABLES: &'static [Variable] = &[URL, PASSWORD, TIMEOUT, PREFIX];
+    pub const VARIABLES: &'static [Variable] = &[URL, CLUSTER, PASSWORD, TIMEOUT, PREFIX];
 
     /// For the reference page.
     pub const GROUP: Group = Group {
@@ -55,6 +60,7 @@ impl RedisConfig {
     pub fn at(url: &str) -> Self {
         Self {
             url: Secret::new(url),
+            cluster: false,
             password: None,
             timeout: Duration::from_secs(2),
             prefix: "whatsapp-connector".to_owned(),
@@ -64,13 +70,14 @@ impl RedisConfig {
     /// Reads the settings; problems stay with the reader.
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let url = reader.secret(&URL);
+        let cluster = reader.flag(&CLUSTER);
         let password = reader.secret(&PASSWORD);
         let timeout = reader.duration(&TIMEOUT);
         let prefix = reader.text(&PREFIX);
         if prefix.as_ref().is_some_and(|prefix| prefix.contains(['{', '}'])) {
             reader.problem(&PREFIX, "contains a brace; expected none, they decide where a cluster keeps a key");
         }
-        Some(Self { url: url?, password, timeout: timeout?, prefix: prefix? })
+        Some(Self { url: url?, cluster: cluster?, password, timeout: timeout?, prefix: prefix? })
     }
 }
 

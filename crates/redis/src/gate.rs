@@ -1,28 +1,35 @@
 //! The gate on Redis.
 
+use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
-use connector_ports::gate::{Change, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, View};
+use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
 use connector_ports::log::Offset;
-use redis::aio::{ConnectionManager, ConnectionManagerConfig};
-use redis::{Client, ErrorKind, IntoConnectionInfo, RedisError, RedisResult, ServerErrorKind};
+use futures::future::try_join_all;
+use redis::{ErrorKind, RedisError, RedisResult, Script, ScriptInvocation, ServerErrorKind};
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::RedisConfig;
+use crate::connection::Connection;
 use crate::scripts::Scripts;
+use crate::stored::{pack, score, seal, timer, unpack, unseal};
 
 const DAY_MILLIS: i64 = 86_400_000;
 
 /// A Redis that is away is told once in this time.
 const QUIET: Duration = Duration::from_secs(30);
 
+/// Entries looked at in one call of [`RedisGate::inspect`]: some milliseconds of Redis.
+const INSPECTED: usize = 2_000;
+
 /// Redis as the gate. Connects when first used, and again after every loss.
 pub struct RedisGate {
-    connection: ConnectionManager,
+    connection: Connection,
+    cluster: bool,
     scripts: Scripts,
     prefix: String,
     told: Mutex<Option<Instant>>,
@@ -52,21 +59,14 @@ impl RedisGate {
     /// [`GateError::Fatal`] when the URL is not one of Redis.
     pub fn new(config: &RedisConfig) -> Result<Self, GateError> {
         let broken = |error: RedisError| GateError::Fatal { reason: describe(&error) };
-        let mut info = config.url.expose().into_connection_info().map_err(broken)?;
-        if let Some(password) = &config.password {
-            let settings = info.redis_settings().clone().set_password(password.expose());
-            info = info.set_redis_settings(settings);
-        }
-        let client = Client::open(info).map_err(broken)?;
-        // Few attempts, because callers repeat by themselves: an answer that comes late is no use to them.
-        let manager = ConnectionManagerConfig::new()
-            .set_connection_timeout(Some(config.timeout))
-            .set_response_timeout(Some(config.timeout))
-            .set_number_of_retries(1)
-            .set_min_delay(Duration::from_millis(50))
-            .set_max_delay(Duration::from_millis(500));
-        let connection = ConnectionManager::new_lazy_with_config(client, manager).map_err(broken)?;
-        Ok(Self { connection, scripts: Scripts::new(), prefix: config.prefix.clone(), told: Mutex::new(None) })
+        let connection = Connection::new(config).map_err(broken)?;
+        Ok(Self {
+            connection,
+            cluster: config.cluster,
+            scripts: Scripts::new(),
+            prefix: config.prefix.clone(),
+            told: Mutex::new(None),
+        })
     }
 
     fn keys(&self, view: &View) -> Keys {
@@ -93,15 +93,55 @@ impl RedisGate {
         })
     }
 
-    async fn run<T: redis::FromRedisValue>(&self, call: &redis::ScriptInvocation<'_>) -> Result<T, GateError> {
+    async fn run<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, GateError> {
         self.checked(call.invoke_async(&mut self.connection.clone()).await)
+    }
+
+    /// A call of a script about a view.
+    fn about<'a>(&self, script: &'a Script, keys: &Keys) -> ScriptInvocation<'a> {
+        let mut call = script.prepare_invoke();
+        for part in ["c", "v", "z", "i", "d", "b"] {
+            call.key(keys.of(part));
+        }
+        call
+    }
+
+    /// Something in the view is not what was written: it counts as empty from now on.
+    async fn lose(&self, view: &View) -> Result<(), GateError> {
+        tracing::error!(target: "redis", %view, "something in this view is not what was written; it is built again");
+        self.discard(view).await
+    }
+
+    /// Values or timers of keys, each read by `decode`; nothing when one of them cannot be.
+    async fn ask<T>(
+        &self,
+        view: &View,
+        call: &ScriptInvocation<'_>,
+        decode: impl Fn(usize, Vec<u8>) -> Option<T>,
+    ) -> Result<Snapshot<T>, GateError> {
+        let mut answer = self.run::<Vec<Option<Vec<u8>>>>(call).await?.into_iter();
+        let applied = answer.next().flatten().ok_or_else(|| unexpected("read"))?;
+        let applied = position(std::str::from_utf8(&applied).map_err(|_| unexpected("read"))?)?;
+        let (mut answers, mut damaged) = (Vec::new(), false);
+        for (index, stored) in answer.enumerate() {
+            let answer = stored.map(|stored| decode(index, stored));
+            damaged |= matches!(answer, Some(None));
+            answers.push(answer.flatten());
+        }
+        if applied.is_some() && !damaged {
+            return Ok(Snapshot { applied, answers });
+        }
+        if applied.is_some() {
+            self.lose(view).await?;
+        }
+        Ok(Snapshot { applied: None, answers: answers.iter().map(|_| None).collect() })
     }
 }
 
 #[async_trait]
 impl Gate for RedisGate {
     async fn acquire(&self, view: &View) -> Result<Ownership, GateError> {
-        let (epoch, applied): (u64, String) = self.run(&self.scripts.acquire.key(self.keys(view).of("c"))).await?;
+        let (epoch, applied): (u64, String) = self.run(&self.about(&self.scripts.acquire, &self.keys(view))).await?;
         Ok(Ownership { epoch: Epoch(epoch), applied: position(&applied)? })
     }
 
@@ -114,21 +154,22 @@ impl Gate for RedisGate {
         changes: Vec<Change>,
     ) -> Result<(), GateError> {
         let keys = self.keys(view);
-        let mut call = self.scripts.apply.prepare_invoke();
-        for part in ["c", "v", "z", "i", "d", "b"] {
-            call.key(keys.of(part));
-        }
+        let mut call = self.about(&self.scripts.apply, &keys);
         call.arg(epoch.0).arg(expected.map(|offset| offset.0.to_string()).unwrap_or_default()).arg(next.0);
         for change in &changes {
             match change {
-                Change::Put { key, value } => call.arg("P").arg(key).arg(value.as_ref()),
+                Change::Put { key, value } => call.arg("P").arg(key).arg(seal(key, value).as_ref()),
                 Change::Delete { key } => call.arg("D").arg(key),
                 Change::Mark { id, digest, until } => {
                     let (day, bucket) = keys.bucket(*until);
                     call.arg("M").arg(id.as_ref()).arg(*digest).arg(day).arg(bucket)
                 }
-                Change::Schedule { key, at } => call.arg("S").arg(key).arg(at.as_millis()),
-                Change::Unschedule { key } => call.arg("U").arg(key),
+                Change::Schedule { key, at, tag } => {
+                    let member = pack(key);
+                    let score = score(&member, Timer { at: *at, tag: *tag });
+                    call.arg("S").arg(member).arg(score)
+                }
+                Change::Unschedule { key } => call.arg("U").arg(pack(key)),
             };
         }
         let answer: Vec<String> = self.run(&call).await?;
@@ -144,25 +185,13 @@ impl Gate for RedisGate {
     }
 
     async fn read(&self, view: &View, keys: &[String]) -> Result<Snapshot<Bytes>, GateError> {
-        let names = self.keys(view);
-        // MULTI and EXEC: values and position of the same moment.
-        let mut pipe = redis::pipe();
-        pipe.atomic().hget(names.of("c"), "off");
-        if keys.is_empty() {
-            let (applied,): (Option<String>,) = self.checked(pipe.query_async(&mut self.connection.clone()).await)?;
-            return Ok(Snapshot { applied: position(&applied.unwrap_or_default())?, answers: Vec::new() });
-        }
-        pipe.cmd("HMGET").arg(names.of("v")).arg(keys);
-        let (applied, values): (Option<String>, Vec<Option<Vec<u8>>>) =
-            self.checked(pipe.query_async(&mut self.connection.clone()).await)?;
-        let answers = values.into_iter().map(|value| value.map(Bytes::from)).collect();
-        Ok(Snapshot { applied: position(&applied.unwrap_or_default())?, answers })
+        let mut call = self.about(&self.scripts.read, &self.keys(view));
+        call.arg(keys);
+        self.ask(view, &call, |index, stored| unseal(keys.get(index)?, stored)).await
     }
 
     async fn recall(&self, view: &View, ids: &[Bytes]) -> Result<Snapshot<u64>, GateError> {
-        let names = self.keys(view);
-        let mut call = self.scripts.recall.prepare_invoke();
-        call.key(names.of("c")).key(names.of("b"));
+        let mut call = self.about(&self.scripts.recall, &self.keys(view));
         for id in ids {
             call.arg(id.as_ref());
         }
@@ -175,60 +204,85 @@ impl Gate for RedisGate {
         Ok(Snapshot { applied: position(applied)?, answers: digests.iter().map(digest).collect::<Result<_, _>>()? })
     }
 
-    async fn claim_due(
-        &self,
-        view: &View,
-        epoch: Epoch,
-        now: Timestamp,
-        lease: Duration,
-        limit: usize,
-    ) -> Result<Vec<Due>, GateError> {
-        let names = self.keys(view);
-        let mut call = self.scripts.claim.prepare_invoke();
-        for part in ["c", "z", "i", "d"] {
-            call.key(names.of(part));
+    async fn timers(&self, view: &View, keys: &[String]) -> Result<Snapshot<Timer>, GateError> {
+        let members: Vec<Vec<u8>> = keys.iter().map(|key| pack(key)).collect();
+        let mut call = self.about(&self.scripts.timers, &self.keys(view));
+        for member in &members {
+            call.arg(member);
         }
-        call.arg(epoch.0).arg(now.as_millis()).arg((now + lease).as_millis()).arg(limit);
-        let answer: Vec<String> = self.run(&call).await?;
+        self.ask(view, &call, |index, stored| timer(members.get(index)?, std::str::from_utf8(&stored).ok()?)).await
+    }
+
+    async fn claim_due(&self, view: &View, epoch: Epoch, claim: Claim) -> Result<Vec<Due>, GateError> {
+        let Claim { since, now, lease, limit } = claim;
+        let mut call = self.about(&self.scripts.claim, &self.keys(view));
+        call.arg(epoch.0).arg(now.as_millis()).arg((now + lease).as_millis()).arg(limit).arg(since.as_millis());
+        let answer: Vec<Vec<u8>> = self.run(&call).await?;
         let due = match answer.split_first() {
-            Some((word, due)) if word == "ok" => due,
-            Some((word, _)) if word == "fenced" => return Err(GateError::Fenced { view: view.clone() }),
+            Some((word, due)) if word == b"ok" => due,
+            Some((word, _)) if word == b"fenced" => return Err(GateError::Fenced { view: view.clone() }),
             _ => return Err(unexpected("claim")),
         };
-        due.chunks_exact(2).map(|pair| Ok(Due { key: pair[0].clone(), at: Timestamp(score(&pair[1])?) })).collect()
+        let decode = |pair: &[Vec<u8>]| {
+            let Timer { at, tag } = timer(&pair[0], std::str::from_utf8(&pair[1]).ok()?)?;
+            Some(Due { key: unpack(&pair[0])?, at, tag })
+        };
+        match due.chunks_exact(2).map(decode).collect() {
+            Some(due) => Ok(due),
+            None => {
+                self.lose(view).await?;
+                Err(GateError::Conflict { view: view.clone(), actual: None })
+            }
+        }
     }
 
     async fn next_due(&self, view: &View) -> Result<Option<Timestamp>, GateError> {
         let mut call = redis::cmd("ZRANGE");
         call.arg(self.keys(view).of("z")).arg(0).arg(0).arg("WITHSCORES");
-        let answer: Vec<(String, String)> = self.checked(call.query_async(&mut self.connection.clone()).await)?;
-        answer.first().map(|(_, at)| score(at).map(Timestamp)).transpose()
+        let answer: Vec<(Vec<u8>, String)> = self.checked(call.query_async(&mut self.connection.clone()).await)?;
+        let Some((member, stored)) = answer.first() else { return Ok(None) };
+        match timer(member, stored) {
+            Some(timer) => Ok(Some(timer.at)),
+            None => {
+                self.lose(view).await?;
+                Err(GateError::Conflict { view: view.clone(), actual: None })
+            }
+        }
+    }
+
+    async fn inspect(&self, view: &View, from: u64) -> Result<u64, GateError> {
+        // The lowest bit says which part is looked through: values, then timers.
+        let (timers, cursor) = (from & 1 == 1, from >> 1);
+        let mut call = redis::cmd(if timers { "ZSCAN" } else { "HSCAN" });
+        call.arg(self.keys(view).of(if timers { "z" } else { "v" })).arg(cursor).arg("COUNT").arg(INSPECTED);
+        let (next, found): (u64, Vec<(Vec<u8>, Vec<u8>)>) =
+            self.checked(call.query_async(&mut self.connection.clone()).await)?;
+        let ours = |(key, stored): (Vec<u8>, Vec<u8>)| {
+            if timers {
+                std::str::from_utf8(&stored).is_ok_and(|score| timer(&key, score).is_some())
+            } else {
+                std::str::from_utf8(&key).is_ok_and(|key| unseal(key, stored).is_some())
+            }
+        };
+        if !found.into_iter().all(ours) {
+            self.lose(view).await?;
+            return Ok(0);
+        }
+        Ok(match (timers, next) {
+            (false, 0) => 1,
+            (true, 0) => 0,
+            (timers, next) => next << 1 | u64::from(timers),
+        })
+    }
+
+    async fn discard(&self, view: &View) -> Result<(), GateError> {
+        self.run::<String>(&self.about(&self.scripts.discard, &self.keys(view))).await.map(drop)
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {
-        if limits.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipe = redis::pipe();
-        for limit in limits {
-            pipe.cmd("EVALSHA")
-                .arg(self.scripts.take.get_hash())
-                .arg(1)
-                .arg(self.limiter(&limit.key))
-                .arg(now.as_millis().saturating_mul(1_000))
-                .arg(micros(limit.interval))
-                .arg(limit.burst);
-        }
-        let mut connection = self.connection.clone();
-        let mut result: RedisResult<Vec<String>> = pipe.query_async(&mut connection).await;
-        if let Err(error) = &result
-            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-        {
-            // A fresh Redis. It knew the script for none of them, so none was taken.
-            self.checked(self.scripts.take.load_async(&mut connection).await)?;
-            result = pipe.query_async(&mut connection).await;
-        }
-        let answers = self.checked(result)?;
+        let now = now.as_millis().saturating_mul(1_000);
+        let answers =
+            if self.cluster { self.take_each(limits, now).await? } else { self.take_all(limits, now).await? };
         let grant = |text: &String| match text.as_str() {
             "" => Ok(Grant::Granted),
             text => {
@@ -250,23 +304,63 @@ impl Gate for RedisGate {
     }
 }
 
+impl RedisGate {
+    /// All at once.
+    async fn take_all(&self, limits: &[Limit], now: i64) -> Result<Vec<String>, GateError> {
+        if limits.is_empty() {
+            return Ok(Vec::new());
+        }
+        let mut pipe = redis::pipe();
+        for limit in limits {
+            pipe.cmd("EVALSHA")
+                .arg(self.scripts.take.get_hash())
+                .arg(1)
+                .arg(self.limiter(&limit.key))
+                .arg(now)
+                .arg(micros(limit.interval))
+                .arg(limit.burst);
+        }
+        let mut connection = self.connection.clone();
+        let mut result: RedisResult<Vec<String>> = pipe.query_async(&mut connection).await;
+        if let Err(error) = &result
+            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
+        {
+            // A fresh Redis. It knew the script for none of them, so none was taken.
+            self.checked(self.scripts.take.load_async(&mut connection).await)?;
+            result = pipe.query_async(&mut connection).await;
+        }
+        self.checked(result)
+    }
+
+    /// Each on its own: limiters lie in many slots, and a pipeline to a cluster in one.
+    async fn take_each(&self, limits: &[Limit], now: i64) -> Result<Vec<String>, GateError> {
+        let take = async |limit: &Limit| {
+            let mut call = self.scripts.take.key(self.limiter(&limit.key));
+            self.run::<String>(call.arg(now).arg(micros(limit.interval)).arg(limit.burst)).await
+        };
+        // One limiter after the other keeps its order; different ones do not wait for each other.
+        let mut by_key: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for (index, limit) in limits.iter().enumerate() {
+            by_key.entry(&limit.key).or_default().push(index);
+        }
+        let of_one = async |indices: Vec<usize>| {
+            let mut answers = Vec::with_capacity(indices.len());
+            for index in indices {
+                answers.push((index, take(&limits[index]).await?));
+            }
+            Ok::<_, GateError>(answers)
+        };
+        let mut answers: Vec<_> = try_join_all(by_key.into_values().map(of_one)).await?.into_iter().flatten().collect();
+        answers.sort_unstable_by_key(|(index, _)| *index);
+        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
+    }
+}
+
 /// The position in a script's answer: empty text is none.
 fn position(text: &str) -> Result<Option<Offset>, GateError> {
     match text {
         "" => Ok(None),
         text => text.parse().map(|offset| Some(Offset(offset))).map_err(|_| unexpected("position")),
-    }
-}
-
-/// A due time in Redis' notation of scores: whole numbers up to 2^53, the greatest ones with an exponent.
-fn score(text: &str) -> Result<i64, GateError> {
-    if let Ok(whole) = text.parse() {
-        return Ok(whole);
-    }
-    match text.parse::<f64>() {
-        #[expect(clippy::cast_possible_truncation, reason = "we wrote a whole number of milliseconds")]
-        Ok(score) if score.is_finite() => Ok(score as i64),
-        _ => Err(unexpected("score")),
     }
 }
 

@@ -7,20 +7,31 @@ use redis::Script;
 pub(crate) struct Scripts {
     pub(crate) acquire: Script,
     pub(crate) apply: Script,
+    pub(crate) read: Script,
+    pub(crate) timers: Script,
     pub(crate) recall: Script,
     pub(crate) claim: Script,
+    pub(crate) discard: Script,
     pub(crate) take: Script,
     pub(crate) give_back: Script,
     pub(crate) hold: Script,
 }
 
+/// A script about a view: its keys are always the same, and what all of them share stands in front.
+fn of_view(script: &str) -> Script {
+    Script::new(&format!("{}{script}", include_str!("lua/view.lua")))
+}
+
 impl Scripts {
     pub(crate) fn new() -> Self {
         Self {
-            acquire: Script::new(include_str!("lua/acquire.lua")),
-            apply: Script::new(include_str!("lua/apply.lua")),
-            recall: Script::new(include_str!("lua/recall.lua")),
-            claim: Script::new(include_str!("lua/claim.lua")),
+            acquire: of_view(include_str!("lua/acquire.lua")),
+            apply: of_view(include_str!("lua/apply.lua")),
+            read: of_view(include_str!("lua/read.lua")),
+            timers: of_view(include_str!("lua/timers.lua")),
+            recall: of_view(include_str!("lua/recall.lua")),
+            claim: of_view(include_str!("lua/claim.lua")),
+            discard: of_view(include_str!("lua/discard.lua")),
             take: Script::new(include_str!("lua/take.lua")),
             give_back: Script::new(include_str!("lua/give_back.lua")),
             hold: Script::new(include_str!("lua/hold.lua")),

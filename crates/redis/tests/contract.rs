@@ -7,7 +7,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
-use connector_ports::gate::{Change, GateError, Grant, Limit, View};
+use connector_ports::gate::{Change, Claim, GateError, Grant, Limit, View};
 use connector_ports::log::Offset;
 use connector_redis::{RedisConfig, RedisGate};
 use connector_testkit::contract::gate::GateWorld;
@@ -64,7 +64,7 @@ async fn a_large_batch_is_one_step() {
     let mut changes = Vec::new();
     for n in 0..10_000_u32 {
         changes.push(Change::Put { key: format!("key-{n}"), value: Bytes::from(n.to_string()) });
-        changes.push(Change::Schedule { key: format!("key-{n}"), at: Timestamp(i64::from(n)) });
+        changes.push(Change::Schedule { key: format!("key-{n}"), at: Timestamp(i64::from(n)), tag: 0 });
         changes.push(Change::Mark { id: Bytes::copy_from_slice(&n.to_be_bytes()), digest: u64::from(n), until });
     }
     world.gate.apply(&view, epoch, None, Offset(1), changes).await.expect("apply");
@@ -74,8 +74,91 @@ async fn a_large_batch_is_one_step() {
     let ids: Vec<Bytes> = (0..10_000_u32).map(|n| Bytes::copy_from_slice(&n.to_be_bytes())).collect();
     let digests = world.gate.recall(&view, &ids).await.expect("recall").answers;
     assert!(digests.iter().zip(0_u64..).all(|(digest, n)| *digest == Some(n)));
-    let due = world.gate.claim_due(&view, epoch, until, Duration::from_secs(1), 20_000).await.expect("claim");
+    let claim = Claim { since: Timestamp::EPOCH, now: until, lease: Duration::from_secs(1), limit: 20_000 };
+    let due = world.gate.claim_due(&view, epoch, claim).await.expect("claim");
     assert_eq!(due.len(), 10_000);
+}
+
+/// What a hand, an eviction or a lost key may do to a view: each is noticed by the next call that comes near, and the view counts
+/// as empty from then on, so that its owner builds it again (R1) and nobody decides on it (R2).
+#[tokio::test]
+async fn what_was_not_written_by_the_gate_makes_the_view_count_as_empty() {
+    let world = RealRedis::start().await;
+    let client = redis::Client::open(world.url.as_str()).expect("a client");
+    let mut redis = client.get_multiplexed_async_connection().await.expect("a connection");
+    let stream = "1.k1-0123456789abcdef0123456789abcdef";
+    for (number, (command, part, arguments)) in [
+        // Seen by whoever reads the value.
+        ("HSET", "v", &["value", "{\"deadline\":9999999999999}"][..]),
+        ("HSET", "v", &["value", ""]),
+        // Seen by everybody: a part holds more or less than was put into it.
+        ("HSET", "v", &["other", "value"]),
+        ("HDEL", "v", &["value"]),
+        ("DEL", "v", &[]),
+        ("DEL", "z", &[]),
+        ("ZADD", "z", &["1800000000000", "foreign"]),
+        ("ZREM", "z", &["timer"]),
+        ("DEL", "m", &[]),
+        ("HDEL", "m", &["id"]),
+        ("DEL", "b", &[]),
+        // Seen by the pass that looks through everything.
+        ("ZADD", "z", &["XX", "4000000000000", "timer"]),
+        ("DEL", "c", &[]),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let view = View::new("damage", u32::try_from(number).expect("few"));
+        let epoch = world.gate.acquire(&view).await.expect("acquire").epoch;
+        let until = Timestamp(4_102_444_800_000);
+        let fill = || {
+            vec![
+                Change::Put { key: "value".to_owned(), value: Bytes::from_static(b"{}") },
+                Change::Schedule { key: "timer".to_owned(), at: Timestamp(1_800_000_000_000), tag: 0 },
+                Change::Schedule { key: stream.to_owned(), at: Timestamp(1_900_000_000_000), tag: 1 },
+                Change::Mark { id: Bytes::from_static(b"id"), digest: 7, until },
+            ]
+        };
+        world.gate.apply(&view, epoch, None, Offset(7), fill()).await.expect("apply");
+        let base = format!("whatsapp-connector:{{{view}}}");
+        let day = until.as_millis() / 86_400_000;
+        let key = if part == "m" { format!("{base}:m:{day}") } else { format!("{base}:{part}") };
+        let damage = format!("{command} {part} {arguments:?}");
+        let mut command = redis::cmd(command);
+        command.arg(key).arg(arguments);
+        let _: redis::Value = command.query_async(&mut redis).await.expect("damage");
+        // One round of what owner and readers do anyway.
+        let read = world.gate.read(&view, &["value".to_owned()]).await.expect("read");
+        world.gate.recall(&view, &[Bytes::from_static(b"id")]).await.expect("recall");
+        let mut from = 0;
+        loop {
+            from = world.gate.inspect(&view, from).await.expect("inspect");
+            if from == 0 {
+                break;
+            }
+        }
+        if damage.starts_with("HSET v [\"value") {
+            assert_eq!(
+                (read.applied, read.answers),
+                (None, vec![None]),
+                "{damage}: the value itself is never given out"
+            );
+        }
+        assert_eq!(world.gate.read(&view, &[]).await.expect("read").applied, None, "{damage}");
+        let error = world.gate.apply(&view, epoch, Some(Offset(7)), Offset(8), vec![]).await.expect_err("it is lost");
+        assert!(matches!(error, GateError::Conflict { actual: None, .. }), "{damage}: {error:?}");
+        // Its owner builds it again, and nothing of the old is left.
+        world.gate.apply(&view, epoch, None, Offset(9), fill()).await.expect("apply");
+        let now = world.gate.read(&view, &["value".to_owned(), "other".to_owned()]).await.expect("read");
+        assert_eq!(
+            (now.applied, now.answers),
+            (Some(Offset(9)), vec![Some(Bytes::from_static(b"{}")), None]),
+            "{damage}"
+        );
+        let timers =
+            world.gate.timers(&view, &["timer".to_owned(), "foreign".to_owned()]).await.expect("timers").answers;
+        assert_eq!(timers.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false], "{damage}");
+    }
 }
 
 /// A mark whose time is over is dropped, and its bucket is no longer looked at.
@@ -143,7 +226,7 @@ async fn batches_of_a_thousand_changes_are_applied_quickly() {
             .flat_map(|n| {
                 let key = format!("conversation-{batch}-{n:032}");
                 let put = Change::Put { key: key.clone(), value: Bytes::from_static(&[7; 100]) };
-                [put, Change::Schedule { key, at: Timestamp(batch * 500 + n) }]
+                [put, Change::Schedule { key, at: Timestamp(batch * 500 + n), tag: 0 }]
             })
             .collect();
         let next = Offset(batch + 1);

@@ -23,7 +23,7 @@ pub mod views {
     /// Ids of answered consent commands. Owner: opt-in-tracker.
     pub const CONSENT_COMMANDS: &str = "consent-commands";
     /// Window timers. Owner: window-timer.
-    pub const WINDOWS: &str = "windows";
+    pub const WINDOWS: &str = "open-windows";
 }
 
 /// Ports and common facts. Cheap to clone.

@@ -4,8 +4,12 @@
 //! (R1). A timer that fires is only held against the log as it was *after* the timer was due (R8): its key is claimed, the end of the
 //! log is noted, and it is given out when the view has applied everything up to there. Under load a view hardly ever stands at the end
 //! of the log as it is right now; waiting for that would starve the timers of a busy partition.
+//!
+//! **Once.** What a timer leads to is committed with offsets of the group, so an owner that lost its place writes nothing any more. The
+//! end that is noted counts what is not committed yet, so a new owner has seen what the former one wrote at the last moment. What this
+//! owner proposed itself is remembered until it is seen in the log.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,23 +20,27 @@ use crate::view::OwnedView;
 use bytes::Bytes;
 use connector_contracts::Topic;
 use connector_domain::time::Timestamp;
-use connector_ports::gate::{Change, Due, View};
+use connector_ports::gate::{Change, Claim, Due, Timer, View};
 use connector_ports::log::{Isolation, Offset, TopicName, TopicPartition};
 use connector_ports::{Gate, Log};
 use connector_telemetry::Metrics;
+use futures::future::try_join_all;
 
-/// A claimed timer is not handed out again before this. Short, because the timers an owner had in hand when it died wait as long; what
-/// it proposed in its own life is remembered beside it and does not need the lease.
+/// A claimed timer is not handed out again before this. A new owner need not wait for it; what an owner proposed in its own life is
+/// remembered beside it.
 const LEASE: Duration = Duration::from_secs(2);
 
-/// Timers claimed in one call.
-const CLAIMS: usize = 500;
+/// Timers in hand, over all partitions: what one transaction takes well.
+const IN_HAND: usize = 6_000;
+
+/// Timers that were due within this time are claimed beside the oldest, so that a backlog does not hold them up.
+const LIVE: Duration = Duration::from_secs(2);
 
 /// How often a partition without known timers is asked for some: leases end without telling anybody.
 const RECHECK: Duration = Duration::from_secs(2);
 
-/// How often it is made sure that the views are still there. An idle partition would not notice a wipe by itself, and whoever waits
-/// for it to catch up (R2) would wait for ever.
+/// How often it is made sure that the views are still there, and a part of each is looked through. An idle partition would not notice a
+/// wipe by itself, and whoever waits for it to catch up (R2) would wait for ever.
 const VERIFY: Duration = Duration::from_secs(1);
 
 /// A key that no view has: reading it tells the position alone.
@@ -47,7 +55,9 @@ struct Held {
     wake: Timestamp,
     claimed: Option<Claimed>,
     /// Proposed to the log and not seen there yet, by key.
-    proposed: BTreeMap<String, Timestamp>,
+    proposed: HashMap<String, Timestamp>,
+    /// How far the view was looked through.
+    inspected: u64,
 }
 
 /// Timers in hand.
@@ -97,9 +107,25 @@ impl Projection {
                 Some(_) => {}
             }
         }
-        let held = Held { view, pending: Vec::new(), wake: Timestamp::EPOCH, claimed: None, proposed: BTreeMap::new() };
+        let held = Held {
+            view,
+            pending: Vec::new(),
+            wake: Timestamp::EPOCH,
+            claimed: None,
+            proposed: HashMap::new(),
+            inspected: 0,
+        };
         self.held.insert(partition, held);
         Ok(applied.map_or(TakeUp::Beginning, TakeUp::At))
+    }
+
+    /// Empties a partition's view, because it was built under other rules, and takes it over anew.
+    ///
+    /// # Errors
+    /// When the gate is away.
+    pub async fn discard(&mut self, partition: u32, committed: Option<Offset>) -> Result<TakeUp, Failure> {
+        self.gate.discard(&View::new(self.name, partition)).await?;
+        self.acquire(partition, committed).await
     }
 
     /// Forgets a partition.
@@ -118,6 +144,14 @@ impl Projection {
     /// `Reinitialise` when the view is not held, or was wiped or rolled back.
     pub async fn read(&mut self, partition: u32, keys: &[String]) -> Result<Vec<Option<Bytes>>, Failure> {
         self.held(partition)?.view.read(keys).await
+    }
+
+    /// The timers of keys, exactly at the position of the view.
+    ///
+    /// # Errors
+    /// As [`Projection::read`].
+    pub async fn timers(&mut self, partition: u32, keys: &[String]) -> Result<Vec<Option<Timer>>, Failure> {
+        self.held(partition)?.view.timers(keys).await
     }
 
     /// Keeps what a batch changes until its transaction is committed.
@@ -165,7 +199,7 @@ impl Projection {
         }
         for change in std::mem::take(&mut held.pending) {
             match change {
-                Change::Schedule { key, at } => {
+                Change::Schedule { key, at, .. } => {
                     held.proposed.remove(&key);
                     held.wake = held.wake.min(at);
                 }
@@ -178,46 +212,50 @@ impl Projection {
         Ok(())
     }
 
-    /// Makes sure, once in a while, that every view stands where it was left.
+    /// Makes sure, once in a while, that every view stands where it was left and holds what was put into it.
     ///
     /// # Errors
-    /// `Reinitialise` when one was wiped or rolled back.
+    /// `Reinitialise` when one was wiped, rolled back or damaged.
     pub async fn verify(&mut self, now: Timestamp) -> Result<(), Failure> {
         if now < self.verify_at {
             return Ok(());
         }
-        for held in self.held.values() {
-            held.view.read(&[NO_KEY.to_owned()]).await?;
-        }
+        let gate = &self.gate;
+        try_join_all(self.held.values_mut().map(async |held| {
+            held.inspected = gate.inspect(held.view.view(), held.inspected).await?;
+            held.view.read(&[NO_KEY.to_owned()]).await
+        }))
+        .await?;
         self.verify_at = now + VERIFY;
         Ok(())
     }
 
-    /// Claims timers that are due, and gives out those whose views have meanwhile applied everything the log had when they were due.
-    /// They are given out again until [`Projection::resolved`] is called.
+    /// Claims timers that are due, oldest first, and gives out those whose views have meanwhile applied everything the log had when
+    /// they were due. They are given out again until [`Projection::resolved`] is called.
     ///
     /// # Errors
     /// When log or gate are away, or a view has a newer owner.
     pub async fn due(&mut self, now: Timestamp) -> Result<Vec<(u32, Vec<Due>)>, Failure> {
-        let mut ready = Vec::new();
-        for (partition, held) in &mut self.held {
+        let limit = (IN_HAND / self.held.len().max(1)).max(50);
+        let (gate, log, source) = (&self.gate, &self.log, &self.source);
+        let ready = try_join_all(self.held.iter_mut().map(async |(partition, held)| {
             if held.claimed.is_none() && held.wake <= now {
-                let source = TopicPartition { topic: self.source.clone(), partition: *partition };
+                let source = TopicPartition { topic: source.clone(), partition: *partition };
                 // In this order: a timer that is lost between two calls would wait for the end of its lease.
-                let barrier = self.log.end_offset(&source, Isolation::Committed).await?;
-                let due = self.gate.claim_due(held.view.view(), held.view.epoch(), now, LEASE, CLAIMS).await?;
-                if due.is_empty() {
-                    let next = self.gate.next_due(held.view.view()).await?;
-                    held.wake = next.unwrap_or(now + RECHECK).min(now + RECHECK);
-                } else {
-                    held.claimed = Some(Claimed { due, barrier });
-                }
+                let barrier = log.end_offset(&source, Isolation::Uncommitted).await?;
+                held.claim(gate.as_ref(), now, limit, barrier).await?;
             }
-            if let Some(claimed) = held.claimed.as_ref().filter(|c| held.view.applied() >= Some(c.barrier)) {
-                ready.push((*partition, claimed.due.clone()));
-            }
-        }
-        Ok(ready)
+            let ready = held.claimed.as_ref().filter(|claimed| held.view.applied() >= Some(claimed.barrier));
+            Ok::<_, Failure>(ready.map(|claimed| (*partition, claimed.due.clone())))
+        }))
+        .await?;
+        Ok(ready.into_iter().flatten().collect())
+    }
+
+    /// Whether timers are in hand: looking again soon makes sense.
+    #[must_use]
+    pub fn busy(&self) -> bool {
+        self.held.values().any(|held| held.claimed.is_some())
     }
 
     /// Whether a timer was not proposed to the log already. It is remembered as proposed until its change is seen in the log, so that
@@ -253,5 +291,23 @@ impl Projection {
     #[must_use]
     pub fn oldest_due(&self) -> Option<Timestamp> {
         self.held.values().filter_map(|held| held.claimed.as_ref()?.due.iter().map(|due| due.at).min()).min()
+    }
+}
+
+impl Held {
+    async fn claim(&mut self, gate: &dyn Gate, now: Timestamp, limit: usize, barrier: Offset) -> Result<(), Failure> {
+        let (view, epoch) = (self.view.view(), self.view.epoch());
+        let mut due = gate.claim_due(view, epoch, Claim { since: Timestamp::EPOCH, now, lease: LEASE, limit }).await?;
+        if due.len() == limit {
+            let live = Claim { since: now - LIVE, now, lease: LEASE, limit: limit / 2 };
+            due.extend(gate.claim_due(view, epoch, live).await?);
+        }
+        if due.is_empty() {
+            let next = gate.next_due(view).await?;
+            self.wake = next.unwrap_or(now + RECHECK).min(now + RECHECK);
+        } else {
+            self.claimed = Some(Claimed { due, barrier });
+        }
+        Ok(())
     }
 }

@@ -1,12 +1,10 @@
 //! The gate with faults at every call.
 
-use std::time::Duration;
-
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
-use connector_ports::gate::{Change, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, View};
+use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
 use connector_ports::log::Offset;
 
 use crate::world::Process;
@@ -51,19 +49,26 @@ impl Gate for SimGate {
         self.process.call("gate.recall", unavailable, self.gate().recall(view, ids)).await
     }
 
-    async fn claim_due(
-        &self,
-        view: &View,
-        epoch: Epoch,
-        now: Timestamp,
-        lease: Duration,
-        limit: usize,
-    ) -> Result<Vec<Due>, GateError> {
-        self.process.call("gate.claim_due", unavailable, self.gate().claim_due(view, epoch, now, lease, limit)).await
+    async fn timers(&self, view: &View, keys: &[String]) -> Result<Snapshot<Timer>, GateError> {
+        self.process.call("gate.timers", unavailable, self.gate().timers(view, keys)).await
+    }
+
+    async fn claim_due(&self, view: &View, epoch: Epoch, claim: Claim) -> Result<Vec<Due>, GateError> {
+        self.process.call("gate.claim_due", unavailable, self.gate().claim_due(view, epoch, claim)).await
     }
 
     async fn next_due(&self, view: &View) -> Result<Option<Timestamp>, GateError> {
         self.process.call("gate.next_due", unavailable, self.gate().next_due(view)).await
+    }
+
+    /// No point: it changes nothing, and there would be no end of them.
+    async fn inspect(&self, view: &View, from: u64) -> Result<u64, GateError> {
+        self.process.alive().await;
+        self.gate().inspect(view, from).await
+    }
+
+    async fn discard(&self, view: &View) -> Result<(), GateError> {
+        self.process.call("gate.discard", unavailable, self.gate().discard(view)).await
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {

@@ -56,7 +56,7 @@ impl People {
             let asked = by_partition.into_iter().map(async |(partition, streams)| {
                 let keys: Vec<_> = streams.iter().map(conversation_key).collect();
                 // As it is now is enough: an alias that is not known yet is recorded under its own stream, which is linked later.
-                let snapshot = reading.now(partition, &keys).await?;
+                let snapshot = reading.glance(partition, &keys).await?;
                 Ok::<_, Failure>(streams.into_iter().zip(snapshot.answers))
             });
             for answered in try_join_all(asked).await? {

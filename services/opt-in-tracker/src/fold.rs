@@ -249,7 +249,7 @@ impl Fold {
         for (key, cell) in self.conversations.changed() {
             match (cell.before.timer(), cell.now.timer()) {
                 (before, after) if before == after => {}
-                (_, Some(at)) => out.push(Change::Schedule { key: key.clone(), at }),
+                (_, Some(at)) => out.push(Change::Schedule { key: key.clone(), at, tag: 0 }),
                 (_, None) => out.push(Change::Unschedule { key: key.clone() }),
             }
         }

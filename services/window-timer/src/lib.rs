@@ -4,6 +4,7 @@
 //! has caught up with the log as it was when the timer was due.
 
 mod config;
+mod names;
 mod timer;
 mod window;
 
@@ -18,6 +19,9 @@ pub use timer::WindowTimer;
 pub fn start(config: Config, service: &mut Service) {
     let platform = service.platform().clone();
     let topics = vec![platform.topic(Topic::ConversationEvents)];
-    let spec = WorkerSpec::new("window-timer", "window-timer".to_owned(), topics, platform.instance.clone());
+    let mut spec = WorkerSpec::new("window-timer", "window-timer".to_owned(), topics, platform.instance.clone());
+    // A turn costs the same round trips whether it takes few or many, and a rebuild has many.
+    spec.batch = 4_000;
+    spec.buffer = 16_000;
     service.worker(spec, WindowTimer::new(&platform, config.tick));
 }

@@ -6,39 +6,39 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_contracts::decode_event;
+use connector_contracts::headers::{CE_TYPE, CE_TYPE_PREFIX};
 use connector_domain::event::{Event, Recorded, TimeSource};
-use connector_domain::ids::StreamId;
-use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
-use connector_ports::gate::{Change, Due};
-use connector_ports::log::{Append, Appended, Offset, TopicPartition};
+use connector_ports::gate::{Change, Due, Timer};
+use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use connector_runtime::emit::{Cause, Emitter};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
 use connector_runtime::platform::{Platform, views};
-use connector_runtime::situation::{load, store};
+use connector_runtime::projection::Projection;
 use connector_telemetry::Metrics;
 use connector_telemetry::metrics::WindowTransition;
 
-use crate::window::Window;
-use connector_runtime::projection::Projection;
+use crate::names::{self, Names};
+use crate::window::{Leads, Window};
 
 /// The name of this service in the envelopes of its events.
 const PRODUCER: &str = "window-timer";
 
-/// What stands in front of the stream in a key of the view.
-const PREFIX: &str = "w:";
-
-/// The key of a conversation's window, value and timer.
-fn window_key(conversation: &StreamId) -> String {
-    format!("{PREFIX}{conversation}")
-}
+/// The pause between two looks while timers are in hand.
+const SOON: Duration = Duration::from_millis(5);
 
 /// Whether an event says something about a window.
 const fn about_window(event: &Event) -> bool {
     matches!(event, Event::MessageReceived(_) | Event::WindowClosingSoon(_) | Event::WindowExpired(_))
+}
+
+/// Whether a record is an event that says nothing about a window. Most of the log is, and need not be decoded.
+fn beside(record: &Record) -> bool {
+    let name = record.header(CE_TYPE).and_then(|name| name.strip_prefix(CE_TYPE_PREFIX.as_bytes()));
+    name.is_some_and(|name| !matches!(name, b"MessageReceived" | b"WindowClosingSoon" | b"WindowExpired"))
 }
 
 /// The handler.
@@ -47,8 +47,9 @@ pub struct WindowTimer {
     emitter: Emitter,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
-    rules: Rules,
+    leads: Leads,
     tick: Duration,
+    names: BTreeMap<u32, Names>,
 }
 
 impl WindowTimer {
@@ -60,8 +61,9 @@ impl WindowTimer {
             emitter: platform.emitter(PRODUCER),
             clock: platform.clock.clone(),
             metrics: platform.metrics.clone(),
-            rules: platform.rules.clone(),
+            leads: Leads::of(&platform.rules),
             tick,
+            names: BTreeMap::new(),
         }
     }
 
@@ -69,60 +71,80 @@ impl WindowTimer {
     async fn fold(
         &mut self,
         partition: u32,
-        events: &[(usize, Recorded)],
+        events: Vec<(usize, bool, Recorded)>,
         steps: &mut [Option<Step<()>>],
     ) -> Result<Vec<Change>, Failure> {
-        let mut windows: BTreeMap<String, (Window, Window)> = BTreeMap::new();
-        for (_, recorded) in events {
-            windows.entry(window_key(&recorded.envelope.stream_id)).or_default();
+        let names = self.names.entry(partition).or_default();
+        let key = |(at, replay, recorded): (usize, bool, Recorded)| {
+            let key = names.key(&recorded.envelope.organization_id, &recorded.envelope.stream_id);
+            (key, at, replay, recorded)
+        };
+        let events: Vec<_> = events.into_iter().map(key).collect();
+        let mut windows: BTreeMap<&str, (Option<Window>, Option<Window>)> = BTreeMap::new();
+        for (key, ..) in &events {
+            windows.entry(key).or_default();
         }
-        let keys: Vec<String> = windows.keys().cloned().collect();
-        let values = self.projection.read(partition, &keys).await?;
-        for ((before, now), value) in windows.values_mut().zip(values) {
-            *before = load(value.as_ref())?;
-            *now = before.clone();
+        let keys: Vec<String> = windows.keys().map(|key| (*key).to_owned()).collect();
+        let timers = self.projection.timers(partition, &keys).await?;
+        for ((before, now), timer) in windows.values_mut().zip(timers) {
+            *before = timer.map(|timer| self.window(timer)).transpose()?;
+            *now = *before;
         }
-        for (at, recorded) in events {
-            let envelope = &recorded.envelope;
-            let (_, window) = windows.entry(window_key(&envelope.stream_id)).or_default();
-            let opened = window.evolve(recorded).map(|event| {
-                let cause = Cause {
-                    organization_id: envelope.organization_id.clone(),
-                    stream_id: envelope.stream_id.clone(),
-                    cause_id: envelope.event_id.to_string(),
-                    command_id: None,
-                    occurred_at: envelope.occurred_at,
-                    time_source: envelope.time_source,
-                    traceparent: envelope.traceparent.clone(),
-                };
-                self.emitter.emit(event, &cause)
-            });
-            steps[*at] = Some(Step::Done(opened.transpose()?.into_iter().collect()));
+        for (key, at, replay, recorded) in &events {
+            let (_, window) = windows.entry(key).or_default();
+            let (after, opened) = self.leads.evolve(*window, recorded);
+            *window = after;
+            let appends = match opened.filter(|_| !replay) {
+                Some(event) => vec![self.announce(event, recorded)?],
+                None => Vec::new(),
+            };
+            steps[*at] = Some(Step::Done(appends));
         }
-        let mut changes = Vec::new();
+        let mut changes = self.names.entry(partition).or_default().changes(&self.leads.name());
         for (key, (before, now)) in windows {
-            if before == now {
-                continue;
-            }
-            changes.push(Change::Put { key: key.clone(), value: store(&now)? });
-            match (before.next(&self.rules), now.next(&self.rules)) {
-                (before, after) if before == after => {}
-                (_, Some(at)) => changes.push(Change::Schedule { key, at }),
-                (_, None) => changes.push(Change::Unschedule { key }),
+            let key = key.to_owned();
+            match now {
+                _ if before == now => {}
+                Some(window) => {
+                    let Timer { at, tag } = self.leads.timer(window);
+                    changes.push(Change::Schedule { key, at, tag });
+                }
+                None => changes.push(Change::Unschedule { key }),
             }
         }
         Ok(changes)
     }
 
-    /// What a timer that is due says, if it still has something to say.
-    fn say(&self, due: &Due, window: &Window, now: Timestamp) -> Result<Option<(Append, Timestamp)>, Failure> {
-        let Some((event, moment)) = window.due(&self.rules, now) else { return Ok(None) };
-        let stray = || Failure::Reinitialise("a timer belongs to no window".to_owned());
-        let stream = due.key.strip_prefix(PREFIX).ok_or_else(stray)?;
+    fn window(&self, timer: Timer) -> Result<Window, Failure> {
+        let strange = || Failure::Reinitialise("a timer was set under other leads".to_owned());
+        self.leads.window(timer).ok_or_else(strange)
+    }
+
+    fn announce(&self, event: Event, recorded: &Recorded) -> Result<Append, Failure> {
+        let envelope = &recorded.envelope;
         let cause = Cause {
-            organization_id: window.organization_id.clone().ok_or_else(stray)?,
+            organization_id: envelope.organization_id.clone(),
+            stream_id: envelope.stream_id.clone(),
+            cause_id: envelope.event_id.to_string(),
+            command_id: None,
+            occurred_at: envelope.occurred_at,
+            time_source: envelope.time_source,
+            traceparent: envelope.traceparent.clone(),
+        };
+        self.emitter.emit(event, &cause)
+    }
+
+    /// What a timer that is due says, if it has something to say.
+    fn say(&self, partition: u32, due: &Due, now: Timestamp) -> Result<Option<(Append, Timestamp)>, Failure> {
+        let window = self.window(Timer { at: due.at, tag: due.tag })?;
+        let Some((event, moment)) = self.leads.due(window, now) else { return Ok(None) };
+        let owner = self.names.get(&partition).and_then(|names| names.owner(&due.key));
+        let stray = || Failure::Reinitialise("a timer belongs to no window".to_owned());
+        let (organization, stream) = owner.ok_or_else(stray)?;
+        let cause = Cause {
+            organization_id: organization.clone(),
             stream_id: stream.into(),
-            cause_id: cause_id(stream, &event, window, moment),
+            cause_id: cause_id(stream, &event, window.deadline, moment),
             command_id: None,
             occurred_at: moment,
             time_source: TimeSource::Connector,
@@ -140,9 +162,9 @@ impl WindowTimer {
 }
 
 /// One event per deadline, one warning per deadline and lead.
-fn cause_id(stream: &str, event: &Event, window: &Window, moment: Timestamp) -> String {
-    match (event, window.deadline) {
-        (Event::WindowClosingSoon(_), Some(deadline)) => {
+fn cause_id(stream: &str, event: &Event, deadline: Timestamp, moment: Timestamp) -> String {
+    match event {
+        Event::WindowClosingSoon(_) => {
             format!("{stream}/{}/{}", deadline.as_millis(), deadline.since(moment).as_millis())
         }
         _ => format!("{stream}/{}", moment.as_millis()),
@@ -154,20 +176,34 @@ impl Handler for WindowTimer {
     type Fact = ();
 
     async fn assigned(&mut self, partition: &TopicPartition, committed: Option<Offset>) -> Result<TakeUp, Failure> {
-        self.projection.acquire(partition.partition, committed).await
+        let number = partition.partition;
+        let mut take_up = self.projection.acquire(number, committed).await?;
+        let leads = names::leads(&mut self.projection, number).await?;
+        if leads.is_some_and(|leads| leads != self.leads.name()) {
+            tracing::info!(partition = number, "other leads are set: the windows are read again");
+            take_up = self.projection.discard(number, committed).await?;
+        }
+        let names = Names::read(&mut self.projection, number).await?;
+        self.names.insert(number, names);
+        Ok(take_up)
     }
 
     fn revoked(&mut self, partition: &TopicPartition) {
         self.projection.forget(partition.partition);
+        self.names.remove(&partition.partition);
     }
 
     async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
         let mut steps: Vec<Option<Step<()>>> = work.iter().map(|_| None).collect();
-        let mut by_partition: BTreeMap<u32, Vec<(usize, Recorded)>> = BTreeMap::new();
-        for (at, Work { record, .. }) in work.iter().enumerate() {
+        let mut by_partition: BTreeMap<u32, Vec<(usize, bool, Recorded)>> = BTreeMap::new();
+        for (at, Work { record, replay, .. }) in work.iter().enumerate() {
             let events = by_partition.entry(record.source.partition).or_default();
+            if beside(record) {
+                steps[at] = Some(Step::Done(Vec::new()));
+                continue;
+            }
             match record.value.as_deref().map(decode_event) {
-                Some(Ok(recorded)) if about_window(&recorded.event) => events.push((at, recorded)),
+                Some(Ok(recorded)) if about_window(&recorded.event) => events.push((at, *replay, recorded)),
                 Some(Ok(_)) => steps[at] = Some(Step::Done(Vec::new())),
                 Some(Err(error)) => steps[at] = Some(Step::DeadLetter(Reason::new(error.reason(), error))),
                 None => {
@@ -178,15 +214,15 @@ impl Handler for WindowTimer {
         }
         let mut changed = Vec::new();
         for (partition, events) in by_partition {
-            let changes =
-                if events.is_empty() { Vec::new() } else { self.fold(partition, &events, &mut steps).await? };
+            let changes = if events.is_empty() { Vec::new() } else { self.fold(partition, events, &mut steps).await? };
             changed.push((partition, changes));
         }
+        // Only now: what a failed call had kept would be applied with the next one.
         for (partition, changes) in changed {
             self.projection.keep(partition, changes)?;
         }
         let steps: Vec<_> = steps.into_iter().flatten().collect();
-        for (step, _) in steps.iter().zip(work).filter(|(_, work)| !work.replay) {
+        for step in &steps {
             if matches!(step, Step::Done(appends) if !appends.is_empty()) {
                 self.metrics.timers.window(WindowTransition::Opened);
             }
@@ -203,46 +239,43 @@ impl Handler for WindowTimer {
         _appended: &[Appended],
         positions: &[(TopicPartition, Offset)],
     ) -> Result<(), Failure> {
-        self.projection.committed(positions).await
+        self.projection.committed(positions).await?;
+        for (source, _) in positions {
+            if let Some(names) = self.names.get_mut(&source.partition) {
+                names.stored();
+            }
+        }
+        Ok(())
     }
 
     fn tick_every(&self) -> Option<Duration> {
-        Some(self.tick)
+        Some(if self.projection.busy() { SOON.min(self.tick) } else { self.tick })
     }
 
     async fn tick(&mut self) -> Result<Vec<Append>, Failure> {
         let now = self.clock.now();
         self.projection.verify(now).await?;
-        let mut read = Vec::new();
+        let mut given = Vec::new();
         for (partition, due) in self.projection.due(now).await? {
             let keys: Vec<_> = due.iter().map(|due| due.key.clone()).collect();
-            let values = self.projection.read(partition, &keys).await?;
-            read.push((partition, due, values));
+            let timers = self.projection.timers(partition, &keys).await?;
+            // One that was moved meanwhile has lost its lease: it is given out again in its own time.
+            let unmoved = due.into_iter().zip(timers);
+            let unmoved = unmoved.filter(|(due, timer)| *timer == Some(Timer { at: due.at, tag: due.tag }));
+            given.push((partition, unmoved.map(|(due, _)| due).collect::<Vec<_>>()));
         }
         self.metrics.timers.oldest_overdue(self.projection.oldest_due().map_or(Duration::ZERO, |at| now.since(at)));
-        let given: Vec<u32> = read.iter().map(|(partition, ..)| *partition).collect();
-        let mut said = Vec::new();
-        for (partition, due, values) in read {
-            let mut corrections = Vec::new();
-            for (due, value) in due.into_iter().zip(values) {
-                let window: Window = load(value.as_ref())?;
-                match (self.say(&due, &window, now)?, window.next(&self.rules)) {
-                    (Some((append, moment)), _) => said.push((partition, due.key, append, moment)),
-                    (None, Some(at)) => corrections.push(Change::Schedule { key: due.key, at }),
-                    (None, None) => corrections.push(Change::Unschedule { key: due.key }),
-                }
-            }
-            self.projection.correct(partition, corrections).await?;
-        }
         // Nothing below waits or is tried again: what is proposed here is returned here.
         let mut appends = Vec::new();
-        for (partition, key, append, moment) in said {
-            if self.projection.propose(partition, &key, moment)? {
-                self.count(&append, now.since(moment));
-                appends.push(append);
+        for (partition, due) in given {
+            for due in due {
+                if let Some((append, moment)) = self.say(partition, &due, now)?
+                    && self.projection.propose(partition, &due.key, moment)?
+                {
+                    self.count(&append, now.since(moment));
+                    appends.push(append);
+                }
             }
-        }
-        for partition in given {
             self.projection.resolved(partition);
         }
         Ok(appends)

@@ -1,91 +1,117 @@
-//! The fold of one conversation's window: as little of the conversation as the timer needs.
+//! The fold of one conversation's window. An open window is one timer of the view and nothing else: the moment at which something has to
+//! be said next, and what that is; a closed one is nothing at all.
 
 use std::time::Duration;
 
 use connector_domain::conversation::Conversation;
 use connector_domain::decide::{announce_window, decide_closing_soon, decide_expiry};
 use connector_domain::event::{Envelope, Event, Recorded};
-use connector_domain::ids::OrganizationId;
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
-use connector_domain::window::closing_soon_at;
-use serde::{Deserialize, Serialize};
+use connector_ports::gate::{MAX_TAG, Timer};
 
-/// A window as the view has it. It stays after the expiry, so that a message that was overtaken by later ones opens nothing.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default)]
-pub(crate) struct Window {
-    /// The tenant, for the envelope of what a timer says.
-    pub(crate) organization_id: Option<OrganizationId>,
-    /// When it ends.
-    pub(crate) deadline: Option<Timestamp>,
-    /// When it was opened.
-    since: Option<Timestamp>,
-    /// When the message was written that set the deadline.
-    renewed: Option<Timestamp>,
-    /// The last deadline whose expiry stands in the log.
-    expired: Option<Timestamp>,
-    /// The moment of the last warning that stands in the log.
-    warned: Option<Timestamp>,
+/// The leads at which it is warned, longest first. A timer's tag is 0 for the end of its window, else the place of the lead from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Leads {
+    leads: Vec<Duration>,
+    /// A message that comes this short before the end of its own window opens none. Nobody could use it: free-form sends stop a
+    /// margin before the end. And clocks that differ by less cannot make a window that has expired look open again.
+    slack: Duration,
 }
 
-impl Window {
-    /// As the domain's decisions know it.
-    fn conversation(&self) -> Conversation {
-        Conversation {
-            deadline: self.deadline,
-            window_since: self.since,
-            expired: self.expired,
-            ..Conversation::default()
-        }
+/// An open window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Window {
+    /// When it ends.
+    pub(crate) deadline: Timestamp,
+    /// When something has to be said next: a warning, or that it has ended.
+    pub(crate) wake: Timestamp,
+}
+
+impl Leads {
+    /// The leads of the rules; as many as a tag can tell, the longest.
+    pub(crate) fn of(rules: &Rules) -> Self {
+        let mut leads: Vec<_> = rules.closing_soon.iter().copied().filter(|lead| !lead.is_zero()).collect();
+        leads.sort_unstable_by(|a, b| b.cmp(a));
+        leads.dedup();
+        leads.truncate(usize::from(MAX_TAG));
+        Self { leads, slack: rules.margin.min(rules.window / 10) }
     }
 
-    /// Folds an event, and returns the announcement that a closed window opened.
-    pub(crate) fn evolve(&mut self, recorded: &Recorded) -> Option<Event> {
-        let Recorded { envelope: Envelope { event_id, occurred_at, organization_id, .. }, event } = recorded;
-        let before = self.conversation();
-        let mut after = before.clone();
-        match event {
-            Event::MessageReceived(_) | Event::WindowExpired(_) => after.evolve(event, *event_id, *occurred_at),
-            Event::WindowClosingSoon(soon) if Some(soon.deadline) == self.deadline => {
-                self.warned = self.warned.max(Some(*occurred_at));
-                return None;
+    /// Names the leads: timers that were set under other leads mean something else.
+    pub(crate) fn name(&self) -> String {
+        self.leads.iter().map(|lead| lead.as_millis().to_string()).collect::<Vec<_>>().join(",")
+    }
+
+    /// The window of a timer. `None`: not one that was set under these leads.
+    pub(crate) fn window(&self, timer: Timer) -> Option<Window> {
+        let lead = match timer.tag {
+            0 => Duration::ZERO,
+            tag => *self.leads.get(usize::from(tag) - 1)?,
+        };
+        Some(Window { deadline: timer.at + lead, wake: timer.at })
+    }
+
+    /// The timer of a window.
+    pub(crate) fn timer(&self, window: Window) -> Timer {
+        let lead = window.deadline.since(window.wake);
+        let place = self.leads.iter().position(|known| *known == lead);
+        let tag = place.and_then(|place| u8::try_from(place + 1).ok());
+        Timer { at: window.wake, tag: tag.unwrap_or(0) }
+    }
+
+    /// The moments at which it is warned of a deadline, earliest first.
+    fn warnings(&self, deadline: Timestamp) -> impl DoubleEndedIterator<Item = Timestamp> {
+        self.leads.iter().map(move |lead| deadline - *lead)
+    }
+
+    /// The window whose warnings up to `said` are given. A lead that is longer than the window is no warning at all.
+    fn after(&self, deadline: Timestamp, said: Timestamp) -> Window {
+        Window { deadline, wake: self.warnings(deadline).find(|moment| *moment > said).unwrap_or(deadline) }
+    }
+
+    /// Folds an event: the window after it, and the announcement that a closed window opened.
+    pub(crate) fn evolve(&self, window: Option<Window>, recorded: &Recorded) -> (Option<Window>, Option<Event>) {
+        let Recorded { envelope: Envelope { event_id, occurred_at, recorded_at, .. }, event } = recorded;
+        match (event, window) {
+            (Event::MessageReceived(message), _) => {
+                let Some(deadline) = message.window_deadline else { return (window, None) };
+                let stale = match window {
+                    Some(open) => deadline <= open.deadline,
+                    None => *recorded_at + self.slack >= deadline,
+                };
+                if stale {
+                    return (window, None);
+                }
+                let before = conversation(window.map(|open| open.deadline));
+                let mut after = before.clone();
+                after.evolve(event, *event_id, *occurred_at);
+                (Some(self.after(deadline, *occurred_at)), announce_window(&before, &after, *event_id))
             }
-            _ => return None,
+            (Event::WindowClosingSoon(soon), Some(open)) if soon.deadline == open.deadline => {
+                (Some(self.after(open.deadline, open.wake.max(*occurred_at))), None)
+            }
+            (Event::WindowExpired(expired), Some(open)) if expired.deadline == open.deadline => (None, None),
+            _ => (window, None),
         }
-        if after.deadline != before.deadline {
-            self.renewed = Some(*occurred_at);
-            self.organization_id = Some(organization_id.clone());
-        }
-        self.deadline = after.deadline;
-        self.since = after.window_since;
-        self.expired = after.expired;
-        announce_window(&before, &after, *event_id)
-    }
-
-    /// The next moment something has to be said, after all that was said. `None` when nothing is left to say.
-    pub(crate) fn next(&self, rules: &Rules) -> Option<Timestamp> {
-        let deadline = self.deadline.filter(|deadline| self.expired != Some(*deadline))?;
-        Some(self.warnings(deadline, rules).next().unwrap_or(deadline))
-    }
-
-    /// The warnings that were not given. A lead that is longer than the window is no warning at all.
-    fn warnings(&self, deadline: Timestamp, rules: &Rules) -> impl Iterator<Item = Timestamp> {
-        let said = self.warned.max(self.renewed);
-        closing_soon_at(deadline, rules).into_iter().filter(move |moment| Some(*moment) > said && *moment < deadline)
     }
 
     /// What has to be said at `now`, and since when. After a standstill only the latest of several warnings.
-    pub(crate) fn due(&self, rules: &Rules, now: Timestamp) -> Option<(Event, Timestamp)> {
-        let deadline = self.deadline?;
-        let conversation = self.conversation();
+    pub(crate) fn due(&self, window: Window, now: Timestamp) -> Option<(Event, Timestamp)> {
+        let Window { deadline, wake } = window;
+        let conversation = conversation(Some(deadline));
         if let Some(event) = decide_expiry(&conversation, deadline, now) {
             return Some((event, deadline));
         }
-        let moment = self.warnings(deadline, rules).take_while(|moment| *moment <= now).last()?;
+        let moment = self.warnings(deadline).rev().find(|moment| *moment >= wake && *moment <= now)?;
         let lead: Duration = deadline.since(moment);
         decide_closing_soon(&conversation, deadline, lead, now).map(|event| (event, moment))
     }
+}
+
+/// As the domain's decisions know it. What was open before is known by its deadline alone.
+fn conversation(deadline: Option<Timestamp>) -> Conversation {
+    Conversation { deadline, ..Conversation::default() }
 }
 
 #[cfg(test)]
@@ -131,50 +157,86 @@ mod tests {
         recorded(at, message)
     }
 
-    fn rules(leads: &[u64]) -> Rules {
-        Rules { closing_soon: leads.iter().map(|lead| Duration::from_secs(*lead)).collect(), ..Rules::default() }
+    fn leads(leads: &[u64]) -> Leads {
+        let closing_soon = leads.iter().map(|lead| Duration::from_secs(*lead)).collect();
+        Leads::of(&Rules { closing_soon, window: Duration::from_secs(100), ..Rules::default() })
     }
 
     const fn s(at: i64) -> Timestamp {
         Timestamp::from_secs(at)
     }
 
+    /// A window as the service keeps it: through the timer and back each time.
+    fn told(leads: &Leads, stories: &[Recorded]) -> (Option<Window>, usize) {
+        let (mut window, mut opened) = (None, 0);
+        for recorded in stories {
+            let (after, announced) = leads.evolve(window, recorded);
+            window = after.map(|window| leads.window(leads.timer(window)).expect("ours"));
+            assert_eq!(window, after);
+            opened += usize::from(announced.is_some());
+        }
+        (window, opened)
+    }
+
     #[test]
     fn a_window_opens_once_and_every_renewal_moves_its_end() {
-        let mut window = Window::default();
-        assert!(window.evolve(&message(0)).is_some());
-        assert_eq!(window.evolve(&message(50)), None, "it was open");
-        assert_eq!(window.next(&rules(&[])), Some(s(150)));
-        assert_eq!(window.due(&rules(&[]), s(149)), None);
-        assert!(window.due(&rules(&[]), s(150)).is_some());
-        assert_eq!(window.evolve(&message(20)), None, "a message that was overtaken changes nothing");
-        assert_eq!(window.next(&rules(&[])), Some(s(150)));
+        let leads = leads(&[]);
+        let (window, opened) = told(&leads, &[message(0), message(50), message(20)]);
+        assert_eq!(
+            (window, opened),
+            (Some(Window { deadline: s(150), wake: s(150) }), 1),
+            "an overtaken one changes nothing"
+        );
+        assert_eq!(leads.due(window.expect("open"), s(149)), None);
+        assert!(leads.due(window.expect("open"), s(150)).is_some());
     }
 
     #[test]
     fn an_expiry_of_an_earlier_deadline_is_passed_over() {
-        let mut window = Window::default();
-        window.evolve(&message(0));
-        window.evolve(&message(50));
-        window.evolve(&recorded(100, WindowExpired { deadline: s(100) }));
-        assert_eq!(window.next(&rules(&[])), Some(s(150)));
-        window.evolve(&recorded(150, WindowExpired { deadline: s(150) }));
-        assert_eq!(window.next(&rules(&[])), None);
-        assert!(window.evolve(&message(200)).is_some(), "the next message opens it again");
+        let leads = leads(&[]);
+        let expired = |at| recorded(at, WindowExpired { deadline: s(at) });
+        let mut story = vec![message(0), message(50), expired(100)];
+        assert_eq!(told(&leads, &story).0.map(|window| window.deadline), Some(s(150)));
+        story.push(expired(150));
+        assert_eq!(told(&leads, &story), (None, 1), "nothing is left of it");
+        story.push(message(200));
+        assert_eq!(told(&leads, &story).1, 2, "the next message opens it again");
+    }
+
+    #[test]
+    fn a_message_that_was_overtaken_by_the_end_of_its_window_opens_none() {
+        let mut late = message(0);
+        for (recorded_at, opened) in [(80, 1), (89, 1), (90, 0), (100, 0), (5000, 0)] {
+            late.envelope.recorded_at = s(recorded_at);
+            assert_eq!(told(&leads(&[]), std::slice::from_ref(&late)).1, opened, "recorded at {recorded_at}");
+        }
+        late.envelope.recorded_at = s(5000);
+        late.envelope.occurred_at = s(60);
+        let Event::MessageReceived(received) = &mut late.event else { unreachable!() };
+        received.window_deadline = Some(s(160));
+        let (window, opened) = told(&leads(&[]), &[message(50), late]);
+        assert_eq!(
+            (window.map(|window| window.deadline), opened),
+            (Some(s(160)), 1),
+            "an open one is renewed however late"
+        );
     }
 
     #[test]
     fn each_warning_is_given_once_and_after_a_standstill_only_the_last() {
-        let rules = rules(&[10, 30, 500]);
-        let mut window = Window::default();
-        window.evolve(&message(0));
-        assert_eq!(window.next(&rules), Some(s(70)), "a lead longer than the window is none");
-        assert_eq!(window.due(&rules, s(71)).map(|(_, at)| at), Some(s(70)));
-        assert_eq!(window.due(&rules, s(95)).map(|(_, at)| at), Some(s(90)));
-        window.evolve(&recorded(90, WindowClosingSoon { deadline: s(100) }));
-        assert_eq!(window.due(&rules, s(95)), None);
-        assert_eq!(window.next(&rules), Some(s(100)));
-        window.evolve(&message(96));
-        assert_eq!(window.next(&rules), Some(s(166)), "a renewed window is warned of anew");
+        let leads = leads(&[10, 30, 500]);
+        let open = |story: &[Recorded]| told(&leads, story).0.expect("open");
+        let warned = |at| recorded(at, WindowClosingSoon { deadline: s(100) });
+        let mut story = vec![message(0)];
+        assert_eq!(open(&story).wake, s(70), "a lead longer than the window is none");
+        assert_eq!(leads.due(open(&story), s(71)).map(|(_, at)| at), Some(s(70)));
+        assert_eq!(leads.due(open(&story), s(95)).map(|(_, at)| at), Some(s(90)));
+        story.push(warned(90));
+        assert_eq!(leads.due(open(&story), s(95)), None);
+        assert_eq!(open(&story).wake, s(100));
+        story.push(warned(70));
+        assert_eq!(open(&story).wake, s(100), "a warning read late takes nothing back");
+        story.push(message(96));
+        assert_eq!(open(&story).wake, s(166), "a renewed window is warned of anew");
     }
 }

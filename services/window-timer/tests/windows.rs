@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use connector_contracts::{Topic, Topics, decode_event};
 use connector_domain::consent::Intent;
-use connector_domain::conversation::Conversation;
 use connector_domain::event::{Event, MessageReceived, Recorded, TimeSource};
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::StreamId;
@@ -26,6 +25,7 @@ use window_timer::Config;
 
 const PARTITIONS: u32 = 2;
 const WINDOW: Duration = Duration::from_secs(20);
+const LEAD: Duration = Duration::from_secs(5);
 const LIMIT: Duration = Duration::from_secs(600);
 
 fn platform(world: &SimWorld) -> Platform {
@@ -39,7 +39,7 @@ fn platform(world: &SimWorld) -> Platform {
         topics: Topics::new(""),
         partitions: PARTITIONS,
         keys: StreamKeys::new("k1", b"secret"),
-        rules: Rules { closing_soon: vec![Duration::from_secs(5)], window: WINDOW, ..Rules::default() },
+        rules: Rules { closing_soon: vec![LEAD], window: WINDOW, ..Rules::default() },
         instance: "test".to_owned(),
         metrics: Arc::new(Metrics::new("0", "test")),
     }
@@ -118,18 +118,21 @@ async fn story(world: SimWorld) {
 
 /// Whether the views are the fold of the log.
 async fn settled(world: &SimWorld) -> bool {
-    let mut folds: BTreeMap<StreamId, Conversation> = BTreeMap::new();
+    let mut open: BTreeMap<StreamId, Option<Timestamp>> = BTreeMap::new();
     for Recorded { envelope, event } in history(world) {
-        folds.entry(envelope.stream_id).or_default().evolve(&event, envelope.event_id, envelope.occurred_at);
+        let deadline = open.entry(envelope.stream_id).or_default();
+        match event {
+            Event::MessageReceived(message) => *deadline = (*deadline).max(message.window_deadline),
+            Event::WindowExpired(expired) if *deadline == Some(expired.deadline) => *deadline = None,
+            _ => {}
+        }
     }
-    for (stream, fold) in folds {
+    for (stream, deadline) in open {
         let view = View::new(views::WINDOWS, partition_for(stream.as_str().as_bytes(), PARTITIONS));
-        let read = world.calm_gate().read(&view, &[format!("w:{stream}")]).await.expect("the gate");
-        let stored = read.answers[0].as_deref().map(serde_json::from_slice::<serde_json::Value>);
-        let Some(Ok(stored)) = stored else { return false };
-        let field = |name: &str| stored[name].as_i64().map(Timestamp);
-        if field("deadline") != fold.deadline || field("expired") != fold.expired || field("since") != fold.window_since
-        {
+        let timer =
+            world.calm_gate().timers(&view, &[format!("0.{stream}")]).await.expect("the gate").answers.remove(0);
+        let lead = |tag| if tag == 0 { Duration::ZERO } else { LEAD };
+        if timer.map(|timer| timer.at + lead(timer.tag)) != deadline {
             return false;
         }
     }

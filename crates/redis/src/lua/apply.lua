@@ -1,11 +1,11 @@
--- Applies changes and moves the view, in one step. KEYS: c v z i d b. ARGV: epoch, expected or '', next, then the changes:
+-- Applies changes and moves the view, in one step. ARGV: epoch, expected or '', next, then the changes:
 --   P key value | D key | M id digest day bucket | S key at | U key
 -- Answers {'ok'}, {'fenced'} or {'conflict', applied or ''}; nothing changed unless it is ok.
-local c, v, z, i, d, b = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local stands = redis.call('HMGET', c, 'ep', 'off')
-if stands[1] and tonumber(ARGV[1]) < tonumber(stands[1]) then return {'fenced'} end
-local applied = stands[2] or ''
+local owner = redis.call('HGET', c, 'ep')
+if owner and tonumber(ARGV[1]) < tonumber(owner) then return {'fenced'} end
+local applied = position(true)
 if applied ~= ARGV[2] then return {'conflict', applied} end
+if applied == '' then forget() end
 
 local days = {}
 local at, n = 4, #ARGV
@@ -27,8 +27,9 @@ while at <= n do
     if redis.call('ZREM', i, ARGV[at + 1]) == 1 then redis.call('HDEL', d, ARGV[at + 1]) end
     at = at + 3
   elseif op == 'U' then
-    redis.call('ZREM', z, ARGV[at + 1])
-    if redis.call('ZREM', i, ARGV[at + 1]) == 1 then redis.call('HDEL', d, ARGV[at + 1]) end
+    if redis.call('ZREM', z, ARGV[at + 1]) == 0 and redis.call('ZREM', i, ARGV[at + 1]) == 1 then
+      redis.call('HDEL', d, ARGV[at + 1])
+    end
     at = at + 2
   else
     -- Cannot happen: the adapter writes these words. Before it does, nothing but earlier changes of this call has happened.
@@ -40,11 +41,15 @@ end
 for day, bucket in pairs(days) do
   redis.call('EXPIREAT', bucket, string.format('%.0f', (tonumber(day) + 1) * 86400))
   redis.call('ZADD', b, day, bucket)
+  redis.call('HSET', c, 'm' .. day, redis.call('HLEN', bucket))
 end
 if next(days) then
-  local today = math.floor(tonumber(redis.call('TIME')[1]) / 86400)
-  redis.call('ZREMRANGEBYSCORE', b, '-inf', '(' .. today)
+  for _, bucket in ipairs(redis.call('ZRANGEBYSCORE', b, '-inf', '(' .. today())) do
+    redis.call('HDEL', c, 'm' .. redis.call('ZSCORE', b, bucket))
+    redis.call('ZREM', b, bucket)
+  end
 end
 
-redis.call('HSET', c, 'ep', ARGV[1], 'off', ARGV[3])
+redis.call('HSET', c, 'ep', ARGV[1], 'off', ARGV[3], 'nv', redis.call('HLEN', v),
+  'nt', redis.call('ZCARD', z) + redis.call('ZCARD', i), 'nb', redis.call('ZCARD', b))
 return {'ok'}

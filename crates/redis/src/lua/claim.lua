@@ -1,8 +1,6 @@
--- Leases due timers. KEYS: c z i d. ARGV: epoch, now, end of the lease, limit. Answers {'fenced'} or {'ok', key, at, key, at, …}.
--- z: waiting timers by due time; i: leased ones by the end of their lease; d: the due time of the leased ones.
-local c, z, i, d = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local epoch = redis.call('HGET', c, 'ep')
-if epoch and tonumber(ARGV[1]) < tonumber(epoch) then return {'fenced'} end
+-- Leases due timers. ARGV: epoch, now, end of the lease, limit, since. Answers {'fenced'} or {'ok', key, at, key, at, …}.
+local owner = redis.call('HGET', c, 'ep')
+if owner and tonumber(ARGV[1]) < tonumber(owner) then return {'fenced'} end
 local limit = tonumber(ARGV[4])
 
 -- Leases that are over wait again, with the time at which they were due. As many as could be claimed now: the others follow.
@@ -12,7 +10,9 @@ for _, key in ipairs(redis.call('ZRANGEBYSCORE', i, '-inf', ARGV[2], 'LIMIT', 0,
   redis.call('HDEL', d, key)
 end
 
-local due = redis.call('ZRANGEBYSCORE', z, '-inf', ARGV[2], 'WITHSCORES', 'LIMIT', 0, limit)
+-- Behind the point of a due time stand its tag and check: all of this millisecond are below the next.
+local till = '(' .. string.format('%.0f', tonumber(ARGV[2]) + 1)
+local due = redis.call('ZRANGEBYSCORE', z, ARGV[5], till, 'WITHSCORES', 'LIMIT', 0, limit)
 local answers = {'ok'}
 for n = 1, #due, 2 do
   redis.call('ZREM', z, due[n])

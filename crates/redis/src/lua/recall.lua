@@ -1,7 +1,7 @@
--- The digests of remembered ids. KEYS: c b. ARGV: ids. Answers {applied or '', digest or '', …}.
-local answers = {redis.call('HGET', KEYS[1], 'off') or ''}
+-- The digests of remembered ids. ARGV: ids. Answers {applied or '', digest or '', …}.
+local answers = {position(true)}
 -- The longest remembered first: an id that was marked again stands in its last bucket.
-local buckets = redis.call('ZREVRANGE', KEYS[2], 0, -1)
+local buckets = redis.call('ZREVRANGE', b, 0, -1)
 for n = 1, #ARGV do
   local found = false
   for _, bucket in ipairs(buckets) do

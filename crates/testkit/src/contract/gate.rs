@@ -45,12 +45,17 @@ macro_rules! gate_contract {
             views_do_not_see_each_other
             a_wiped_view_says_so
             an_owner_after_a_wipe_is_newer
+            a_discarded_view_is_empty_and_keeps_its_owner
             due_timers_come_oldest_first_up_to_the_limit
             a_claimed_timer_is_leased_and_stays
             an_older_owner_claims_nothing
             a_timer_moves_both_ways
             a_moved_timer_loses_its_lease
             next_due_counts_what_is_not_claimed
+            a_timer_keeps_its_tag_and_can_be_asked_for
+            a_claim_may_leave_out_what_was_due_long_ago
+            a_new_owner_finds_no_leases
+            nothing_is_wrong_with_what_the_port_wrote
             a_limit_lets_a_burst_through_and_then_one_per_interval
             a_limit_recovers_its_burst
             limits_are_independent
@@ -83,7 +88,7 @@ fn put(key: &str, value: &str) -> Change {
 }
 
 fn schedule(key: &str, at: Timestamp) -> Change {
-    Change::Schedule { key: key.to_owned(), at }
+    Change::Schedule { key: key.to_owned(), at, tag: 0 }
 }
 
 /// Applies where the view stands and goes one further; gives the new position.

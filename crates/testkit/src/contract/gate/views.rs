@@ -197,3 +197,22 @@ pub async fn an_owner_after_a_wipe_is_newer(world: &dyn GateWorld) {
     let error = gate.apply(&view, before, None, Offset(1), vec![]).await.expect_err("an owner from before the loss");
     assert!(matches!(error, GateError::Fenced { .. }), "{error:?}");
 }
+
+/// Its owner builds it again, and nothing of the old is left.
+pub async fn a_discarded_view_is_empty_and_keeps_its_owner(world: &dyn GateWorld) {
+    let gate = world.gate().await;
+    let view = new_view();
+    let older = owner(&*gate, &view).await.epoch;
+    let epoch = owner(&*gate, &view).await.epoch;
+    let position = apply(&*gate, &view, epoch, vec![put("key", "old"), schedule("timer", FUTURE)]).await;
+    gate.discard(&view).await.expect("discard");
+    assert_eq!(gate.read(&view, &["key".to_owned()]).await.expect("read").answers, [None]);
+    let error = gate.apply(&view, epoch, Some(position), position.next(), vec![]).await.expect_err("it is empty");
+    assert!(matches!(error, GateError::Conflict { actual: None, .. }), "{error:?}");
+    let error = gate.apply(&view, older, None, position, vec![]).await.expect_err("the older owner");
+    assert!(matches!(error, GateError::Fenced { .. }), "{error:?}");
+    gate.apply(&view, epoch, None, position, vec![put("other", "new")]).await.expect("apply");
+    let read = gate.read(&view, &["key".to_owned(), "other".to_owned()]).await.expect("read");
+    assert_eq!((read.applied, read.answers), (Some(position), vec![None, Some(bytes("new"))]));
+    assert_eq!(gate.next_due(&view).await.expect("ask"), None);
+}

@@ -1,0 +1,80 @@
+//! One Redis, or the nodes of a Redis Cluster.
+
+use std::time::Duration;
+
+use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::cluster::{ClusterClient, ClusterConfig};
+use redis::cluster_async::ClusterConnection;
+use redis::{Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, Value};
+
+use crate::config::RedisConfig;
+
+/// A connection that is made when first used, and again after every loss. Clones share it.
+#[derive(Clone)]
+pub(crate) enum Connection {
+    One(ConnectionManager),
+    Cluster(Box<ClusterConnection>),
+}
+
+impl Connection {
+    pub(crate) fn new(config: &RedisConfig) -> RedisResult<Self> {
+        let nodes =
+            config.url.expose().split(',').map(|url| info(url.trim(), config)).collect::<RedisResult<Vec<_>>>()?;
+        // Few attempts, because callers repeat by themselves: an answer that comes late is no use to them.
+        if config.cluster {
+            let client = ClusterClient::builder(nodes).retries(2).min_retry_wait(50).max_retry_wait(500).build()?;
+            let settings =
+                ClusterConfig::new().set_connection_timeout(config.timeout).set_response_timeout(config.timeout);
+            return Ok(Self::Cluster(Box::new(client.get_pending_async_connection_with_config(settings))));
+        }
+        let Some(node) = nodes.into_iter().next() else {
+            return Err((redis::ErrorKind::InvalidClientConfig, "no URL").into());
+        };
+        let manager = ConnectionManagerConfig::new()
+            .set_connection_timeout(Some(config.timeout))
+            .set_response_timeout(Some(config.timeout))
+            .set_number_of_retries(1)
+            .set_min_delay(Duration::from_millis(50))
+            .set_max_delay(Duration::from_millis(500));
+        Ok(Self::One(ConnectionManager::new_lazy_with_config(Client::open(node)?, manager)?))
+    }
+}
+
+fn info(url: &str, config: &RedisConfig) -> RedisResult<ConnectionInfo> {
+    let info = url.into_connection_info()?;
+    Ok(match &config.password {
+        Some(password) => {
+            let settings = info.redis_settings().clone().set_password(password.expose());
+            info.set_redis_settings(settings)
+        }
+        None => info,
+    })
+}
+
+impl ConnectionLike for Connection {
+    fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
+        match self {
+            Self::One(connection) => connection.req_packed_command(cmd),
+            Self::Cluster(connection) => connection.req_packed_command(cmd),
+        }
+    }
+
+    fn req_packed_commands<'a>(
+        &'a mut self,
+        pipeline: &'a Pipeline,
+        offset: usize,
+        count: usize,
+    ) -> RedisFuture<'a, Vec<Value>> {
+        match self {
+            Self::One(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+        }
+    }
+
+    fn get_db(&self) -> i64 {
+        match self {
+            Self::One(connection) => connection.get_db(),
+            Self::Cluster(connection) => connection.get_db(),
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! The organizations of a partition by small numbers, so that a timer's key can name one without taking much space.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use connector_domain::ids::{OrganizationId, StreamId};
+use connector_ports::gate::Change;
+use connector_runtime::failure::Failure;
+use connector_runtime::projection::Projection;
+
+/// How many organizations there are.
+const COUNT: &str = "o";
+
+/// The leads under which the timers were set.
+const LEADS: &str = "leads";
+
+/// The organizations of one partition's view, in the order in which they first had a window.
+#[derive(Debug, Default)]
+pub(crate) struct Names {
+    organizations: Vec<OrganizationId>,
+    numbers: HashMap<OrganizationId, usize>,
+    /// So many of them stand in the view; the others are on their way there.
+    stored: usize,
+    /// So many were given out by [`Names::changes`].
+    offered: usize,
+    /// Whether the view names its leads.
+    leads: bool,
+}
+
+/// The leads that a view names.
+pub(crate) async fn leads(projection: &mut Projection, partition: u32) -> Result<Option<Bytes>, Failure> {
+    Ok(projection.read(partition, &[LEADS.to_owned()]).await?.pop().flatten())
+}
+
+impl Names {
+    /// Reads what the view has.
+    pub(crate) async fn read(projection: &mut Projection, partition: u32) -> Result<Self, Failure> {
+        let mut names = Self { leads: leads(projection, partition).await?.is_some(), ..Self::default() };
+        let broken = || Failure::Reinitialise("the organizations of a view cannot be read".to_owned());
+        let text = |value: Option<Bytes>| String::from_utf8(value?.to_vec()).ok();
+        let Some(count) = projection.read(partition, &[COUNT.to_owned()]).await?.pop().flatten() else {
+            return Ok(names);
+        };
+        let count: usize = text(Some(count)).and_then(|count| count.parse().ok()).ok_or_else(broken)?;
+        let keys: Vec<String> = (0..count).map(key_of).collect();
+        for value in projection.read(partition, &keys).await? {
+            names.number(&text(value).ok_or_else(broken)?.as_str().into());
+        }
+        (names.stored, names.offered) = (count, count);
+        Ok(names)
+    }
+
+    /// The number of an organization, a new one if need be.
+    fn number(&mut self, organization: &OrganizationId) -> usize {
+        if let Some(number) = self.numbers.get(organization) {
+            return *number;
+        }
+        let number = self.organizations.len();
+        self.organizations.push(organization.clone());
+        self.numbers.insert(organization.clone(), number);
+        number
+    }
+
+    /// The key of a conversation's timer.
+    pub(crate) fn key(&mut self, organization: &OrganizationId, stream: &StreamId) -> String {
+        format!("{}.{stream}", self.number(organization))
+    }
+
+    /// Whose timer it is.
+    pub(crate) fn owner<'a>(&self, key: &'a str) -> Option<(&OrganizationId, &'a str)> {
+        let (number, stream) = key.split_once('.')?;
+        Some((self.organizations.get(number.parse::<usize>().ok()?)?, stream))
+    }
+
+    /// What the view does not have yet.
+    pub(crate) fn changes(&mut self, leads: &str) -> Vec<Change> {
+        let put = |key: String, value: String| Change::Put { key, value: value.into() };
+        let fresh = self.organizations.iter().enumerate().skip(self.stored);
+        let mut changes: Vec<_> = fresh.map(|(number, name)| put(key_of(number), name.to_string())).collect();
+        if !changes.is_empty() {
+            changes.push(put(COUNT.to_owned(), self.organizations.len().to_string()));
+        }
+        if !self.leads {
+            changes.push(put(LEADS.to_owned(), leads.to_owned()));
+        }
+        self.offered = self.organizations.len();
+        changes
+    }
+
+    /// What [`Names::changes`] gave stands in the view.
+    pub(crate) fn stored(&mut self) {
+        self.leads |= self.offered > 0;
+        self.stored = self.offered;
+    }
+}
+
+fn key_of(number: usize) -> String {
+    format!("o:{number}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_organization_keeps_its_number_and_is_written_once() {
+        let mut names = Names::default();
+        let keys = ["acme", "zoo", "acme"].map(|name| names.key(&name.into(), &"k1-a.b".into()));
+        assert_eq!(keys, ["0.k1-a.b", "1.k1-a.b", "0.k1-a.b"]);
+        assert_eq!(names.owner(&keys[1]), Some((&"zoo".into(), "k1-a.b")));
+        assert_eq!([names.owner("2.x"), names.owner("x"), names.owner(".x")], [None; 3]);
+        assert_eq!(names.changes("").len(), 4);
+        assert_eq!(names.changes("").len(), 4, "until it is stored");
+        names.stored();
+        assert!(names.changes("").is_empty());
+    }
+}
