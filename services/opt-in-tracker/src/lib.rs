@@ -23,13 +23,18 @@ pub use projector::Projector;
 /// The name of this service in the envelopes of its events. The memory of answered commands is rebuilt by it, so it never changes.
 pub(crate) const PRODUCER: &str = "opt-in-tracker";
 
+/// Records of the log in one turn of the projector, and in memory per partition. A turn costs the same round trips whether it takes few
+/// or many, and a rebuild has many.
+pub const PROJECTED_AT_ONCE: (usize, usize) = (2_000, 8_000);
+
 /// Adds the three workers.
 pub fn start(config: Config, service: &mut Service) {
     let platform = service.platform().clone();
     let spec = |name: &'static str, topic| {
         WorkerSpec::new(name, name.to_owned(), vec![platform.topic(topic)], platform.instance.clone())
     };
-    let projector = spec("opt-in-tracker.projector", Topic::ConversationEvents);
+    let mut projector = spec("opt-in-tracker.projector", Topic::ConversationEvents);
+    (projector.batch, projector.buffer) = PROJECTED_AT_ONCE;
     let consent = spec("opt-in-tracker.consent", Topic::ConsentCommands);
     let directory = spec("opt-in-tracker.directory", Topic::Directory);
     service.worker(projector, Projector::new(&platform, config.tick));

@@ -12,6 +12,7 @@ mod pure;
 mod report;
 mod rss;
 mod samples;
+mod windows;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -73,6 +74,8 @@ async fn measure(report: &mut Report) {
     report.attempt("outbound", outbound);
     let inbound = inbound::measure(report).await;
     report.attempt("inbound", inbound);
+    let windows = windows::measure(report).await;
+    report.attempt("windows", windows);
 }
 
 /// Ends the children too: a signal alone would leave them behind.

@@ -24,6 +24,12 @@ const EXPECTED: &[(&str, Expected)] = &[
     ("kafka_txn_ms_p50", Expected::AtMost(8.0)),
     ("end_to_end_ms_p50", Expected::AtMost(15.0)),
     ("end_to_end_ms_p99", Expected::AtMost(60.0)),
+    ("redis_bytes_per_window", Expected::AtMost(126.0)),
+    ("expiry_lateness_ms_p99_", Expected::AtMost(1_000.0)),
+    // A million in a minute.
+    ("expiries_per_s", Expected::AtLeast(16_700.0)),
+    ("projection_rebuild_per_s", Expected::AtLeast(200_000.0)),
+    ("heal_ms_p99", Expected::AtMost(5_000.0)),
     ("rss_idle_mb_", Expected::AtMost(25.0)),
     ("outbound_per_s_delay0", Expected::AtLeast(5_000.0)),
     ("outbound_per_s_delay100ms", Expected::AtLeast(3_000.0)),

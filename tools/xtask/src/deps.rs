@@ -54,6 +54,10 @@ const MEASURED: &[&str] = &[
     "connector-whatsapp",
     "connector-settings",
     "connector-demo",
+    "connector-redis",
+    "connector-telemetry",
+    "window-timer",
+    "opt-in-tracker",
     "local-stack",
 ];
 

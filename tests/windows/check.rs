@@ -1,0 +1,80 @@
+//! The fold of the log once more, as plainly as it can be written, and what the log must not show.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use connector_domain::conversation::Conversation;
+use connector_domain::event::{Event, Recorded};
+use connector_domain::ids::StreamId;
+use connector_domain::settings::Rules;
+use connector_domain::time::Timestamp;
+
+use crate::harmed::Mutation;
+
+/// One conversation, as the log tells.
+#[derive(Default)]
+pub(crate) struct Fold {
+    pub(crate) conversation: Conversation,
+    /// The end of the open window.
+    pub(crate) open: Option<Timestamp>,
+    /// Ends that were moved before they came.
+    renewed: Vec<Timestamp>,
+    /// How often the log says of each end that it came.
+    expired: BTreeMap<Timestamp, usize>,
+    opened: usize,
+    announced: usize,
+}
+
+/// Folds the log. `Err`: what it must not show.
+pub(crate) fn fold(events: &[Recorded], rules: &Rules, mutation: Mutation) -> Result<BTreeMap<StreamId, Fold>, String> {
+    let slack: Duration = rules.margin.min(rules.window / 10);
+    let mut folds: BTreeMap<StreamId, Fold> = BTreeMap::new();
+    for Recorded { envelope, event } in events {
+        let fold = folds.entry(envelope.stream_id.clone()).or_default();
+        fold.conversation.evolve(event, envelope.event_id, envelope.occurred_at);
+        match event {
+            Event::MessageReceived(message) => match (fold.open, message.window_deadline) {
+                (Some(end), Some(deadline)) if deadline > end => {
+                    fold.renewed.push(end);
+                    fold.open = Some(deadline);
+                    // Written after the end that nobody had told of yet: it is announced again.
+                    fold.opened += usize::from(envelope.occurred_at >= end);
+                }
+                (None, Some(deadline)) if envelope.recorded_at + slack < deadline => {
+                    fold.open = Some(deadline);
+                    fold.opened += 1;
+                }
+                _ => {}
+            },
+            Event::WindowOpened(_) => fold.announced += 1,
+            Event::WindowExpired(expired) => {
+                let end = expired.deadline;
+                let times = fold.expired.entry(end).or_default();
+                *times += 1;
+                if *times > 1 {
+                    return Err(format!("{} expired twice at {end:?}", envelope.stream_id));
+                }
+                if mutation == Mutation::FoldBelievesEveryExpiry || fold.open == Some(end) {
+                    fold.open = None;
+                } else if !fold.renewed.contains(&end) {
+                    return Err(format!("{} has no window that ends at {end:?}", envelope.stream_id));
+                }
+            }
+            _ => {}
+        }
+    }
+    Ok(folds)
+}
+
+/// What the log must show when everything is over.
+pub(crate) fn at_rest(folds: &BTreeMap<StreamId, Fold>) -> Result<(), String> {
+    for (stream, fold) in folds {
+        if let Some(end) = fold.open {
+            return Err(format!("{stream} never expired at {end:?}"));
+        }
+        if fold.opened != fold.announced {
+            return Err(format!("{stream} opened {} times and was announced {} times", fold.opened, fold.announced));
+        }
+    }
+    Ok(())
+}
