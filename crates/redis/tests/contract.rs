@@ -213,6 +213,89 @@ async fn a_redis_that_is_away_is_waited_for() {
     assert!(matches!(error, GateError::Conflict { actual: None, .. }), "{error:?}");
 }
 
+/// Views and limiters are spread over three masters. One dies: what lies on the others goes on, what lay on it is away and then empty.
+#[tokio::test]
+async fn a_cluster_goes_on_while_one_of_its_masters_is_away() {
+    let options = RedisOptions { cluster: true, ..RedisOptions::default() };
+    let start = move || {
+        let nodes: Vec<RedisServer> =
+            (0..3).map(|_| RedisServer::start(&options).unwrap_or_else(|error| panic!("{error}"))).collect();
+        RedisServer::form_cluster(&nodes).unwrap_or_else(|error| panic!("{error}"));
+        nodes
+    };
+    let mut nodes = tokio::task::spawn_blocking(start).await.expect("no panic");
+    let url = nodes.iter().map(RedisServer::url).collect::<Vec<_>>().join(",");
+    let config = RedisConfig { cluster: true, timeout: Duration::from_millis(500), ..RedisConfig::at(&url) };
+    let gate = RedisGate::new(&config).expect("a gate");
+    let within = Duration::from_secs(30);
+    let mut views = Vec::new();
+    for partition in 0..12 {
+        let view = View::new("cluster", partition);
+        let epoch = gate.acquire(&view).await.expect("acquire").epoch;
+        let changes = vec![
+            Change::Put { key: "key".to_owned(), value: Bytes::from_static(b"value") },
+            Change::Schedule { key: "timer".to_owned(), at: Timestamp(1), tag: 1 },
+        ];
+        gate.apply(&view, epoch, None, Offset(1), changes).await.expect("apply");
+        views.push((view, epoch));
+    }
+    let limits: Vec<Limit> =
+        (0..12).map(|n| Limit { key: format!("limit-{n}"), interval: Duration::from_secs(1), burst: 1 }).collect();
+    let granted = gate.take(&limits, Timestamp(1_800_000_000_000)).await.expect("grants");
+    assert_eq!(granted, vec![Grant::Granted; 12]);
+
+    nodes[0].kill9();
+    let (mut away, mut there) = (Vec::new(), 0);
+    for (view, epoch) in &views {
+        let read = connector_testkit::wait::until("an answer of the rest", within, async || {
+            match gate.read(view, &["key".to_owned()]).await {
+                Ok(read) => Some(Some(read)),
+                Err(GateError::Unavailable { .. }) if lies_on(&nodes, 0, view).await => Some(None),
+                Err(GateError::Unavailable { .. }) => None,
+                Err(error) => panic!("{error:?}"),
+            }
+        });
+        match read.await {
+            Some(read) => {
+                assert_eq!((read.applied, read.answers), (Some(Offset(1)), vec![Some(Bytes::from_static(b"value"))]));
+                there += 1;
+            }
+            None => away.push((view.clone(), *epoch)),
+        }
+    }
+    assert!(there > 0 && !away.is_empty(), "{there} of twelve views are left: they are spread");
+
+    nodes[0].restart().expect("restart");
+    for (view, epoch) in away {
+        let error = connector_testkit::wait::until("the master that came back", within, async || {
+            match gate.apply(&view, epoch, Some(Offset(1)), Offset(2), vec![]).await {
+                Err(GateError::Unavailable { .. }) => None,
+                other => Some(other.expect_err("it came back empty")),
+            }
+        });
+        let error = error.await;
+        assert!(matches!(error, GateError::Conflict { actual: None, .. }), "{error:?}");
+        gate.apply(&view, epoch, None, Offset(2), vec![]).await.expect("its owner builds it again");
+    }
+}
+
+/// Whether the slot of a view belongs to this node, as another one knows it.
+async fn lies_on(nodes: &[RedisServer], dead: usize, view: &View) -> bool {
+    let port = |url: String| url.trim_end_matches('/').rsplit(':').next().map(str::to_owned).expect("a port");
+    let client = redis::Client::open(nodes[dead + 1].url()).expect("a client");
+    let mut connection = client.get_multiplexed_async_connection().await.expect("a connection");
+    let key = format!("whatsapp-connector:{{{view}}}:c");
+    let slot: u16 = redis::cmd("CLUSTER").arg("KEYSLOT").arg(key).query_async(&mut connection).await.expect("a slot");
+    let lines: String = redis::cmd("CLUSTER").arg("NODES").query_async(&mut connection).await.expect("nodes");
+    let dead = format!(":{}@", port(nodes[dead].url()));
+    let holds = |range: &str| {
+        let (from, to) = range.split_once('-')?;
+        Some((from.parse::<u16>().ok()?..=to.parse().ok()?).contains(&slot))
+    };
+    let line = lines.lines().find(|line| line.contains(&dead)).expect("the node is known");
+    line.split(' ').any(|range| holds(range) == Some(true))
+}
+
 /// Timers of a hundred thousand conversations. The bound is far below what an idle machine does.
 #[tokio::test]
 async fn batches_of_a_thousand_changes_are_applied_quickly() {

@@ -45,7 +45,8 @@ async fn run(arguments: Arguments) -> Result<(), ServerError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
     let data = arguments.data_dir.clone();
-    let redis = RedisOptions { port: arguments.redis_port, persistent: data.is_some(), data: data.clone() };
+    let redis =
+        RedisOptions { port: arguments.redis_port, persistent: data.is_some(), data: data.clone(), cluster: false };
     let redis = RedisServer::start(&redis)?;
     let kafka = KafkaOptions {
         brokers: if arguments.brokers == "3" { 3 } else { 1 },

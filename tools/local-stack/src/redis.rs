@@ -4,7 +4,7 @@ use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::process::{Data, Server, ServerError, free_port};
 
@@ -17,6 +17,8 @@ pub struct RedisOptions {
     pub data: Option<PathBuf>,
     /// Whether data survive a restart (an append-only file, synced every second).
     pub persistent: bool,
+    /// Whether it is to become a node of a Redis Cluster, see [`RedisServer::form_cluster`].
+    pub cluster: bool,
 }
 
 /// A running Redis. Killed on drop.
@@ -25,6 +27,7 @@ pub struct RedisServer {
     server: Server,
     port: u16,
     persistent: bool,
+    cluster: bool,
 }
 
 impl RedisServer {
@@ -38,8 +41,12 @@ impl RedisServer {
             Some(port) => port,
             None => free_port()?,
         };
-        let mut redis =
-            Self { server: Server::new("Redis (redis-server)", data)?, port, persistent: options.persistent };
+        let mut redis = Self {
+            server: Server::new("Redis (redis-server)", data)?,
+            port,
+            persistent: options.persistent,
+            cluster: options.cluster,
+        };
         redis.run()?;
         Ok(redis)
     }
@@ -48,8 +55,43 @@ impl RedisServer {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--daemonize", "no", "--save", ""]);
         command.args(["--maxmemory-policy", "noeviction", "--appendonly", if self.persistent { "yes" } else { "no" }]);
+        if self.cluster {
+            // It knows its cluster again after a restart, and goes on serving its own slots while others are away.
+            let nodes = self.server.folder().join("nodes.conf");
+            command.args([
+                "--cluster-enabled",
+                "yes",
+                "--cluster-node-timeout",
+                "2000",
+                "--cluster-require-full-coverage",
+                "no",
+            ]);
+            command.arg("--cluster-config-file").arg(nodes);
+        }
         let port = self.port;
         self.server.start(command, Duration::from_secs(10), || ping(port))
+    }
+
+    /// Makes masters of these nodes, each with its share of the slots, and waits until all of them say that it is so.
+    ///
+    /// # Errors
+    /// `redis-cli` is not installed, or it did not succeed; the text has its last words.
+    pub fn form_cluster(nodes: &[Self]) -> Result<(), ServerError> {
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+        let mut create = Command::new("redis-cli");
+        create.args(["--cluster", "create"]).args(addresses).arg("--cluster-yes");
+        let output = create.output().map_err(|error| ServerError(format!("cannot run redis-cli: {error}")))?;
+        if !output.status.success() {
+            return Err(ServerError(format!("no cluster: {}", String::from_utf8_lossy(&output.stdout))));
+        }
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while !nodes.iter().all(|node| answer(node.port, "CLUSTER INFO\r\n").contains("cluster_state:ok")) {
+            if Instant::now() > deadline {
+                return Err(ServerError("the nodes do not become a cluster".to_owned()));
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        Ok(())
     }
 
     /// The value of `REDIS_URL`.
@@ -96,14 +138,19 @@ impl RedisServer {
 }
 
 fn ping(port: u16) -> bool {
-    let answer = || -> std::io::Result<bool> {
+    answer(port, "PING\r\n").starts_with("+PONG")
+}
+
+/// The beginning of what it answers to an inline command; nothing when it does not.
+fn answer(port: u16, command: &str) -> String {
+    let ask = || -> std::io::Result<String> {
         let address = SocketAddr::from(([127, 0, 0, 1], port));
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
         stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-        stream.write_all(b"PING\r\n")?;
-        let mut answer = [0; 7];
-        stream.read_exact(&mut answer)?;
-        Ok(&answer == b"+PONG\r\n")
+        stream.write_all(command.as_bytes())?;
+        let mut answer = [0; 512];
+        let read = stream.read(&mut answer)?;
+        Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
     };
-    answer().unwrap_or(false)
+    ask().unwrap_or_default()
 }
