@@ -108,6 +108,8 @@ pub struct Worker<H: Handler> {
     metrics: Meters,
 }
 
+/// How long a worker whose transaction was refused waits to hear that it was thrown out of its group.
+const NEWS: Duration = Duration::from_millis(300);
 /// How long a poll waits when there is nothing else to do.
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -217,19 +219,56 @@ impl<H: Handler> Worker<H> {
             };
             match failure {
                 Failure::Fatal(reason) => return End::Fatal(reason),
-                Failure::Fenced(reason) => return End::Rejoin(reason),
+                Failure::Fenced(reason) => {
+                    tracing::warn!(worker = self.spec.name, reason, "refused as a former owner");
+                    if let Err(end) = self.after_refusal(reader, shutdown).await {
+                        return end;
+                    }
+                }
                 Failure::Later(reason) => {
                     tracing::warn!(worker = self.spec.name, reason, "waiting");
                     self.pause_after_failure(shutdown).await;
                 }
                 Failure::Reinitialise(reason) => {
                     tracing::warn!(worker = self.spec.name, reason, "reading the state again");
-                    if let Err(end) = self.reinitialise(reader, shutdown).await {
+                    if let Err(end) = self.start_over(reader, shutdown).await {
                         return end;
                     }
                 }
             }
         }
+    }
+
+    /// A transaction that meets a rebalance is refused like one of a member that was thrown out. Only the reader knows which it was, and
+    /// a moment later: leaving the group in the middle of a rebalance would leave partitions without an owner.
+    async fn after_refusal(&mut self, reader: &mut dyn Reader, shutdown: &CancellationToken) -> Result<(), End> {
+        let until = self.clock.now() + NEWS;
+        while self.clock.now() < until && !shutdown.is_cancelled() {
+            let polled = reader.poll(IDLE, self.spec.batch).await;
+            match self.take_polled(polled, reader, shutdown).await {
+                Ok(()) => {}
+                Err(Failure::Fatal(reason)) => return Err(End::Fatal(reason)),
+                Err(Failure::Fenced(reason)) => return Err(End::Rejoin(reason)),
+                Err(failure) => {
+                    tracing::debug!(worker = self.spec.name, %failure, "read again in a moment");
+                    break;
+                }
+            }
+        }
+        self.start_over(reader, shutdown).await
+    }
+
+    /// Starts from what is committed. What the group wants back has nothing in hand any more then, and goes.
+    async fn start_over(&mut self, reader: &mut dyn Reader, shutdown: &CancellationToken) -> Result<(), End> {
+        let wanted_back = self.partitions.wanted_back();
+        self.reinitialise(reader, shutdown).await?;
+        if wanted_back.is_empty() {
+            return Ok(());
+        }
+        for partition in &wanted_back {
+            self.drop_partition(partition);
+        }
+        reader.release(&wanted_back).await.map_err(|error| End::Rejoin(error.to_string()))
     }
 
     /// Takes what happened, then makes one turn.
@@ -319,7 +358,13 @@ impl<H: Handler> Worker<H> {
                     self.partitions.push(record, lane);
                 }
             }
-            Polled::Assigned(partitions) => self.take_over(partitions, reader, shutdown).await?,
+            Polled::Assigned(partitions) => {
+                // They are ours whatever becomes of the transaction that ends now, and are told only once.
+                for partition in &partitions {
+                    self.partitions.insert(partition.clone(), None);
+                }
+                self.take_over(partitions, reader, shutdown).await?;
+            }
             Polled::Revoked(partitions) => {
                 self.metrics.rebalanced(Rebalance::Revoked, self.partitions.names().len());
                 tracing::info!(worker = self.spec.name, count = partitions.len(), "partitions are wanted back");

@@ -114,6 +114,12 @@ impl Partitions {
         self.owned.iter().filter(|(_, p)| over(p) && !draining(p)).map(|(name, _)| name.clone()).collect()
     }
 
+    /// Partitions that the group wants back, whatever runs in them.
+    pub(crate) fn wanted_back(&self) -> Vec<TopicPartition> {
+        let wanted = |p: &Partition| p.revoked_until.is_some_and(|until| until != Timestamp(i64::MAX));
+        self.owned.iter().filter(|(_, p)| wanted(p)).map(|(name, _)| name.clone()).collect()
+    }
+
     pub(crate) fn wake(&mut self, now: Timestamp) {
         for partition in self.owned.values_mut() {
             partition.lanes.wake(now);
