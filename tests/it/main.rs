@@ -1,5 +1,6 @@
 //! Tests of the built programs, as a person or a stranger meets them.
 
+mod chaos;
 mod clients;
 mod corpus;
 mod inbound;

@@ -11,7 +11,7 @@ use tokio::sync::Mutex;
 use crate::stranger;
 
 /// Two fleets at once are more than two cores carry: durations would measure the machine.
-static ONE_FLEET: Mutex<()> = Mutex::const_new(());
+pub(crate) static ONE_FLEET: Mutex<()> = Mutex::const_new(());
 
 const WINDOW: Duration = Duration::from_secs(15);
 

@@ -31,6 +31,25 @@ fn quoted(text: &str) -> String {
     format!("{text:?}")
 }
 
+/// What Meta's notice says about the messaging limit: the tier of a `phone_number_quality_update`, the number of a
+/// `business_capability_update`, both under the names of several versions.
+fn limits(raw: &str) -> String {
+    let notice: serde_json::Value = serde_json::from_str(raw).unwrap_or_default();
+    let names = [
+        "event",
+        "old_limit",
+        "current_limit",
+        "max_daily_conversations_per_business",
+        "max_daily_conversation_per_phone",
+    ];
+    let told = names.iter().filter_map(|name| match &notice[*name] {
+        serde_json::Value::String(word) => Some(format!(" {name} {word}")),
+        serde_json::Value::Number(number) => Some(format!(" {name} {number}")),
+        _ => None,
+    });
+    told.collect()
+}
+
 fn facts(event: &Event) -> String {
     match event {
         Event::MessageReceived(e) => {
@@ -47,7 +66,7 @@ fn facts(event: &Event) -> String {
         Event::IdentityLearned(e) => format!("also known as {}", e.alias),
         Event::ConversationLinked(e) => format!("goes on as {}", e.canonical),
         Event::MarketingPreferenceChanged(e) => format!("marketing {}", if e.stopped { "stopped" } else { "resumed" }),
-        Event::AccountNotice(e) => format!("account {}: {}", e.waba_id, e.field),
+        Event::AccountNotice(e) => format!("account {}: {}{}", e.waba_id, e.field, limits(e.raw.expose())),
         Event::MessageAccepted(e) => format!("{}: {}", e.user_id, content(&e.content)),
         Event::MessageRejected(e) => format!("{}: {} {}", e.user_id, e.reason, e.field),
         Event::MessageSent(e) => e.wamid.to_string(),
@@ -81,6 +100,15 @@ mod tests {
     use connector_domain::event::{Envelope, MessageAccepted, TimeSource};
     use connector_domain::ids::{CommandId, EventId};
     use connector_domain::time::Timestamp;
+
+    #[test]
+    fn a_notice_about_the_messaging_limit_says_the_limit_and_no_phone_number() {
+        let upgrade = r#"{"display_phone_number":"15550783881","event":"UPGRADE","current_limit":"TIER_10K"}"#;
+        assert_eq!(limits(upgrade), " event UPGRADE current_limit TIER_10K");
+        let capability = r#"{"max_daily_conversations_per_business":2000,"max_phone_numbers_per_waba":25}"#;
+        assert_eq!(limits(capability), " max_daily_conversations_per_business 2000");
+        assert_eq!((limits("no json"), limits("{}")), (String::new(), String::new()));
+    }
 
     #[test]
     fn a_message_is_one_line_with_who_and_what() {
