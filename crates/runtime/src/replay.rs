@@ -7,13 +7,18 @@ use connector_ports::log::{Isolation, Offset, Polled, Record, Start, TopicPartit
 
 use crate::failure::Failure;
 
+/// How long one poll waits.
+const WAIT: Duration = Duration::from_millis(500);
+/// So many polls in a row may bring nothing: 20 seconds, longer than a broker takes to abort what a dead process left open.
+const PATIENCE: u32 = 40;
+
 /// Hands every record from `from` up to the end (as it is now) to `each`, in order, and returns the position behind it.
 ///
 /// The end counts what is written and not yet seen to be committed: a transaction that its owner knows to be committed may become
 /// visible some milliseconds later, and it must not be missed here.
 ///
 /// # Errors
-/// When the log is away, or `each` refuses a record.
+/// When the log is away, when the end does not come nearer (`Later`: a new reader may fare better), or `each` refuses a record.
 pub async fn replay(
     log: &dyn Log,
     partition: &TopicPartition,
@@ -31,14 +36,21 @@ pub async fn replay(
         return Ok(first);
     }
     let mut reader = log.assign(vec![(partition.clone(), from)], isolation).await?;
+    let mut silent = 0;
     let position = loop {
-        match reader.poll(Duration::from_millis(500), 1000).await? {
+        let polled = reader.poll(WAIT, 1000).await?;
+        silent = if matches!(polled, Polled::Idle) { silent + 1 } else { 0 };
+        match polled {
             Polled::Records(records) => {
                 for record in records {
                     each(record)?;
                 }
             }
             Polled::CaughtUp(_, position) if position >= end => break position,
+            Polled::Idle if silent == PATIENCE => {
+                reader.close().await;
+                return Err(Failure::Later(format!("{partition} cannot be read up to its end")));
+            }
             _ => {}
         }
     };

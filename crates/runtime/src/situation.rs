@@ -10,6 +10,7 @@ use connector_domain::directory::{ContactEntry, Enablement};
 use connector_domain::identity::StreamKeys;
 use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
 use connector_ports::partition::partition_for;
+use futures::future::try_join_all;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -111,9 +112,13 @@ impl Situations {
             by_partition.entry(*partition).or_default().push(key.clone());
         }
         let mut values = BTreeMap::new();
-        for (partition, keys) in by_partition {
+        // All partitions at once: each is a question to the gate.
+        let asked = by_partition.into_iter().map(async |(partition, keys)| {
             let snapshot = self.reading.now(partition, &keys).await?;
-            values.extend(keys.into_iter().zip(snapshot.answers));
+            Ok::<_, Failure>(keys.into_iter().zip(snapshot.answers))
+        });
+        for answered in try_join_all(asked).await? {
+            values.extend(answered);
         }
         cells.iter().map(|cells| situation(cells, |key| values.get(key).and_then(Option::as_ref))).collect()
     }

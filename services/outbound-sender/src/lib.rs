@@ -26,6 +26,9 @@ use tables::Tables;
 /// The producer's name in the envelopes of events.
 const PRODUCER: &str = "outbound-sender";
 
+/// Most records of one turn. A turn costs a transaction and a few questions to the gate, however many records share it.
+const BATCH: usize = 2_000;
+
 /// Adds admission, dispatch and the tables both look things up in. Every POST goes through `whatsapp`.
 pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service) {
     let platform = service.platform().clone();
@@ -33,13 +36,12 @@ pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service)
     tables.follow(service);
 
     let spec = |name: &'static str, topic: Topic| {
-        WorkerSpec::new(name, name.to_owned(), vec![platform.topic(topic)], platform.instance.clone())
+        let spec = WorkerSpec::new(name, name.to_owned(), vec![platform.topic(topic)], platform.instance.clone());
+        WorkerSpec { batch: BATCH, ..spec }
     };
     let admit = Admit::new(&platform, tables.clone());
     service.worker(spec("outbound-sender.admit", Topic::SendCommands), admit);
 
     let dispatcher = Dispatcher::new(&platform, &config, whatsapp, tables);
-    // An owner of its own per partition: who lost it cannot journal, so cannot send (R4).
-    let spec = spec("outbound-sender.dispatch", Topic::Dispatch);
-    service.worker(spec, dispatcher);
+    service.worker(spec("outbound-sender.dispatch", Topic::Dispatch), dispatcher);
 }

@@ -86,7 +86,8 @@ impl Partitions {
     }
 
     pub(crate) fn caught_up(&mut self, partition: &TopicPartition, position: Offset) {
-        if let Some(partition) = self.owned.get_mut(partition) {
+        // On its way out it takes no records any more: the end is behind some that nobody has handled.
+        if let Some(partition) = self.owned.get_mut(partition).filter(|partition| partition.revoked_until.is_none()) {
             partition.ledger.caught_up(position);
             partition.caught_up = Some(position);
         }
@@ -146,5 +147,31 @@ impl Partitions {
 
     pub(crate) fn running(&self) -> usize {
         self.owned.values().map(|p| p.lanes.running()).sum()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_taken_in_any_more_is_not_passed_either() {
+        let name = TopicPartition::new("t", 0);
+        let record = |offset| Record {
+            source: name.clone(),
+            offset: Offset(offset),
+            key: None,
+            value: None,
+            headers: vec![],
+            timestamp: Timestamp(0),
+        };
+        let mut partitions = Partitions::default();
+        partitions.insert(name.clone(), None);
+        partitions.push(record(4), 0);
+        partitions.get_mut(&name).expect("ours").ledger.finished(Offset(4));
+        partitions.revoke_all();
+        partitions.push(record(5), 0);
+        partitions.caught_up(&name, Offset(6));
+        assert_eq!(partitions.get(&name).expect("ours").ledger.frontier(), Some(Offset(5)));
     }
 }

@@ -14,6 +14,14 @@ use crate::failure::Failure;
 use crate::handler::{Handler, Order, Step, TakeUp};
 use crate::lanes::{LaneKey, Work};
 
+/// Work for one call of the handler.
+#[derive(Default)]
+struct Taken {
+    /// Whose it is: so many pieces of each lane, one lane after the other.
+    lanes: Vec<(TopicPartition, LaneKey, usize)>,
+    work: Vec<Work>,
+}
+
 impl<H: Handler> Worker<H> {
     pub(super) fn lane(&self, record: &Record) -> LaneKey {
         match self.handler.order() {
@@ -55,20 +63,22 @@ impl<H: Handler> Worker<H> {
             self.settle(&partition, lane, vec![work], vec![step], &mut outgoing)?;
         }
 
-        let taken = self.take_work();
-        if !taken.is_empty() {
-            let all: Vec<Work> = taken.iter().flat_map(|(_, _, work)| work.iter().cloned()).collect();
-            let span = batch_span(&self.spec.group, &all);
+        let Taken { lanes, work } = self.take_work();
+        if !work.is_empty() {
+            let span = batch_span(&self.spec.group, &work);
             let started = self.clock.now();
-            let handled = self.handler.handle(&all).instrument(span).await;
+            let handled = self.handler.handle(&work).instrument(span).await;
             self.metrics.batch(self.clock.now().since(started));
+            let count = work.len();
+            let mut work = work.into_iter();
             let steps = match handled {
-                Ok(steps) if steps.len() == all.len() => steps,
+                Ok(steps) if steps.len() == count => steps,
                 Ok(_) => return Err(Failure::Fatal("a handler answered fewer steps than records".to_owned())),
                 Err(failure) => {
-                    for (partition, lane, work) in taken {
+                    for (partition, lane, count) in lanes {
+                        let own = work.by_ref().take(count).collect();
                         if let Some(partition) = self.partitions.get_mut(&partition) {
-                            partition.lanes.give_back(lane, work, None);
+                            partition.lanes.give_back(lane, own, None);
                         }
                     }
                     if matches!(failure, Failure::Later(_)) {
@@ -79,9 +89,10 @@ impl<H: Handler> Worker<H> {
                 }
             };
             let mut steps = steps.into_iter();
-            for (partition, lane, work) in taken {
-                let own: Vec<_> = steps.by_ref().take(work.len()).collect();
-                self.settle(&partition, lane, work, own, &mut outgoing)?;
+            for (partition, lane, count) in lanes {
+                let own: Vec<_> = work.by_ref().take(count).collect();
+                let steps: Vec<_> = steps.by_ref().take(count).collect();
+                self.settle(&partition, lane, own, steps, &mut outgoing)?;
             }
         }
         self.write(outgoing).await
@@ -89,22 +100,23 @@ impl<H: Handler> Worker<H> {
 
     /// The next work. Each partition that has some comes first in its turn, so that a backlog of one does not keep the others
     /// waiting.
-    fn take_work(&mut self) -> Vec<(TopicPartition, LaneKey, Vec<Work>)> {
+    fn take_work(&mut self) -> Taken {
         let mut left = self.capacity();
         let batch = matches!(self.handler.order(), Order::Batch);
         let mut names = self.partitions.ready();
+        let mut taken = Taken::default();
         if names.is_empty() {
-            return Vec::new();
+            return taken;
         }
         self.rotation = (self.rotation + 1) % names.len();
         names.rotate_left(self.rotation);
-        let mut taken = Vec::new();
         for name in names {
             let Some(partition) = self.partitions.get_mut(&name).filter(|_| left > 0) else { break };
             let lanes = if batch { partition.lanes.take(1, left) } else { partition.lanes.take(left, 1) };
             for (lane, work) in lanes {
                 left = left.saturating_sub(work.len());
-                taken.push((name.clone(), lane, work));
+                taken.lanes.push((name.clone(), lane, work.len()));
+                taken.work.extend(work);
             }
         }
         taken

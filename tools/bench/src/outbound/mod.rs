@@ -35,7 +35,7 @@ const PARTITIONS: u32 = 6;
 /// Messages of one measurement of the rate.
 const SENDS: usize = 40_000;
 /// Answers the ceiling and the sender wait for at the same time.
-const AT_ONCE: usize = 1_000;
+const AT_ONCE: usize = 2_000;
 /// How long a measurement may take before it has failed.
 const PATIENCE: Duration = Duration::from_secs(60);
 const STREAM_SECRET: &str = "demo-stream-secret";
@@ -129,7 +129,8 @@ async fn with_fleet(report: &mut Report, fleet: &Fleet, delay: Duration) -> Outc
     let pid = fleet.processes().into_iter().find(|(name, ..)| *name == SENDER).and_then(|(_, pid, _)| pid);
     let pid = pid.ok_or("the sender does not run")?;
     let count = if report.quick() { SENDS / 5 } else { SENDS };
-    let warm = count / 8;
+    // The broker's compiler needs a while until it is out of the way.
+    let warm = count / 2;
     let through = through(&log, &contacts, 0, warm).await?;
     eprintln!("  warm at {through:.0}/s");
     let before = cost::cpu(pid)?;
