@@ -221,9 +221,7 @@ impl<H: Handler> Worker<H> {
                 Failure::Fatal(reason) => return End::Fatal(reason),
                 Failure::Fenced(reason) => {
                     tracing::warn!(worker = self.spec.name, reason, "refused as a former owner");
-                    if let Err(end) = self.after_refusal(reader, shutdown).await {
-                        return end;
-                    }
+                    return self.after_refusal(reason, reader, shutdown).await;
                 }
                 Failure::Later(reason) => {
                     tracing::warn!(worker = self.spec.name, reason, "waiting");
@@ -231,9 +229,7 @@ impl<H: Handler> Worker<H> {
                 }
                 Failure::Reinitialise(reason) => {
                     tracing::warn!(worker = self.spec.name, reason, "reading the state again");
-                    if let Err(end) = self.start_over(reader, shutdown).await {
-                        return end;
-                    }
+                    return self.start_over(reason, reader).await;
                 }
             }
         }
@@ -241,34 +237,39 @@ impl<H: Handler> Worker<H> {
 
     /// A transaction that meets a rebalance is refused like one of a member that was thrown out. Only the reader knows which it was, and
     /// a moment later: leaving the group in the middle of a rebalance would leave partitions without an owner.
-    async fn after_refusal(&mut self, reader: &mut dyn Reader, shutdown: &CancellationToken) -> Result<(), End> {
+    async fn after_refusal(&mut self, reason: String, reader: &mut dyn Reader, shutdown: &CancellationToken) -> End {
         let until = self.clock.now() + NEWS;
         while self.clock.now() < until && !shutdown.is_cancelled() {
             let polled = reader.poll(IDLE, self.spec.batch).await;
             match self.take_polled(polled, reader, shutdown).await {
                 Ok(()) => {}
-                Err(Failure::Fatal(reason)) => return Err(End::Fatal(reason)),
-                Err(Failure::Fenced(reason)) => return Err(End::Rejoin(reason)),
+                Err(Failure::Fatal(reason)) => return End::Fatal(reason),
+                Err(Failure::Fenced(reason)) => return End::Rejoin(reason),
                 Err(failure) => {
                     tracing::debug!(worker = self.spec.name, %failure, "read again in a moment");
                     break;
                 }
             }
         }
-        self.start_over(reader, shutdown).await
+        self.start_over(reason, reader).await
     }
 
-    /// Starts from what is committed. What the group wants back has nothing in hand any more then, and goes.
-    async fn start_over(&mut self, reader: &mut dyn Reader, shutdown: &CancellationToken) -> Result<(), End> {
-        let wanted_back = self.partitions.wanted_back();
-        self.reinitialise(reader, shutdown).await?;
-        if wanted_back.is_empty() {
-            return Ok(());
+    /// Starts from what is committed, with a new reader: one that goes back in the middle of a partition may skip records when its
+    /// broker was away a moment ago. What the group wants back has nothing in hand any more, and goes.
+    async fn start_over(&mut self, reason: String, reader: &mut dyn Reader) -> End {
+        if let Err(end) = self.let_effects_end().await {
+            return end;
         }
+        let wanted_back = self.partitions.wanted_back();
         for partition in &wanted_back {
             self.drop_partition(partition);
         }
-        reader.release(&wanted_back).await.map_err(|error| End::Rejoin(error.to_string()))
+        if !wanted_back.is_empty()
+            && let Err(error) = reader.release(&wanted_back).await
+        {
+            tracing::warn!(worker = self.spec.name, %error, "partitions could not be handed back");
+        }
+        End::Rejoin(reason)
     }
 
     /// Takes what happened, then makes one turn.

@@ -262,12 +262,8 @@ impl<H: Handler> Worker<H> {
         Ok(())
     }
 
-    /// Drops what is in memory and starts from what is committed. Running effects end first: what they found out is remembered.
-    pub(super) async fn reinitialise(
-        &mut self,
-        reader: &mut dyn Reader,
-        shutdown: &CancellationToken,
-    ) -> Result<(), End> {
+    /// Drops what is not committed. Running effects end first: what they found out is remembered.
+    pub(super) async fn let_effects_end(&mut self) -> Result<(), End> {
         self.writer.clear();
         while let Some(joined) = self.effects.join_next().await {
             if let Err(Failure::Fatal(reason)) = self.take_result(joined) {
@@ -277,25 +273,7 @@ impl<H: Handler> Worker<H> {
         for finished in std::mem::take(&mut self.results) {
             self.handler.late(&finished.work, finished.fact);
         }
-        let all = self.partitions.names();
-        self.pause_after_failure(shutdown).await;
-        while let Err(failure) = self.writer.prepare(self.log.as_ref()).await {
-            match failure {
-                Failure::Fatal(reason) => return Err(End::Fatal(reason)),
-                Failure::Fenced(reason) => return Err(End::Rejoin(reason)),
-                _ if shutdown.is_cancelled() => return Err(End::Drained),
-                failure => {
-                    tracing::warn!(worker = self.spec.name, %failure, "cannot write yet");
-                    self.pause_after_failure(shutdown).await;
-                }
-            }
-        }
-        match self.read_state(all, reader, shutdown).await {
-            Ok(()) => Ok(()),
-            Err(Failure::Fatal(reason)) => Err(End::Fatal(reason)),
-            Err(_) if shutdown.is_cancelled() => Err(End::Drained),
-            Err(failure) => Err(End::Rejoin(failure.to_string())),
-        }
+        Ok(())
     }
 
     /// Gives back what the group wants and is finished.
