@@ -5,7 +5,6 @@ use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use connector_contracts::{Contract, decode};
-use connector_domain::time::Timestamp;
 use connector_ports::log::{Isolation, Offset, Polled, Start, TopicName, TopicPartition};
 use connector_ports::{Clock, Log};
 use tokio_util::sync::CancellationToken;
@@ -30,12 +29,7 @@ struct State<T> {
     /// With the partition each was read in: a newer one comes in the same.
     values: HashMap<String, (u32, Arc<T>)>,
     positions: HashMap<u32, Offset>,
-    /// Partitions that were read up to their end, and the moment of which that is known.
-    confirmed: HashMap<u32, Timestamp>,
 }
-
-/// So long after a partition was seen to be read up to its end it still counts as that: whoever refuses many asks once.
-const FRESH: Duration = Duration::from_millis(20);
 
 impl<T> Clone for Table<T> {
     fn clone(&self) -> Self {
@@ -47,7 +41,7 @@ impl<T: Contract + Send + Sync + 'static> Table<T> {
     /// A table of the keys that `keep` accepts. Empty until [`Table::follow`] runs.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, clock: Arc<dyn Clock>, topic: TopicName, keep: fn(&str) -> bool) -> Self {
-        let state = RwLock::new(State { values: HashMap::new(), positions: HashMap::new(), confirmed: HashMap::new() });
+        let state = RwLock::new(State { values: HashMap::new(), positions: HashMap::new() });
         Self { inner: Arc::new(Inner { log, clock, topic, keep, state }) }
     }
 
@@ -89,24 +83,16 @@ impl<T: Contract + Send + Sync + 'static> Table<T> {
             Some(partition) => vec![partition],
             None => (0..self.partitions().await?).collect(),
         };
-        let now = self.inner.clock.now();
-        let fresh = self.inner.state.read().is_ok_and(|state| {
-            asked.iter().all(|partition| state.confirmed.get(partition).is_some_and(|at| now.since(*at) <= FRESH))
-        });
-        if fresh {
-            return Ok(self.get(key));
-        }
         let mut ends = Vec::new();
         for partition in asked {
             let source = TopicPartition { topic: self.inner.topic.clone(), partition };
             ends.push((partition, self.inner.log.end_offset(&source, Isolation::Committed).await?));
         }
-        let until = now + within;
+        let until = self.inner.clock.now() + within;
         loop {
-            if let Ok(mut state) = self.inner.state.write() {
+            if let Ok(state) = self.inner.state.read() {
                 let read = |(p, end): &(u32, Offset)| *end <= state.positions.get(p).copied().unwrap_or_default();
                 if ends.iter().all(read) {
-                    state.confirmed.extend(ends.iter().map(|(partition, _)| (*partition, now)));
                     return Ok(state.values.get(key).map(|(_, value)| value.clone()));
                 }
             }
@@ -230,7 +216,6 @@ mod tests {
         // The table stands still while its topic goes on.
         following.abort();
         write(&world, true).await;
-        tokio::time::sleep(FRESH * 2).await;
         assert!(matches!(table.newest("number/1", Duration::ZERO).await, Err(Failure::Later(_))));
         let following = tokio::spawn(table.clone().follow(CancellationToken::new()));
         let new = table.newest("number/1", patience).await.expect("the log is calm").expect("it was written");
