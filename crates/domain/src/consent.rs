@@ -1,5 +1,7 @@
 //! Consent (P6, P9, P15): a state machine per conversation, and the classifier of what people answer.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use crate::ids::EventId;
@@ -63,6 +65,33 @@ pub struct ConsentState {
     pub asked_at: Option<Timestamp>,
     /// The contact was asked and has not answered, whatever happened otherwise (an import, the end of the request).
     pub unanswered: bool,
+    /// No request has reached the contact: the only one, or all of them, failed.
+    #[serde(skip_serializing_if = "is_false")]
+    pub in_vain: bool,
+    /// When the contact was asked, oldest first; the newest [`MOST_ASKS`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub asks: Vec<Timestamp>,
+    /// What an open request goes back to when it ends without an answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub before: Option<BeforeRequest>,
+}
+
+/// The requests to one person that are remembered; no limit can be higher.
+pub const MOST_ASKS: usize = 16;
+
+/// How consent stood before the open request.
+#[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default)]
+pub struct BeforeRequest {
+    /// `None`, or `Implied` when the contact has written (also: while the request was open).
+    pub status: ConsentStatus,
+    /// Some earlier request has reached the contact.
+    pub reached: bool,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde gives a reference")]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 impl ConsentState {
@@ -77,6 +106,7 @@ impl ConsentState {
         self.since = Some(at);
         self.source = Some(id);
         self.expires_at = None;
+        self.before = None;
     }
 
     /// Whether a yes of `at` is not older than the no it would undo. Deliveries overtake each other, and WhatsApp's
@@ -88,10 +118,12 @@ impl ConsentState {
     /// The contact wrote (`wrote`) or tapped a button (`tapped`).
     ///
     /// Words count as an answer to the opt-in only where there was a question: a "no" to "shall I call?" is not a decline,
-    /// and a "yes" after STOP is not consent, a tap on the old opt-in message is.
+    /// and a "yes" after STOP is not consent, a tap on the old opt-in message is. A question that did not arrive is none; a tap shows
+    /// that it did, whatever WhatsApp reported (about another device of the contact, say).
     pub(crate) fn answered(&mut self, intent: Intent, tapped: bool, wrote: bool, id: EventId, at: Timestamp) {
         use ConsentStatus as S;
         let asked = self.asked_at.is_some();
+        let heard = asked && (tapped || !self.in_vain);
         let next = match (intent, self.status) {
             (Intent::Stop, S::OptedOut) | (Intent::Decline, S::Declined) => {
                 self.since = self.since.max(Some(at));
@@ -101,7 +133,7 @@ impl ConsentState {
             (Intent::Decline, S::OptedOut) => None,
             (Intent::Decline, _) if self.unanswered || tapped => Some(S::Declined),
             (Intent::Accept, S::Requested) => Some(S::Accepted),
-            (Intent::Accept, S::None | S::Implied) if asked => Some(S::Accepted),
+            (Intent::Accept, S::None | S::Implied) if heard => Some(S::Accepted),
             (Intent::Accept, S::Declined) if asked && self.not_older(at) => Some(S::Accepted),
             (Intent::Accept, S::OptedOut) if asked && tapped && self.not_older(at) => Some(S::Accepted),
             (Intent::Start, S::Declined | S::OptedOut) if self.not_older(at) => Some(S::Accepted),
@@ -113,24 +145,61 @@ impl ConsentState {
         }
         if let Some(status) = next {
             self.set(status, id, at);
+        } else if let Some(before) = self.before.as_mut().filter(|_| wrote) {
+            before.status = S::Implied;
         }
     }
 
     /// The user asked. Only the contact undoes a no, and who accepted need not be asked again.
     pub(crate) fn requested(&mut self, expires_at: Timestamp, id: EventId, at: Timestamp) {
         if matches!(self.status, ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested) {
+            let before = self.before.take().filter(|_| self.status == ConsentStatus::Requested);
+            let before = before.unwrap_or(BeforeRequest {
+                status: if self.status == ConsentStatus::Implied { self.status } else { ConsentStatus::None },
+                reached: self.asked_at.is_some() && !self.in_vain,
+            });
             self.set(ConsentStatus::Requested, id, at);
+            self.before = Some(before);
+            self.in_vain = false;
+            self.asks.push(at);
+            let surplus = self.asks.len().saturating_sub(MOST_ASKS);
+            self.asks.drain(..surplus);
             self.expires_at = Some(expires_at);
             self.asked_at = Some(at);
             self.unanswered = true;
         }
     }
 
-    /// The request that ends at `expires_at` ended; stale when it was answered or repeated.
+    /// The request that ends at `expires_at` ended without an answer; stale when it was answered or repeated.
     pub(crate) fn expired(&mut self, expires_at: Timestamp, id: EventId, at: Timestamp) {
-        if self.status == ConsentStatus::Requested && self.expires_at == Some(expires_at) {
-            self.set(ConsentStatus::None, id, at);
+        self.end_request(expires_at, id, at);
+    }
+
+    /// The message of the request that ends at `expires_at` did not reach the contact; stale when the request was answered or repeated.
+    /// A "no" still counts, on the safe side. `left`: it was WhatsApp who refused, so it counts as a request; what never left does not.
+    pub(crate) fn failed(&mut self, expires_at: Timestamp, left: bool, id: EventId, at: Timestamp) {
+        if let Some(before) = self.end_request(expires_at, id, at) {
+            self.in_vain = !before.reached;
+            if !left {
+                self.asks.pop();
+            }
         }
+    }
+
+    /// How often the contact was asked within `period` before `now`.
+    #[must_use]
+    pub fn asked_within(&self, period: Duration, now: Timestamp) -> usize {
+        self.asks.iter().filter(|at| now.since(**at) < period).count()
+    }
+
+    /// Back to what was before. `None`: there is no such request.
+    fn end_request(&mut self, expires_at: Timestamp, id: EventId, at: Timestamp) -> Option<BeforeRequest> {
+        if self.status != ConsentStatus::Requested || self.expires_at != Some(expires_at) {
+            return None;
+        }
+        let before = self.before.take().unwrap_or_default();
+        self.set(before.status, id, at);
+        Some(before)
     }
 
     /// Consent given elsewhere never undoes the contact's no.

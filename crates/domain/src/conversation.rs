@@ -57,6 +57,7 @@ impl Conversation {
                 self.consent.requested(requested.expires_at, id, at);
             }
             Event::OptInExpired(expired) => self.consent.expired(expired.expires_at, id, at),
+            Event::OptInFailed(failed) => self.consent.failed(failed.expires_at, failed.error_code.is_some(), id, at),
             Event::ConsentImported(_) => self.consent.imported(id, at),
             Event::ConsentRevoked(_) => self.consent.revoked(id, at),
             Event::WindowExpired(expired) if self.deadline == Some(expired.deadline) => {

@@ -221,6 +221,17 @@ events! {
         /// The `expires_at` of the request that ended.
         expires_at: Timestamp,
     }
+    /// The opt-in message did not get to the contact: consent is what it was before the request, and the user may ask again.
+    OptInFailed {
+        /// The `expires_at` of the request that ended.
+        expires_at: Timestamp,
+        /// The event that tells of the failure.
+        source: EventId,
+        /// Machine-readable: the reason in `source`, or `undelivered` when WhatsApp took the message and reported its failure later.
+        reason: String,
+        /// Graph error code, when WhatsApp refused.
+        error_code: Option<i64>,
+    }
     /// The contact wrote STOP, or an operator revoked the consent.
     OptedOut {
         /// The event that carried it.

@@ -13,6 +13,10 @@ pub struct Rules {
     pub closing_soon: Vec<Duration>,
     /// An opt-in request ends without an answer after this long.
     pub opt_in_answer: Duration,
+    /// A contact is asked this often within `opt_in_period` and no more, whoever asks. At most [`crate::consent::MOST_ASKS`].
+    pub opt_in_limit: usize,
+    /// The period of `opt_in_limit`.
+    pub opt_in_period: Duration,
     /// How long a command without `not_after` may wait.
     pub command_life: Duration,
     /// How long an attempt whose answer got lost waits for a status that settles it.
@@ -26,6 +30,8 @@ impl Default for Rules {
             margin: Duration::from_secs(60),
             closing_soon: vec![Duration::from_secs(3600)],
             opt_in_answer: Duration::from_secs(7 * 24 * 3600),
+            opt_in_limit: 3,
+            opt_in_period: Duration::from_secs(30 * 24 * 3600),
             command_life: Duration::from_secs(24 * 3600),
             unconfirmed_wait: Duration::from_secs(15 * 60),
         }

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use connector_contracts::Topics;
+use connector_domain::consent::MOST_ASKS;
 use connector_domain::identity::StreamKeys;
 use connector_domain::settings::Rules;
 use connector_settings::{Group, Kind, Reader, Variable};
@@ -67,6 +68,18 @@ const OPT_IN_ANSWER: Variable = Variable::with_default(
     "7d",
     "An opt-in request ends without an answer after this long.",
 );
+const OPT_IN_LIMIT: Variable = Variable::with_default(
+    "OPT_IN_LIMIT",
+    Kind::Number,
+    "3",
+    "A contact is asked for the opt-in this often within OPT_IN_PERIOD, 1 to 16. Requests that never left do not count.",
+);
+const OPT_IN_PERIOD: Variable = Variable::with_default(
+    "OPT_IN_PERIOD",
+    Kind::Duration,
+    "30d",
+    "The period of OPT_IN_LIMIT, back from each request.",
+);
 const COMMAND_LIFE: Variable = Variable::with_default(
     "COMMAND_LIFE",
     Kind::Duration,
@@ -122,6 +135,8 @@ impl HostConfig {
             WINDOW_MARGIN,
             WINDOW_CLOSING_SOON,
             OPT_IN_ANSWER,
+            OPT_IN_LIMIT,
+            OPT_IN_PERIOD,
             COMMAND_LIFE,
             UNCONFIRMED_WAIT,
             DRAIN,
@@ -155,6 +170,8 @@ fn rules(reader: &mut Reader<'_>) -> Option<Rules> {
     let margin = reader.duration(&WINDOW_MARGIN);
     let leads = reader.list(&WINDOW_CLOSING_SOON);
     let opt_in_answer = reader.duration(&OPT_IN_ANSWER);
+    let opt_in_limit = reader.number_in(&OPT_IN_LIMIT, 1..=MOST_ASKS);
+    let opt_in_period = reader.duration(&OPT_IN_PERIOD);
     let command_life = reader.duration(&COMMAND_LIFE);
     let unconfirmed_wait = reader.duration(&UNCONFIRMED_WAIT);
     let mut closing_soon = Vec::new();
@@ -174,6 +191,8 @@ fn rules(reader: &mut Reader<'_>) -> Option<Rules> {
         margin: margin?,
         closing_soon,
         opt_in_answer: opt_in_answer?,
+        opt_in_limit: opt_in_limit?,
+        opt_in_period: opt_in_period?,
         command_life: command_life?,
         unconfirmed_wait: unconfirmed_wait?,
     })

@@ -9,7 +9,7 @@ use connector_domain::consent::ConsentStatus;
 use connector_domain::conversation::Conversation;
 use connector_domain::decide::{announce, announce_ordered};
 use connector_domain::directory::{ContactEntry, Enablement};
-use connector_domain::event::{Event, MessageStatusChanged, Recorded};
+use connector_domain::event::{Event, Recorded};
 use connector_domain::ids::{ContactId, OrganizationId, StreamId};
 use connector_domain::status::DeliveryStatus;
 use connector_domain::time::Timestamp;
@@ -18,6 +18,8 @@ use connector_runtime::failure::Failure;
 use connector_runtime::situation::{contact_key, conversation_key, enablement_key, load, membership_key, store};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
+
+use crate::asking::{self, Asking};
 
 /// How long the fate of an attempt is remembered: WhatsApp repeats webhooks for seven days.
 const ATTEMPTS: Duration = Duration::from_secs(8 * 24 * 3600);
@@ -33,12 +35,21 @@ const LEFT: u64 = 2;
 pub(crate) struct Stored {
     /// The tenant, for the envelope of what a timer says.
     pub(crate) organization_id: Option<OrganizationId>,
+    /// The opt-in message of the open request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) asking: Option<Asking>,
     /// The fold.
     #[serde(flatten)]
     pub(crate) conversation: Conversation,
 }
 
 impl Stored {
+    /// What an event says about the opt-in message of the open request.
+    fn follow(&mut self, recorded: &Recorded) -> Option<Event> {
+        let open = self.timer();
+        asking::follow(&mut self.asking, open, recorded).map(Event::from)
+    }
+
     /// When the open opt-in request ends.
     fn timer(&self) -> Option<Timestamp> {
         let consent = &self.conversation.consent;
@@ -111,7 +122,7 @@ pub(crate) struct Fold {
     marks: Vec<Change>,
 }
 
-/// Whether an event can change the fold of its conversation. Statuses are the bulk of the log and cannot.
+/// Whether an event can change the fold of its conversation.
 const fn about_conversation(event: &Event) -> bool {
     matches!(
         event,
@@ -119,6 +130,7 @@ const fn about_conversation(event: &Event) -> bool {
             | Event::MessageAccepted(_)
             | Event::OptInRequested(_)
             | Event::OptInExpired(_)
+            | Event::OptInFailed(_)
             | Event::ConsentImported(_)
             | Event::ConsentRevoked(_)
             | Event::WindowExpired(_)
@@ -161,7 +173,7 @@ impl Fold {
         };
         for Recorded { envelope, event } in events {
             let stream = &envelope.stream_id;
-            if about_conversation(event) {
+            if about_conversation(event) || asking::about(event) {
                 fold.conversations.need(conversation_key(stream));
             } else if about_enablement(event) {
                 fold.enablements.need(enablement_key(stream));
@@ -209,10 +221,18 @@ impl Fold {
             let before = stored.conversation.clone();
             stored.conversation.evolve(event, envelope.event_id, envelope.occurred_at);
             let after = &stored.conversation;
-            return match event {
+            let mut said = match event {
                 Event::MessageReceived(received) => announce(&before, after, envelope.event_id, received),
                 _ => announce_ordered(&before, after, envelope.event_id, event),
             };
+            said.extend(stored.follow(recorded));
+            return said;
+        }
+        self.marks.extend(attempt_mark(recorded));
+        if asking::about(event) {
+            let stored = self.conversations.get(conversation_key(stream));
+            let failed = stored.asking.is_some().then(|| stored.follow(recorded)).flatten();
+            return failed.into_iter().collect();
         }
         if about_enablement(event) {
             self.enablements.get(enablement_key(stream)).evolve(event);
@@ -230,8 +250,6 @@ impl Fold {
                     *self.memberships.get(membership_key(stream, &after)) += 1;
                 }
             }
-        } else if let Event::MessageStatusChanged(status) = event {
-            self.marks.extend(attempt_mark(status, envelope.recorded_at));
         }
         Vec::new()
     }
@@ -258,8 +276,9 @@ impl Fold {
 }
 
 /// What a status leaves about the attempt it echoes: whoever waits for the fate of an attempt asks for it (R4).
-fn attempt_mark(status: &MessageStatusChanged, recorded_at: Timestamp) -> Option<Change> {
+fn attempt_mark(Recorded { envelope, event }: &Recorded) -> Option<Change> {
+    let Event::MessageStatusChanged(status) = event else { return None };
     let id = Bytes::copy_from_slice(status.attempt_id?.0.as_bytes());
     let digest = if status.status == DeliveryStatus::Failed { FAILED } else { LEFT };
-    Some(Change::Mark { id, digest, until: recorded_at + ATTEMPTS })
+    Some(Change::Mark { id, digest, until: envelope.recorded_at + ATTEMPTS })
 }

@@ -1,9 +1,11 @@
 //! Keeps what decisions are made on: consent, enablement and contacts, as facts in the log and as views of the gate.
 //!
 //! Three workers. The [`Projector`] owns the `conversations` views: it folds the log into them, announces what a contact's answer
-//! means, and ends opt-in requests nobody answered. [`Consent`] answers consent commands. [`Directory`] turns the directory into
-//! facts. The latter two decide on views that have caught up (R2), since what they accept, others build on.
+//! means, and ends opt-in requests that nobody answered or that did not get to the contact. [`Consent`] answers consent commands.
+//! [`Directory`] turns the directory into facts. The latter two decide on views that have caught up (R2), since what they accept,
+//! others build on.
 
+mod asking;
 mod config;
 mod consent;
 mod directory;

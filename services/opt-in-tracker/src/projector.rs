@@ -1,4 +1,5 @@
-//! Projects the log into the `conversations` views, announces what the contacts' answers mean, ends opt-in requests nobody answered.
+//! Projects the log into the `conversations` views, announces what the contacts' answers mean, ends opt-in requests that nobody
+//! answered or that did not get to the contact.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -50,6 +50,10 @@ fn limits(raw: &str) -> String {
     told.collect()
 }
 
+fn because(reason: &str, code: Option<i64>) -> String {
+    format!("{reason}{}", code.map(|code| format!(" code {code}")).unwrap_or_default())
+}
+
 fn facts(event: &Event) -> String {
     match event {
         Event::MessageReceived(e) => {
@@ -70,9 +74,7 @@ fn facts(event: &Event) -> String {
         Event::MessageAccepted(e) => format!("{}: {}", e.user_id, content(&e.content)),
         Event::MessageRejected(e) => format!("{}: {} {}", e.user_id, e.reason, e.field),
         Event::MessageSent(e) => e.wamid.to_string(),
-        Event::MessageFailed(e) => {
-            format!("{}{}", e.reason, e.error_code.map(|code| format!(" code {code}")).unwrap_or_default())
-        }
+        Event::MessageFailed(e) => because(&e.reason, e.error_code),
         Event::MessageUnconfirmed(e) => format!("attempt {}: {}", e.attempt_id, e.observed),
         Event::NumberPaused(e) => format!("number {} code {}", e.phone_number_id, e.error_code),
         Event::NumberResumed(e) => format!("number {}", e.phone_number_id),
@@ -90,6 +92,7 @@ fn facts(event: &Event) -> String {
         Event::ActivationNoticeAcknowledged(e) => e.user_id.to_string(),
         Event::ContactAdded(e) => format!("{} of {}: conversation {}", e.contact_id, e.user_id, e.conversation_id),
         Event::ContactRemoved(e) => format!("{} of {}: conversation {}", e.contact_id, e.user_id, e.conversation_id),
+        Event::OptInFailed(e) => because(&e.reason, e.error_code),
         Event::OptInDeclined(_) | Event::OptInExpired(_) | Event::OptedBackIn(_) => String::new(),
     }
 }

@@ -68,6 +68,9 @@ fn request(
         }
         ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested => {}
     }
+    if consent.asked_within(rules.opt_in_period, now) >= rules.opt_in_limit {
+        return Err(Reason::OptInLimit.at("action"));
+    }
     let template = command.template.as_ref().or(default_template).ok_or(Reason::Invalid.at("template"))?;
     let expires_at = now + rules.opt_in_answer;
     let send = SendMessage {

@@ -39,11 +39,13 @@ pub enum Reason {
     Conflict,
     /// An opt-in request that is not needed or is already open.
     OptInNotNeeded,
+    /// The contact was asked often enough within the period.
+    OptInLimit,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::NotEnabled,
         Self::NotAContact,
         Self::UnsupportedContent,
@@ -58,6 +60,7 @@ impl Reason {
         Self::Invalid,
         Self::Conflict,
         Self::OptInNotNeeded,
+        Self::OptInLimit,
     ];
 
     /// The word that stands in the log and in the API.
@@ -78,6 +81,7 @@ impl Reason {
             Self::Invalid => "invalid",
             Self::Conflict => "conflict",
             Self::OptInNotNeeded => "opt_in_not_needed",
+            Self::OptInLimit => "opt_in_limit",
         }
     }
 
@@ -105,6 +109,7 @@ impl Reason {
             Self::Invalid => "Correct the field and send a new command.",
             Self::Conflict => "Use a new command id for new content.",
             Self::OptInNotNeeded => "Nothing to do: the contact has already consented or was already asked.",
+            Self::OptInLimit => "Wait: the contact was asked as often as is allowed within the period.",
         }
     }
 
@@ -121,7 +126,8 @@ impl Reason {
             | Self::WindowClosed
             | Self::TemplateNotSendable
             | Self::MarketingStopped
-            | Self::Expired => true,
+            | Self::Expired
+            | Self::OptInLimit => true,
             Self::UnsupportedContent
             | Self::TemplateParameters
             | Self::Invalid

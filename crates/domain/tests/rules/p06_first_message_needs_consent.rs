@@ -2,10 +2,12 @@
 
 use connector_domain::command::{ConsentAction, SendPurpose};
 use connector_domain::composer::Composer;
+use connector_domain::consent::ConsentStatus;
 use connector_domain::decide::{Reason, decide_opt_in_expiry};
 
 use crate::scenario::{
-    HOUR, Scenario, ask, asked, consent, enabled, import, in_contacts, request_ended, t, tapped, template, text,
+    HOUR, MINUTE, Scenario, ask, asked, consent, enabled, import, in_contacts, request_ended, request_failed, t,
+    tapped, template, text, wrote,
 };
 
 fn fresh() -> Scenario {
@@ -65,6 +67,70 @@ fn a_request_without_an_answer_ends_and_may_be_repeated() {
 fn the_end_of_an_earlier_request_does_not_end_a_later_one() {
     let story = fresh().and(asked(t(1, 0))).and(asked(t(2, 0))).and(request_ended(t(200, 0), t(1, 0)));
     story.at(t(3, 0)).shows(&Composer::OptInPending { asked_at: Some(t(2, 0)) });
+}
+
+#[test]
+fn a_request_whose_message_fails_leaves_consent_as_it_was_and_may_be_repeated_at_once() {
+    let story = fresh().and(asked(t(1, 0))).and(request_failed(t(1, 1), t(1, 0), Some(131_026)));
+    let story = story.shows(&Composer::OptInRequired);
+    story.when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
+
+    // Somebody who wrote first may still be answered.
+    let replies = Composer::FreeForm { until: t(24, 0) - MINUTE, templates: false };
+    let wrote_first = || fresh().and(wrote(t(0, 0), "hello"));
+    wrote_first().and(asked(t(1, 0))).and(request_failed(t(1, 1), t(1, 0), None)).shows(&replies);
+    let meanwhile = fresh().and(asked(t(0, 0))).and(wrote(t(0, 0), "hello"));
+    meanwhile.and(request_failed(t(1, 1), t(0, 0), None)).shows(&replies);
+}
+
+#[test]
+fn the_failure_of_an_earlier_request_or_after_an_answer_changes_nothing() {
+    let again = fresh().and(asked(t(1, 0))).and(asked(t(2, 0))).and(request_failed(t(2, 1), t(1, 0), None));
+    again.shows(&Composer::OptInPending { asked_at: Some(t(2, 0)) });
+    let answered = fresh().and(asked(t(1, 0))).and(tapped(t(2, 0), "OPT_IN_ACCEPT", "Yes"));
+    let answered = answered.and(request_failed(t(3, 0), t(1, 0), Some(131_026)));
+    assert_eq!(answered.conversation().consent.status, ConsentStatus::Accepted);
+}
+
+#[test]
+fn a_yes_to_a_question_that_never_arrived_is_no_consent_but_a_tap_and_a_no_count() {
+    let status = |story: Scenario| story.conversation().consent.status;
+    let failed = || fresh().and(asked(t(1, 0))).and(request_failed(t(1, 1), t(1, 0), Some(131_026)));
+    assert_eq!(status(failed().and(wrote(t(2, 0), "yes"))), ConsentStatus::Implied);
+    assert_eq!(status(failed().and(tapped(t(2, 0), "OPT_IN_ACCEPT", "Yes"))), ConsentStatus::Accepted);
+    assert_eq!(status(failed().and(wrote(t(2, 0), "no"))), ConsentStatus::Declined);
+    // The first request did arrive, and a late answer to it counts.
+    let ended = t(1, 0) + 7 * 24 * HOUR;
+    let second = fresh().and(asked(t(1, 0))).and(request_ended(ended, t(1, 0))).and(asked(ended));
+    let second = second.and(request_failed(ended + HOUR, ended, None));
+    assert_eq!(status(second.and(wrote(ended + 2 * HOUR, "yes"))), ConsentStatus::Accepted);
+}
+
+#[test]
+fn a_contact_is_asked_three_times_within_thirty_days() {
+    let day = 24 * HOUR;
+    let mut story = fresh();
+    for n in 0..3 {
+        let at = t(0, 0) + n * 8 * day;
+        story = story.at(at).when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
+        story = story.and(request_ended(at + 7 * day, at));
+    }
+    let story = story.at(t(0, 0) + 24 * day).when(ask()).then_rejects(Reason::OptInLimit);
+    let story = story.at(t(0, 0) + 30 * day - MINUTE).when(ask()).then_rejects_field(Reason::OptInLimit, "action");
+    story.at(t(0, 0) + 30 * day).when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
+}
+
+#[test]
+fn a_request_that_never_left_does_not_count_and_one_that_whatsapp_refused_does() {
+    let asked_often = |code| {
+        let fail = |story: Scenario, n| {
+            let at = t(n, 0);
+            story.and(asked(at)).and(request_failed(at + MINUTE, at, code))
+        };
+        (0..3).fold(fresh(), fail).at(t(4, 0)).when(ask())
+    };
+    asked_often(None).then_records(&["OptInRequested", "MessageAccepted"]);
+    asked_often(Some(131_049)).then_rejects(Reason::OptInLimit);
 }
 
 #[test]

@@ -19,7 +19,7 @@ use proptest::sample::{Index, select};
 
 use crate::scenario::{
     Fact, Scenario, Try, asked, disabled, enabled, greeting, greeting_call, imported, in_contacts, marketing,
-    out_of_contacts, request_ended, revoked, send, t, template_accepted, window_expired, wrote,
+    out_of_contacts, request_ended, request_failed, revoked, send, t, template_accepted, window_expired, wrote,
 };
 
 fn moment() -> impl Strategy<Value = Timestamp> {
@@ -62,7 +62,8 @@ fn announcement() -> impl Strategy<Value = Fact> {
     })
 }
 
-/// What the tracker writes on its own, but for the withdrawal by an operator: that one and a START are in the order of the log.
+/// What the tracker writes on its own, but for the withdrawal by an operator and the failure of a request: the former and a START, the
+/// latter and a "yes" in words are in the order of the log.
 fn tracker() -> impl Strategy<Value = Fact> {
     prop_oneof![
         moment().prop_map(asked),
@@ -93,6 +94,8 @@ fn anything() -> impl Strategy<Value = Fact> {
         1 => timer(),
         1 => sender(),
         1 => moment().prop_map(revoked),
+        1 => (moment(), moment(), select(vec![None, Some(131_026)]))
+            .prop_map(|(at, asked_at, code)| request_failed(at, asked_at, code)),
         1 => (moment(), any::<bool>()).prop_map(|(at, stopped)| marketing(at, stopped)),
         1 => moment().prop_map(disabled),
         1 => moment().prop_map(out_of_contacts),

@@ -16,8 +16,8 @@ use connector_domain::decide::{
 use connector_domain::directory::Contacts;
 use connector_domain::event::{
     ActivationNoticeRaised, ConsentImported, ConsentRevoked, ContactAdded, ContactRemoved, Event,
-    MarketingPreferenceChanged, MessageAccepted, MessageReceived, OptInExpired, OptInRequested, WhatsAppDisabled,
-    WhatsAppEnabled, WindowExpired,
+    MarketingPreferenceChanged, MessageAccepted, MessageReceived, OptInExpired, OptInFailed, OptInRequested,
+    WhatsAppDisabled, WhatsAppEnabled, WindowExpired,
 };
 use connector_domain::identity::Address;
 use connector_domain::ids::{CommandId, EventId, PhoneNumber, StreamId};
@@ -88,6 +88,17 @@ pub(crate) fn asked(at: Timestamp) -> Fact {
 
 pub(crate) fn request_ended(at: Timestamp, asked_at: Timestamp) -> Fact {
     fact(at, OptInExpired { expires_at: asked_at + Rules::default().opt_in_answer })
+}
+
+/// The opt-in message did not arrive; `code`: WhatsApp refused it, else it never left.
+pub(crate) fn request_failed(at: Timestamp, asked_at: Timestamp, code: Option<i64>) -> Fact {
+    let failed = OptInFailed {
+        expires_at: asked_at + Rules::default().opt_in_answer,
+        source: EventId::derived("the failure"),
+        reason: "permanent".to_owned(),
+        error_code: code,
+    };
+    fact(at, failed)
 }
 
 fn inbound(at: Timestamp, message_type: &str, payload: Option<&str>, text: Option<&str>) -> Fact {

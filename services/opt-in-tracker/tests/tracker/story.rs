@@ -2,156 +2,24 @@
 //! announced once, and the views are the fold of the log.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
-use connector_contracts::{Contract, Topic, Topics, decode_event};
-use connector_domain::command::{ConsentAction, ConsentCommand, DirectoryKind, DirectoryRecord, Recipient};
+use connector_contracts::{Topic, Topics};
+use connector_domain::command::{ConsentAction, DirectoryKind, DirectoryRecord};
 use connector_domain::consent::{ConsentStatus, Intent};
 use connector_domain::conversation::Conversation;
 use connector_domain::directory::Enablement;
-use connector_domain::event::{Event, MessageReceived, Recorded, TimeSource};
-use connector_domain::identity::{Address, StreamKeys};
-use connector_domain::ids::{CommandId, PhoneNumber, StreamId, Text};
-use connector_domain::settings::Rules;
-use connector_ports::gate::View;
-use connector_ports::log::{Append, TopicSpec};
-use connector_ports::{Clock, Gate, Ids};
-use connector_runtime::emit::Cause;
+use connector_domain::event::{Event, Recorded};
 use connector_runtime::handler::{Handler, Step, TakeUp};
 use connector_runtime::lanes::Work;
-use connector_runtime::platform::{Platform, views};
-use connector_runtime::service::Service;
-use connector_runtime::situation::{conversation_key, enablement_key, load, membership_key, partition_of};
+use connector_runtime::situation::{conversation_key, enablement_key, load, membership_key};
 use connector_simulated::{Fault, Noise, Plan, Run, SimWorld, When};
-use connector_telemetry::Metrics;
-use opt_in_tracker::{Config, Projector};
-use tokio_util::sync::CancellationToken;
+use opt_in_tracker::Projector;
 
-const PARTITIONS: u32 = 2;
-const LIMIT: Duration = Duration::from_secs(900);
-const TOPICS: [Topic; 4] = [Topic::ConversationEvents, Topic::ConsentCommands, Topic::Directory, Topic::SendCommands];
-
-fn platform(world: &SimWorld) -> Platform {
-    let clock: Arc<dyn Clock> = world.clock();
-    let ids: Arc<dyn Ids> = world.ids();
-    Platform {
-        log: world.log(),
-        gate: world.gate(),
-        clock,
-        ids,
-        topics: Topics::new(""),
-        partitions: PARTITIONS,
-        keys: StreamKeys::new("k1", b"secret"),
-        rules: Rules { opt_in_answer: Duration::from_secs(40), ..Rules::default() },
-        instance: "test".to_owned(),
-        metrics: Arc::new(Metrics::new("0", "test")),
-    }
-}
-
-fn address() -> Address {
-    Address { phone: PhoneNumber::parse("+49 170 1234567").ok(), bsuid: None }
-}
-
-fn conversation(world: &SimWorld) -> StreamId {
-    platform(world).keys.conversation(&"number".into(), &address()).expect("an address")
-}
-
-fn user(world: &SimWorld) -> StreamId {
-    platform(world).keys.user(&"acme".into(), &"ada".into())
-}
-
-async fn append(world: &SimWorld, records: Vec<Append>) {
-    world.calm_log().appender().await.expect("an appender").append(records).await.expect("appended");
-}
-
-fn record<T: Contract>(world: &SimWorld, topic: Topic, key: &str, value: &T) -> Append {
-    platform(world).emitter("test").record(topic, key, value, None).expect("a record")
-}
-
-fn directory(kind: DirectoryKind) -> DirectoryRecord {
-    let contact = kind == DirectoryKind::Contact;
-    DirectoryRecord {
-        kind,
-        organization_id: "acme".into(),
-        phone_number_id: (!contact).then(|| "number".into()),
-        waba_id: None,
-        user_id: Some("ada".into()),
-        enabled: !contact,
-        contact_id: contact.then(|| "bob".into()),
-        address: if contact { address() } else { Address::default() },
-        name: None,
-    }
-}
-
-fn command(world: &SimWorld, id: &str, action: ConsentAction, proof: Option<&str>) -> Append {
-    let command = ConsentCommand {
-        command_id: CommandId::derived(id),
-        organization_id: "acme".into(),
-        user_id: "ada".into(),
-        phone_number_id: "number".into(),
-        recipient: Recipient { conversation_id: None, address: address() },
-        action,
-        template: None,
-        proof: proof.map(Text::from),
-        issued_at: platform(world).clock.now(),
-    };
-    // A key of the publisher's own: the command has to find its home.
-    record(world, Topic::ConsentCommands, id, &command)
-}
-
-async fn write(world: &SimWorld, name: &str, intent: Intent) {
-    let platform = platform(world);
-    let at = platform.clock.now();
-    let message = MessageReceived {
-        phone_number_id: "number".into(),
-        wamid: name.into(),
-        address: address(),
-        profile_name: None,
-        message_type: "text".to_owned(),
-        text: None,
-        unsupported: false,
-        reply_to: None,
-        intent,
-        window_deadline: Some(at + platform.rules.window),
-        raw: "{}".into(),
-    };
-    let cause = Cause {
-        organization_id: "acme".into(),
-        stream_id: conversation(world),
-        cause_id: name.to_owned(),
-        command_id: None,
-        occurred_at: at,
-        time_source: TimeSource::Whatsapp,
-        traceparent: None,
-    };
-    append(world, vec![platform.emitter("test").emit(message, &cause).expect("an event")]).await;
-}
-
-fn history(world: &SimWorld) -> Vec<Recorded> {
-    let records = world.history(&Topics::new("").name(Topic::ConversationEvents).into());
-    records.iter().map(|r| decode_event(r.value.as_deref().expect("a value")).expect("an event")).collect()
-}
-
-fn counts(world: &SimWorld) -> BTreeMap<String, usize> {
-    let mut counts = BTreeMap::new();
-    for Recorded { envelope, .. } in history(world) {
-        *counts.entry(envelope.event_type).or_default() += 1;
-    }
-    counts
-}
-
-async fn until(world: &SimWorld, what: &str, times: usize) {
-    while counts(world).get(what).copied().unwrap_or(0) < times {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-}
-
-async fn view(world: &SimWorld, stream: &StreamId, key: String) -> Option<Bytes> {
-    let view = View::new(views::CONVERSATIONS, partition_of(stream, PARTITIONS));
-    world.calm_gate().read(&view, &[key]).await.expect("the gate").answers.remove(0)
-}
+use crate::scene::{
+    LIMIT, TOPICS, append, command, conversation, counts, directory, history, platform, record, service, until, user,
+    view, world, write,
+};
 
 /// Whether the views are the fold of the log.
 async fn settled(world: &SimWorld) -> bool {
@@ -208,24 +76,8 @@ async fn story(world: SimWorld) {
     }
 }
 
-async fn world() -> SimWorld {
-    let world = SimWorld::new(7);
-    for topic in TOPICS {
-        for name in [Topics::new("").name(topic), Topics::new("").dlq(topic)] {
-            let spec = TopicSpec { name: name.into(), partitions: PARTITIONS, replication: 1, settings: vec![] };
-            world.calm_log().create_topic(&spec).await.expect("a topic");
-        }
-    }
-    world
-}
-
 async fn run(plan: Plan) -> (SimWorld, Run) {
     let world = world().await.with(plan.clone());
-    let service = |world: SimWorld| async move {
-        let mut service = Service::new(platform(&world), CancellationToken::new());
-        opt_in_tracker::start(Config { patience: Duration::from_secs(60), ..Config::default() }, &mut service);
-        let _ = service.run().await;
-    };
     match world.run(LIMIT, service, story).await {
         Ok(run) => (world, run),
         Err(run) => panic!("not finished under {plan:?}: {run:?}, {:?}", counts(&world)),

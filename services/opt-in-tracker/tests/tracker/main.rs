@@ -1,0 +1,5 @@
+//! The service in the simulated world.
+
+mod requests;
+mod scene;
+mod story;
