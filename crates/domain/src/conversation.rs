@@ -35,6 +35,9 @@ pub struct Conversation {
     pub last_template: Option<Timestamp>,
     /// The contact stopped marketing messages in WhatsApp itself.
     pub marketing_stopped: bool,
+    /// When the contact last said so, or the contrary, by WhatsApp's clock: webhooks overtake each other.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marketing_since: Option<Timestamp>,
 }
 
 impl Conversation {
@@ -63,7 +66,10 @@ impl Conversation {
             Event::WindowExpired(expired) if self.deadline == Some(expired.deadline) => {
                 self.expired = Some(expired.deadline);
             }
-            Event::MarketingPreferenceChanged(preference) => self.marketing_stopped = preference.stopped,
+            Event::MarketingPreferenceChanged(preference) if self.marketing_since <= Some(at) => {
+                self.marketing_stopped = preference.stopped;
+                self.marketing_since = Some(at);
+            }
             Event::IdentityLearned(learned) => {
                 // The newer knowledge wins: WhatsApp normalises numbers, and people change them.
                 let older = std::mem::replace(&mut self.address, learned.address.clone());

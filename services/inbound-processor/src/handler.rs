@@ -8,8 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use connector_contracts::{Topic, decode};
 use connector_domain::command::{DirectoryRecord, WebhookItem};
-use connector_domain::event::{ConversationLinked, Event, IdentityLearned, Recorded};
+use connector_domain::event::{ConversationLinked, Event, IdentityLearned, Recorded, TimeSource};
 use connector_domain::ids::{EventId, OrganizationId, StreamId};
+use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use connector_runtime::commands::{FORWARDED, forward};
 use connector_runtime::emit::{Cause, Emitter, traceparent};
@@ -247,6 +248,17 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn event(&mut self, event: impl Into<Event>, stream: &StreamId, cause_id: String) -> Result<(), Failure> {
+        let meaning = &self.item.meaning;
+        self.event_at(event, stream, cause_id, (meaning.occurred_at, meaning.time_source))
+    }
+
+    fn event_at(
+        &mut self,
+        event: impl Into<Event>,
+        stream: &StreamId,
+        cause_id: String,
+        (occurred_at, time_source): (Timestamp, TimeSource),
+    ) -> Result<(), Failure> {
         let recorded = self.emitter.recorded(
             event,
             &Cause {
@@ -254,8 +266,8 @@ impl Writer<'_> {
                 stream_id: stream.clone(),
                 cause_id,
                 command_id: None,
-                occurred_at: self.item.meaning.occurred_at,
-                time_source: self.item.meaning.time_source,
+                occurred_at,
+                time_source,
                 traceparent: self.item.traceparent.clone(),
             },
         );
@@ -410,8 +422,8 @@ impl InboundHandler {
         }
         writer.event(meaning.event.clone(), &stream, meaning.cause_id.clone())?;
         writer.moved(&stream, people)?;
-        for (stream, event, cause_id) in &meaning.also {
-            writer.event(event.clone(), &people.root(stream), cause_id.clone())?;
+        for (stream, event, cause_id, at) in &meaning.also {
+            writer.event_at(event.clone(), &people.root(stream), cause_id.clone(), (*at, TimeSource::Whatsapp))?;
         }
         written.outcomes.push(meaning.outcome);
         Ok(writer.appends)

@@ -37,8 +37,8 @@ pub struct Meaning {
     pub occurred_at: Timestamp,
     /// By whose clock.
     pub time_source: TimeSource,
-    /// Further events, each with its stream and cause: an item may speak about several people.
-    pub also: Vec<(StreamId, Event, String)>,
+    /// Further events, each with its stream, cause and time by WhatsApp's clock: an item may speak about several people.
+    pub also: Vec<(StreamId, Event, String, Timestamp)>,
     /// How it counts.
     pub outcome: InboundOutcome,
 }
@@ -204,7 +204,7 @@ impl Interpreter {
         }
         // The item stands in the number's partition, and so does the notice that a repeat is recognised by.
         let each = found.into_iter().enumerate();
-        let also = each.map(|(at, (stream, p))| (stream, changed(p).into(), format!("{cause}/{at}"))).collect();
+        let also = each.map(|(n, (stream, p))| (stream, changed(p).into(), format!("{cause}/{n}"), p.at)).collect();
         Meaning { also, ..notice }
     }
 

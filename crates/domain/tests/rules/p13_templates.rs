@@ -46,6 +46,13 @@ fn a_contact_who_stopped_marketing_gets_no_marketing_until_they_resume() {
 }
 
 #[test]
+fn a_preference_that_was_overtaken_by_a_later_one_changes_nothing() {
+    let offer = Template { category: "MARKETING".to_owned(), ..greeting() };
+    let story = Scenario::consented().and(marketing(t(2, 0), true)).and(marketing(t(1, 0), false));
+    story.with_template(Some(offer)).when(template()).then_rejects(Reason::MarketingStopped);
+}
+
+#[test]
 fn templates_are_possible_in_an_open_window_as_well() {
     Scenario::consented().and(wrote(t(1, 0), "hello")).when(template()).then_accepts();
 }

@@ -90,7 +90,7 @@ pub enum Change {
         /// `INFORMATIONAL`, `WARNING`, `CRITICAL`.
         severity: Option<String>,
     },
-    /// `user_preferences`: one or several persons.
+    /// `user_preferences`: what persons said about marketing. Empty when the item is about other categories.
     UserPreferences(Vec<Preference>),
     /// `smb_message_echoes`: what the business itself typed in the app of a coexistence number.
     Echoes(Vec<Wamid>),
@@ -186,11 +186,13 @@ fn account_alert(value: &Value) -> Change {
 fn preferences(value: &Value, received_at: Timestamp) -> Result<Vec<Preference>, ParseError> {
     let none = ParseError { reason: "no_preferences" };
     let entries = value["user_preferences"].as_array().filter(|entries| !entries.is_empty()).ok_or(none)?;
+    // A category that Meta invents next is no word about marketing.
+    let about_marketing = |entry: &&Value| entry["category"].as_str().is_none_or(|word| word == "marketing_messages");
     let read = |entry: &Value| {
         let address = Who::of(entry).contact();
         let stopped = entry["value"].as_str()? == "stop";
         let at = timestamp(&entry["timestamp"]).unwrap_or(received_at);
         (!address.is_empty()).then_some(Preference { address, stopped, at })
     };
-    entries.iter().map(|entry| read(entry).ok_or(none)).collect()
+    entries.iter().filter(about_marketing).map(|entry| read(entry).ok_or(none)).collect()
 }

@@ -2,6 +2,8 @@
 
 // `cfg(test)` tells clippy that the helpers of these modules are test code too.
 #[cfg(test)]
+mod answers;
+#[cfg(test)]
 mod recording;
 #[cfg(test)]
 mod world;

@@ -64,9 +64,13 @@ pub(crate) async fn scene(world: SimWorld) -> SimWorld {
 }
 
 pub(crate) async fn number(world: &SimWorld, number: &str, account: &str) {
+    number_of(world, "acme", number, account).await;
+}
+
+pub(crate) async fn number_of(world: &SimWorld, organization: &str, number: &str, account: &str) {
     let record = DirectoryRecord {
         kind: DirectoryKind::Number,
-        organization_id: "acme".into(),
+        organization_id: organization.into(),
         phone_number_id: Some(number.into()),
         waba_id: Some(account.into()),
         user_id: None,
@@ -125,12 +129,17 @@ pub(crate) fn text(id: &str, who: &str) -> Vec<Split> {
 
 /// Runs the processor until every webhook record is committed.
 pub(crate) async fn process(world: &SimWorld) -> Result<Run, Run> {
+    process_with(world, Config::default()).await
+}
+
+pub(crate) async fn process_with(world: &SimWorld, config: Config) -> Result<Run, Run> {
+    let config = &config;
     world
         .run(
             Duration::from_secs(600),
             |world| async move {
                 let mut service = Service::new(platform(&world), CancellationToken::new());
-                inbound_processor::start(Config::default(), &mut service);
+                inbound_processor::start(config.clone(), &mut service);
                 let _ = service.run().await;
             },
             |world| async move {

@@ -83,10 +83,14 @@ pub(crate) fn directory(kind: DirectoryKind) -> DirectoryRecord {
 }
 
 pub(crate) fn command(world: &SimWorld, id: &str, action: ConsentAction, proof: Option<&str>) -> Append {
+    command_by(world, id, "ada", action, proof)
+}
+
+pub(crate) fn command_by(world: &SimWorld, id: &str, user: &str, action: ConsentAction, proof: Option<&str>) -> Append {
     let command = ConsentCommand {
         command_id: CommandId::derived(id),
         organization_id: "acme".into(),
-        user_id: "ada".into(),
+        user_id: user.into(),
         phone_number_id: "number".into(),
         recipient: Recipient { conversation_id: None, address: address() },
         action,

@@ -6,3 +6,4 @@ mod crashes;
 mod dispatch;
 mod mutations;
 mod scene;
+mod withdrawn;

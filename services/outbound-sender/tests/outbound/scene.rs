@@ -151,6 +151,14 @@ impl Scene {
         gate.apply(&view, owner.epoch, owner.applied, next, change).await.expect("nobody else owns it");
     }
 
+    /// What the projection knows about the user's right to write, and whether contact `n` is theirs.
+    pub(crate) async fn user(&self, enabled: bool, number: &str, n: usize, is_contact: bool) {
+        let user = keys().user(&"acme".into(), &"ada".into());
+        let enablement = Enablement { enabled, phone_number_id: Some(number.into()), ..Enablement::default() };
+        self.project(&user, enablement_key(&user), &enablement).await;
+        self.project(&user, membership_key(&user, &conversation(n)), &u32::from(is_contact)).await;
+    }
+
     async fn project<T: serde::Serialize>(&self, stream: &StreamId, key: String, value: &T) {
         let value = store(value).expect("a fold");
         self.put(partition_of(stream, PARTITIONS), key, value, CAUGHT_UP).await;

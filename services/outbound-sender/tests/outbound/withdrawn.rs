@@ -1,0 +1,119 @@
+//! What is queued and must not leave any more: the contact is gone, the user is elsewhere or has lost the right, marketing is not wanted.
+
+use std::time::Duration;
+
+use connector_contracts::Topic;
+use connector_domain::command::{Content, SendMessage, TemplateCall};
+use connector_domain::consent::{ConsentState, ConsentStatus};
+use connector_domain::conversation::Conversation;
+use connector_domain::event::Event;
+use connector_domain::outcome::GraphError;
+use connector_domain::template::Template;
+use connector_simulated::{Reaction, SimWorld};
+
+use crate::scene::{NUMBER, Scene, ended, of, talking, text};
+
+/// Two messages to contact 1 and one to contact 2 are queued: the first one of contact 1 is held up by WhatsApp. Then something
+/// happens. What became of the three: the reason of a failure, or `sent`.
+async fn queued(seed: u64, commands: [SendMessage; 3], happens: impl AsyncFn(&Scene)) -> [String; 3] {
+    let scene = Scene::new(seed).await;
+    for template in [template("offer", "MARKETING"), template("reminder", "UTILITY")] {
+        scene.write(Topic::Templates, &Template::key(&template.waba_id, &template.name, "en"), &template).await;
+    }
+    for number in 0..2 {
+        let error = GraphError { code: 131_056, subcode: None };
+        scene.world.whatsapp_side().script(number, Reaction::Refuse(400, error));
+    }
+    scene.publish(&commands[..2]).await;
+    let beside = Scene::of(scene.world.clone());
+    let all = commands.clone();
+    scene
+        .run(async |world: SimWorld| {
+            while beside.posts().len() < 2 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+            happens(&beside).await;
+            beside.publish(&all[2..]).await;
+            ended(&world, &all).await;
+        })
+        .await;
+    commands.map(|command| {
+        let events = of(&scene.events(), command.command_id);
+        let end = events.into_iter().find_map(|recorded| match recorded.event {
+            Event::MessageFailed(failed) => Some(failed.reason),
+            Event::MessageRejected(rejected) => Some(format!("rejected: {} {}", rejected.reason, rejected.field)),
+            Event::MessageSent(_) => Some("sent".to_owned()),
+            _ => None,
+        });
+        end.expect("an end")
+    })
+}
+
+fn texts() -> [SendMessage; 3] {
+    [text("a", 1), text("b", 1), text("c", 2)]
+}
+
+fn template(name: &str, category: &str) -> Template {
+    Template {
+        waba_id: "waba".into(),
+        organization_id: "acme".into(),
+        name: name.to_owned(),
+        language: "en".to_owned(),
+        status: "APPROVED".to_owned(),
+        category: category.to_owned(),
+        parameter_format: "POSITIONAL".to_owned(),
+        header: None,
+        body: "Hello".to_owned(),
+        footer: None,
+        buttons: vec![],
+    }
+}
+
+fn call(name: &str, command: SendMessage) -> SendMessage {
+    let call = TemplateCall {
+        name: name.to_owned(),
+        language: "en".to_owned(),
+        header: vec![],
+        body: vec![],
+        buttons: vec![],
+    };
+    SendMessage { content: Content::template(call), ..command }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_leaves_to_somebody_who_is_no_contact_any_more() {
+    let ends = queued(21, texts(), async |scene| scene.user(true, NUMBER, 1, false).await).await;
+    assert_eq!(ends, ["not_a_contact", "not_a_contact", "sent"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_leaves_from_the_number_that_a_user_had_before() {
+    let ends = queued(22, texts(), async |scene| scene.user(true, "another", 1, true).await).await;
+    assert_eq!(ends, ["not_enabled", "not_enabled", "rejected: not_enabled phone_number_id"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_leaves_of_a_user_from_whom_whatsapp_was_taken_away() {
+    // So it is when a user moves to another organization: the former one's record is gone.
+    let ends = queued(23, texts(), async |scene| scene.user(false, NUMBER, 1, true).await).await;
+    assert_eq!(ends, ["not_enabled", "not_enabled", "rejected: not_enabled user_id"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_leaves_after_an_operator_withdrew_the_consent() {
+    let revoked = async |scene: &Scene| {
+        let consent = ConsentState { status: ConsentStatus::OptedOut, ..ConsentState::default() };
+        scene.converse(1, &Conversation { consent, ..talking() }).await;
+    };
+    assert_eq!(queued(24, texts(), revoked).await, ["opted_out", "opted_out", "sent"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_stopped_marketing_gets_no_marketing_that_is_queued_but_utility() {
+    let commands = [call("offer", text("a", 1)), call("reminder", text("b", 1)), call("offer", text("c", 1))];
+    let stopped = async |scene: &Scene| {
+        scene.converse(1, &Conversation { marketing_stopped: true, ..talking() }).await;
+    };
+    let ends = queued(25, commands, stopped).await;
+    assert_eq!(ends, ["marketing_stopped", "sent", "rejected: marketing_stopped content.template.name"]);
+}
