@@ -1,13 +1,11 @@
 //! `connectorctl dlq`: what could not be handled, as facts. Content stays where it is.
 
-use std::collections::BTreeSet;
 use std::io::Write;
-use std::time::Duration;
 
 use clap::Subcommand;
 use connector_contracts::Topic;
 use connector_contracts::headers::{dlq, rfc3339};
-use connector_ports::log::{Isolation, Polled, Record, Start, TopicPartition};
+use connector_ports::log::Record;
 
 use crate::{Failed, open};
 
@@ -29,26 +27,12 @@ pub(crate) async fn run(Action::List { topic }: &Action, out: &mut (dyn Write + 
     };
     let log = open::log()?;
     let name = topics.dlq(named).into();
-    let Some(facts) = log.topic(&name).await? else { return Err(Failed::Usage(format!("there is no topic {name}"))) };
-    let mut behind: BTreeSet<u32> = (0..facts.partitions).collect();
-    let starts = behind.iter().map(|p| (TopicPartition::new(name.clone(), *p), Start::Beginning)).collect();
-    let mut reader = log.assign(starts, Isolation::Committed).await?;
     let mut count = 0_u64;
-    while !behind.is_empty() {
-        match reader.poll(Duration::from_millis(500), 1000).await? {
-            Polled::Records(records) => {
-                for record in &records {
-                    writeln!(out, "{}", line(record))?;
-                    count += 1;
-                }
-            }
-            Polled::CaughtUp(source, _) => {
-                behind.remove(&source.partition);
-            }
-            _ => {}
-        }
-    }
-    reader.close().await;
+    open::each_record(log.as_ref(), &name, |record| {
+        count += 1;
+        Ok(writeln!(out, "{}", line(record))?)
+    })
+    .await?;
     writeln!(out, "{count} dead letters in {name}")?;
     Ok(())
 }

@@ -1,10 +1,11 @@
 //! The operator's tool: what `connectorctl` can do. Exit code 0: done, and everything is as it should be; 1: it is not; 64: the
 //! settings cannot work.
 //!
-//! `topics`, `log` and `dlq` read the settings of the backend from the environment, as the services do (`BACKEND`, `KAFKA_…`,
+//! `topics`, `log`, `import` and `dlq` read the settings of the backend from the environment, as the services do (`BACKEND`, `KAFKA_…`,
 //! `LOG_PATH`, `TOPIC_PREFIX`). The embedded log serves one process: stop the connector first.
 
 mod dlq;
+mod import;
 mod log;
 mod open;
 pub mod show;
@@ -33,6 +34,11 @@ enum Command {
     },
     /// Print events of the log as readable lines. Texts of messages are printed.
     Log(log::Options),
+    /// Publish entries of the directory, or consent given elsewhere, from a file: CSV with a header line, or one JSON object per line.
+    Import {
+        #[command(subcommand)]
+        what: import::Action,
+    },
     /// Look at dead letters. Facts only: their content is not printed.
     Dlq {
         #[command(subcommand)]
@@ -52,6 +58,12 @@ pub(crate) enum Failed {
     /// The log is away or refuses.
     #[error("the log does not answer")]
     Log(#[from] connector_ports::log::LogError),
+    /// What is read from a file does not fit the schema of its topic.
+    #[error("an entry cannot be written")]
+    Schema(#[from] connector_contracts::ContractError),
+    /// A file cannot be read.
+    #[error("the file cannot be read")]
+    File(#[source] std::io::Error),
     /// Nobody reads what is printed.
     #[error("cannot print")]
     Print(#[from] std::io::Error),
@@ -65,6 +77,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> ExitCode {
     let done = match cli.command {
         Command::Topics { action } => topics::run(&action, out).await,
         Command::Log(options) => log::run(&options, out).await.map(|()| true),
+        Command::Import { what } => import::run(&what, out).await,
         Command::Dlq { action } => dlq::run(&action, out).await.map(|()| true),
     };
     match done {

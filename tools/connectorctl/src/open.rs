@@ -1,10 +1,13 @@
 //! The log that the environment names.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use connector_contracts::Topics;
 use connector_host::{Backend, Backends};
 use connector_ports::clock::SystemClock;
+use connector_ports::log::{Isolation, Polled, Record, Start, TopicName, TopicPartition};
 use connector_ports::{Clock, Log};
 use connector_settings::{Env, Kind, Variable, load};
 
@@ -27,4 +30,27 @@ pub(crate) fn log() -> Result<Arc<dyn Log>, Failed> {
     let clock: Arc<dyn Clock> = Arc::new(SystemClock);
     let (log, _gate) = connector_host::open(&backend, &clock)?;
     Ok(log)
+}
+
+/// Every record of a topic from its beginning to its end, each partition in order.
+pub(crate) async fn each_record(
+    log: &dyn Log,
+    name: &TopicName,
+    mut take: impl FnMut(&Record) -> Result<(), Failed>,
+) -> Result<(), Failed> {
+    let Some(facts) = log.topic(name).await? else { return Err(Failed::Usage(format!("there is no topic {name}"))) };
+    let mut behind: BTreeSet<u32> = (0..facts.partitions).collect();
+    let starts = behind.iter().map(|p| (TopicPartition::new(name.clone(), *p), Start::Beginning)).collect();
+    let mut reader = log.assign(starts, Isolation::Committed).await?;
+    while !behind.is_empty() {
+        match reader.poll(Duration::from_millis(500), 1000).await? {
+            Polled::Records(records) => records.iter().try_for_each(&mut take)?,
+            Polled::CaughtUp(source, _) => {
+                behind.remove(&source.partition);
+            }
+            _ => {}
+        }
+    }
+    reader.close().await;
+    Ok(())
 }

@@ -1,0 +1,199 @@
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use connector_contracts::{Topic, decode};
+use connector_domain::command::{ConsentAction, ConsentCommand, DirectoryRecord};
+use connector_ports::log::Record;
+use connector_runtime::provision;
+
+use super::*;
+
+struct Installation {
+    log: Arc<dyn Log>,
+    topics: Topics,
+    _folder: tempfile::TempDir,
+}
+
+async fn installation() -> Installation {
+    let folder = tempfile::tempdir().unwrap();
+    let log = connector_embedded::open(&folder.path().join("log"), Arc::new(SystemClock)).unwrap();
+    let topics = Topics::new("");
+    provision::apply(&log, &provision::specs(&topics, 3, 1)).await.unwrap();
+    Installation { log: Arc::new(log), topics, _folder: folder }
+}
+
+const STRICT: fn() -> Options =
+    || Options { file: "-".into(), format: None, organization: None, dry_run: false, skip_bad_lines: false };
+
+impl Installation {
+    async fn import(&self, what: What, text: &str, options: Options) -> (bool, String) {
+        let format = if text.starts_with('{') { Format::Jsonl } else { Format::Csv };
+        let mut out = Vec::new();
+        let fine = import(self.log.as_ref(), &self.topics, what, format, text, &options, &mut out).await.unwrap();
+        (fine, String::from_utf8(out).unwrap())
+    }
+
+    async fn records(&self, topic: Topic) -> Vec<Record> {
+        let mut found = Vec::new();
+        let name = self.topics.name(topic).as_str().into();
+        open::each_record(self.log.as_ref(), &name, |record| {
+            found.push(record.clone());
+            Ok(())
+        })
+        .await
+        .unwrap();
+        found
+    }
+
+    /// The directory: keys with what stands under them.
+    async fn directory(&self) -> BTreeMap<String, Option<DirectoryRecord>> {
+        let entry = |record: Record| {
+            let key = String::from_utf8(record.key.unwrap().to_vec()).unwrap();
+            (key, record.value.map(|value| decode(&value).unwrap()))
+        };
+        self.records(Topic::Directory).await.into_iter().map(entry).collect()
+    }
+
+    async fn commands(&self) -> Vec<ConsentCommand> {
+        let records = self.records(Topic::ConsentCommands).await;
+        records.iter().map(|record| decode(record.value.as_deref().unwrap()).unwrap()).collect()
+    }
+}
+
+const PEOPLE: &str = "\
+kind,organization,phone_number_id,waba_id,user,enabled,contact,phone,bsuid,name
+contact,acme,,,ada,,c-1,+49 170 1234567,,\"Doe, Jo\"
+contact,acme,,,ada,,c-2,,US.77,
+user,acme,106,,ada,true,,,,
+user,acme,,,bob,false,,,,
+number,acme,106,102,,,,,,
+";
+
+#[tokio::test]
+async fn numbers_users_and_contacts_come_in_any_order_and_replace_themselves() {
+    let here = installation().await;
+    let (fine, said) = here.import(What::Directory, PEOPLE, STRICT()).await;
+    assert!(fine && said.contains("5 entries read, 5 good, 0 bad") && said.contains("published 5"), "{said}");
+    let directory = here.directory().await;
+    let keys: Vec<_> = directory.keys().map(String::as_str).collect();
+    assert_eq!(keys, ["contact/acme/ada/c-1", "contact/acme/ada/c-2", "number/106", "user/acme/ada", "user/acme/bob"]);
+    let contact = directory["contact/acme/ada/c-1"].as_ref().unwrap();
+    assert_eq!(contact.address.phone, PhoneNumber::parse("491701234567").ok());
+    assert_eq!(contact.name.as_ref().map(|name| name.expose()), Some("Doe, Jo"));
+    let (ada, bob) = (directory["user/acme/ada"].as_ref().unwrap(), directory["user/acme/bob"].as_ref().unwrap());
+    assert!(ada.enabled && ada.phone_number_id == Some("106".into()) && !bob.enabled);
+
+    here.import(What::Directory, PEOPLE, STRICT()).await;
+    assert_eq!(here.directory().await, directory);
+}
+
+#[tokio::test]
+async fn one_bad_line_keeps_everything_back_unless_that_was_asked_for() {
+    let here = installation().await;
+    let file = "\
+kind,organization,phone_number_id,waba_id,user,enabled,contact,phone
+number,acme,106,102,,,,
+user,acme,106,,ada,maybe,,
+user,acme,106,,bob,,,
+contact,acme,,,bob,,c-1,call +49 170 1234567
+contact,acme,,,bob,,c-2,+49 170 1234568
+contact,acme,,,eve,,c-3,+49 170 1234569
+team,acme,,,,,,
+user,,106,,cy,,,
+user,acme,107,,di,,,
+contact,acme,,,bob,,c-2,+49 170 1234568
+contact,acme,,,bob,,491701234560,+491701234560
+user,acme,106,,a/b,,,
+";
+    let expected = "\
+line 3: enabled: is neither true nor false
+line 5: phone: a phone number has 5 to 15 digits, an optional leading plus sign, and spaces, dashes or brackets between them
+line 7: user: is not known: neither in the directory nor in this file
+line 8: kind: is none of number, user and contact
+line 9: organization: is missing
+line 10: phone_number_id: is not a number of this organization
+line 11: is the same entry as line 6
+line 12: contact: must not be the phone number: ids stand in keys
+line 13: user: must not contain a slash or control characters
+12 entries read, 3 good, 9 bad
+";
+    let (fine, said) = here.import(What::Directory, file, STRICT()).await;
+    assert!(!fine && said.starts_with(expected) && said.contains("nothing was published"), "{said}");
+    assert!(!said.contains("1234") && !said.contains("+49"), "a phone number is repeated: {said}");
+    assert!(here.directory().await.is_empty());
+
+    let (fine, said) = here.import(What::Directory, file, Options { dry_run: true, ..STRICT() }).await;
+    assert!(!fine && said.contains("a dry run: nothing was published") && here.directory().await.is_empty());
+
+    let (fine, said) = here.import(What::Directory, file, Options { skip_bad_lines: true, ..STRICT() }).await;
+    assert!(!fine && said.ends_with("published 3\n"), "{said}");
+    let keys: Vec<_> = here.directory().await.into_keys().collect();
+    assert_eq!(keys, ["contact/acme/bob/c-2", "number/106", "user/acme/bob"]);
+}
+
+#[tokio::test]
+async fn the_directory_counts_and_nobody_takes_another_organizations_number() {
+    let here = installation().await;
+    here.import(What::Directory, PEOPLE, STRICT()).await;
+    // The user and the number are there already; the organization stands beside the file.
+    let more = "{\"kind\":\"contact\",\"user\":\"ada\",\"contact\":\"c-9\",\"phone\":491709999999}\n\
+                {\"kind\":\"contact\",\"user\":\"ada\",\"contact\":\"c-1\",\"delete\":true}";
+    let acme = Options { organization: Some("acme".to_owned()), ..STRICT() };
+    assert!(here.import(What::Directory, more, acme).await.0);
+    let directory = here.directory().await;
+    assert!(directory["contact/acme/ada/c-9"].is_some() && directory["contact/acme/ada/c-1"].is_none());
+
+    let theft = "kind;organization;phone_number_id;waba_id;user\nnumber;evil;106;102;\nuser;evil;106;;eve";
+    let (fine, said) = here.import(What::Directory, theft, STRICT()).await;
+    assert!(
+        !fine
+            && said.starts_with(
+                "line 2: phone_number_id: belongs to another organization\nline 3: phone_number_id: is not"
+            )
+    );
+    assert_eq!(here.directory().await, directory);
+}
+
+#[tokio::test]
+async fn consent_is_imported_with_who_and_proof_and_bad_lines_are_named() {
+    let here = installation().await;
+    here.import(What::Directory, PEOPLE, STRICT()).await;
+    let good = "\
+id,organization,user,phone_number_id,phone,bsuid,proof,action
+6f1b3d4e-0000-4000-8000-000000000001,acme,ada,,+49 170 1234567,,\"form 7, shop 12\",
+,acme,ada,106,,US.77,web form,import
+,acme,operator,106,+49 170 1234568,,,revoke
+";
+    let (fine, said) = here.import(What::Consent, good, STRICT()).await;
+    assert!(fine && said.ends_with("published 3\n"), "{said}");
+    let mut commands = here.commands().await;
+    commands
+        .sort_by_key(|command| (command.action == ConsentAction::Revoke, command.recipient.address.phone.is_none()));
+    assert_eq!(commands[0].command_id.to_string(), "6f1b3d4e-0000-4000-8000-000000000001");
+    assert_eq!(commands[0].proof.as_ref().map(|proof| proof.expose()), Some("form 7, shop 12"));
+    assert_eq!((commands[0].user_id.as_str(), commands[0].phone_number_id.as_str()), ("ada", "106"));
+    assert_eq!((commands[1].action, commands[2].action), (ConsentAction::Import, ConsentAction::Revoke));
+
+    let bad = "\
+id,organization,user,phone_number_id,phone,proof,action
+x,acme,ada,,+491701234567,form,
+,acme,ada,,+491701234567,,
+,acme,bob,,+491701234567,form,
+,acme,ada,107,+491701234567,form,
+,acme,ada,,,form,
+,acme,ada,,+491701234567,form,delete
+";
+    let expected = "\
+line 2: id: is not a UUID
+line 3: proof: is missing
+line 4: phone_number_id: is missing
+line 4: user: is not an enabled user of this organization
+line 5: phone_number_id: is not a number of this organization
+line 6: phone: is missing, and bsuid as well
+line 7: action: is neither import nor revoke
+6 entries read, 0 good, 6 bad
+";
+    let (fine, said) = here.import(What::Consent, bad, STRICT()).await;
+    assert!(!fine && said.starts_with(expected) && !said.contains("1234"), "{said}");
+    assert_eq!(here.commands().await.len(), 3);
+}
