@@ -20,6 +20,9 @@ pub struct Enablement {
     pub enabled: bool,
     /// The number the user writes from.
     pub phone_number_id: Option<PhoneNumberId>,
+    /// The number the user wrote from before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub former_number: Option<PhoneNumberId>,
     /// P2: the notice waits to be dismissed.
     pub notice_pending: bool,
     /// P2: the notice was raised once already and never comes back.
@@ -32,7 +35,9 @@ impl Enablement {
         match event {
             Event::WhatsAppEnabled(enabled) => {
                 self.enabled = true;
-                self.phone_number_id = Some(enabled.phone_number_id.clone());
+                if self.phone_number_id.as_ref() != Some(&enabled.phone_number_id) {
+                    self.former_number = self.phone_number_id.replace(enabled.phone_number_id.clone());
+                }
             }
             Event::WhatsAppDisabled(_) => self.enabled = false,
             Event::ActivationNoticeRaised(_) if !self.notice_raised => {
@@ -163,6 +168,36 @@ pub fn decide_contact(
         conversation_id,
         address: record.address.clone(),
         name: record.name.clone(),
+    };
+    events.push(added.into());
+    events
+}
+
+/// What follows for an entry of a user who writes from another number than before: an entry that leads to the conversation with its
+/// person from the former number leads to the one from the number of now. Nothing for an entry that names a number of its own.
+#[must_use]
+pub fn decide_contact_moved(
+    entry: &ContactEntry,
+    enablement: &Enablement,
+    keys: &StreamKeys,
+    user: &UserId,
+    contact: &ContactId,
+) -> Vec<Event> {
+    let (Some(former), Some(number)) = (&enablement.former_number, &enablement.phone_number_id) else {
+        return Vec::new();
+    };
+    let leads = |number| keys.conversation(number, &entry.address);
+    let (Some(from), Some(to)) = (leads(former), leads(number)) else { return Vec::new() };
+    if entry.conversation_id.as_ref() != Some(&from) || from == to {
+        return Vec::new();
+    }
+    let mut events = decide_contact_removed(entry, user, contact);
+    let added = ContactAdded {
+        user_id: user.clone(),
+        contact_id: contact.clone(),
+        conversation_id: to,
+        address: entry.address.clone(),
+        name: entry.name.clone(),
     };
     events.push(added.into());
     events

@@ -36,6 +36,12 @@ pub fn contact_key(user: &StreamId, contact: &ContactId) -> String {
     format!("e:{user}:{contact}")
 }
 
+/// The key of the ids of a user's contact entries (JSON list), in the partition of the user's stream.
+#[must_use]
+pub fn contact_list_key(user: &StreamId) -> String {
+    format!("l:{user}")
+}
+
 /// The key of the number of a user's contact entries that lead to a conversation (JSON integer), in the partition of the user's stream.
 #[must_use]
 pub fn membership_key(user: &StreamId, conversation: &StreamId) -> String {

@@ -1,21 +1,24 @@
 //! The fold of one partition's batch into the `conversations` view: which cells the batch needs, what each event makes of them,
 //! what has to be announced, and which changes of the view come out of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use connector_domain::consent::ConsentStatus;
 use connector_domain::conversation::Conversation;
 use connector_domain::decide::{announce, announce_ordered};
-use connector_domain::directory::{ContactEntry, Enablement};
+use connector_domain::directory::{ContactEntry, Enablement, decide_contact_moved};
 use connector_domain::event::{Event, Recorded};
-use connector_domain::ids::{ContactId, OrganizationId, StreamId};
+use connector_domain::identity::StreamKeys;
+use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
 use connector_domain::status::DeliveryStatus;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::Change;
 use connector_runtime::failure::Failure;
-use connector_runtime::situation::{contact_key, conversation_key, enablement_key, load, membership_key, store};
+use connector_runtime::situation::{
+    contact_key, contact_list_key, conversation_key, enablement_key, load, membership_key, store,
+};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -113,10 +116,15 @@ impl<T: Clone + Default + PartialEq + Serialize + DeserializeOwned> Cells<T> {
 
 /// The cells of one partition that a batch touches.
 pub(crate) struct Fold {
+    keys: StreamKeys,
     conversations: Cells<Stored>,
     enablements: Cells<Enablement>,
     contacts: Cells<ContactEntry>,
     memberships: Cells<u32>,
+    /// The entries of each user.
+    lists: Cells<BTreeSet<ContactId>>,
+    /// Users who may write from another number now: their entries are needed.
+    movers: Vec<StreamId>,
     /// The entries among `contacts`, whose conversations before the batch are needed, too.
     entries: Vec<(StreamId, ContactId)>,
     marks: Vec<Change>,
@@ -162,12 +170,15 @@ const fn about_contact(event: &Event) -> Option<(&ContactId, &StreamId)> {
 impl Fold {
     /// A fold over these events. Its cells have to be read before [`Fold::evolve`]: ask [`Fold::missing`], give the values to
     /// [`Fold::load`], until nothing is missing.
-    pub(crate) fn over<'a>(events: impl Iterator<Item = &'a Recorded>) -> Self {
+    pub(crate) fn over<'a>(keys: &StreamKeys, events: impl Iterator<Item = &'a Recorded>) -> Self {
         let mut fold = Self {
+            keys: keys.clone(),
             conversations: Cells::new(),
             enablements: Cells::new(),
             contacts: Cells::new(),
             memberships: Cells::new(),
+            lists: Cells::new(),
+            movers: Vec::new(),
             entries: Vec::new(),
             marks: Vec::new(),
         };
@@ -177,7 +188,13 @@ impl Fold {
                 fold.conversations.need(conversation_key(stream));
             } else if about_enablement(event) {
                 fold.enablements.need(enablement_key(stream));
+                if matches!(event, Event::WhatsAppEnabled(_)) {
+                    fold.lists.need(contact_list_key(stream));
+                    fold.movers.push(stream.clone());
+                }
             } else if let Some((contact, conversation)) = about_contact(event) {
+                fold.enablements.need(enablement_key(stream));
+                fold.lists.need(contact_list_key(stream));
                 fold.contacts.need(contact_key(stream, contact));
                 fold.memberships.need(membership_key(stream, conversation));
                 fold.entries.push((stream.clone(), contact.clone()));
@@ -189,6 +206,7 @@ impl Fold {
     /// The keys that are not read yet.
     pub(crate) fn missing(&self) -> Vec<String> {
         let users = self.enablements.missing().chain(self.contacts.missing()).chain(self.memberships.missing());
+        let users = users.chain(self.lists.missing());
         self.conversations.missing().chain(users).collect()
     }
 
@@ -202,6 +220,12 @@ impl Fold {
         self.enablements.load(&values)?;
         self.contacts.load(&values)?;
         self.memberships.load(&values)?;
+        self.lists.load(&values)?;
+        for user in std::mem::take(&mut self.movers) {
+            for contact in self.lists.get(contact_list_key(&user)).iter() {
+                self.contacts.need(contact_key(&user, contact));
+            }
+        }
         for (user, contact) in std::mem::take(&mut self.entries) {
             let entry = self.contacts.get(contact_key(&user, &contact));
             if let Some(before) = &entry.conversation_id {
@@ -235,23 +259,60 @@ impl Fold {
             return failed.into_iter().collect();
         }
         if about_enablement(event) {
-            self.enablements.get(enablement_key(stream)).evolve(event);
-        } else if let Some((contact, _)) = about_contact(event) {
-            let entry = self.contacts.get(contact_key(stream, contact));
-            let before = entry.conversation_id.clone();
-            entry.evolve(event);
-            let after = entry.conversation_id.clone();
-            if before != after {
-                if let Some(before) = before {
-                    let count = self.memberships.get(membership_key(stream, &before));
-                    *count = count.saturating_sub(1);
+            let enablement = self.enablements.get(enablement_key(stream));
+            let before = enablement.phone_number_id.clone();
+            enablement.evolve(event);
+            return match event {
+                Event::WhatsAppEnabled(now) if before.is_some_and(|before| before != now.phone_number_id) => {
+                    self.moved(stream, &now.user_id)
                 }
-                if let Some(after) = after {
-                    *self.memberships.get(membership_key(stream, &after)) += 1;
-                }
+                _ => Vec::new(),
+            };
+        }
+        if let Some((contact, _)) = about_contact(event) {
+            self.contact(stream, contact, event);
+            if let Event::ContactAdded(added) = event {
+                // Decided before the user's move was known, or announced for a move that another one followed.
+                return self.follow(stream, &added.user_id, contact);
             }
         }
         Vec::new()
+    }
+
+    fn contact(&mut self, user: &StreamId, contact: &ContactId, event: &Event) {
+        let entry = self.contacts.get(contact_key(user, contact));
+        let before = entry.conversation_id.clone();
+        entry.evolve(event);
+        let after = entry.conversation_id.clone();
+        if before == after {
+            return;
+        }
+        let list = self.lists.get(contact_list_key(user));
+        if after.is_some() {
+            list.insert(contact.clone());
+        } else {
+            list.remove(contact);
+        }
+        if let Some(before) = before {
+            let count = self.memberships.get(membership_key(user, &before));
+            *count = count.saturating_sub(1);
+        }
+        if let Some(after) = after {
+            *self.memberships.get(membership_key(user, &after)) += 1;
+        }
+    }
+
+    /// The entries of a user who writes from another number now.
+    fn moved(&mut self, user: &StreamId, id: &UserId) -> Vec<Event> {
+        let contacts = self.lists.get(contact_list_key(user)).clone();
+        contacts.iter().flat_map(|contact| self.follow(user, id, contact)).collect()
+    }
+
+    /// An entry follows its user to the number of now.
+    fn follow(&mut self, user: &StreamId, id: &UserId, contact: &ContactId) -> Vec<Event> {
+        let enablement = self.enablements.get(enablement_key(user));
+        let entry = self.contacts.get(contact_key(user, contact));
+        decide_contact_moved(entry, enablement, &self.keys, id, contact)
     }
 
     /// What the view has to change.
@@ -264,6 +325,7 @@ impl Fold {
         self.enablements.changes(&mut out)?;
         self.contacts.changes(&mut out)?;
         self.memberships.changes(&mut out)?;
+        self.lists.changes(&mut out)?;
         for (key, cell) in self.conversations.changed() {
             match (cell.before.timer(), cell.now.timer()) {
                 (before, after) if before == after => {}

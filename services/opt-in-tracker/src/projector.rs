@@ -8,8 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use connector_contracts::decode_event;
 use connector_domain::decide::decide_opt_in_expiry;
-use connector_domain::event::{Recorded, TimeSource};
-use connector_domain::ids::StreamId;
+use connector_domain::event::{Event, Recorded, TimeSource};
+use connector_domain::identity::StreamKeys;
+use connector_domain::ids::{EventId, StreamId};
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
 use connector_ports::gate::Due;
@@ -28,6 +29,7 @@ use connector_runtime::projection::Projection;
 /// The handler.
 pub struct Projector {
     projection: Projection,
+    keys: StreamKeys,
     emitter: Emitter,
     clock: Arc<dyn Clock>,
     tick: Duration,
@@ -39,6 +41,7 @@ impl Projector {
     pub fn new(platform: &Platform, tick: Duration) -> Self {
         Self {
             projection: Projection::new(platform, views::CONVERSATIONS),
+            keys: platform.keys.clone(),
             emitter: platform.emitter(PRODUCER),
             clock: platform.clock.clone(),
             tick,
@@ -52,7 +55,7 @@ impl Projector {
         events: &[(usize, Recorded)],
         steps: &mut [Option<Step<()>>],
     ) -> Result<Fold, Failure> {
-        let mut fold = Fold::over(events.iter().map(|(_, recorded)| recorded));
+        let mut fold = Fold::over(&self.keys, events.iter().map(|(_, recorded)| recorded));
         loop {
             let keys = fold.missing();
             if keys.is_empty() {
@@ -68,7 +71,7 @@ impl Projector {
                 let cause = Cause {
                     organization_id: envelope.organization_id.clone(),
                     stream_id: envelope.stream_id.clone(),
-                    cause_id: envelope.event_id.to_string(),
+                    cause_id: cause_id(envelope.event_id, &event),
                     command_id: envelope.command_id,
                     occurred_at: envelope.occurred_at,
                     time_source: envelope.time_source,
@@ -98,6 +101,15 @@ impl Projector {
             traceparent: None,
         };
         self.emitter.emit(event, &cause).map(Some)
+    }
+}
+
+/// What an announcement names as its cause. One move of a user leads to events about many contacts.
+fn cause_id(source: EventId, event: &Event) -> String {
+    match event {
+        Event::ContactAdded(added) => format!("{source}/{}", added.contact_id),
+        Event::ContactRemoved(removed) => format!("{source}/{}", removed.contact_id),
+        _ => source.to_string(),
     }
 }
 
