@@ -345,8 +345,9 @@ impl KafkaConfig {
             .set("transactional.id", id)
             .set("transaction.timeout.ms", self.transaction_timeout.as_millis().to_string())
             // The broker answers CONCURRENT_TRANSACTIONS while it still writes the markers of the transaction before; the
-            // default of 100 ms would then be the time of every commit.
-            .set("retry.backoff.ms", "2");
+            // default of 100 ms would then be the time of every commit, and doubling it would overshoot.
+            .set("retry.backoff.ms", "1")
+            .set("retry.backoff.max.ms", "10");
         config
     }
 }

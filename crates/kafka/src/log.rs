@@ -8,6 +8,7 @@ use connector_ports::log::{
     Appender, Isolation, Log, LogError, Offset, Reader, Start, Subscription, TopicFacts, TopicName, TopicPartition,
     TopicSpec, Transactor,
 };
+use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::Consumer;
 use rdkafka::types::RDKafkaErrorCode;
@@ -122,16 +123,8 @@ impl Log for KafkaLog {
             .ask(&self.config, Isolation::Committed, Some(group), move |client, within| {
                 let answer = client
                     .committed_offsets(record::list(&partitions), within)
-                    .map_err(|error| error::of_question(&error, partitions.first().map(|one| &one.topic)))?
-                    .to_topic_map();
-                let of = |partition: &TopicPartition| {
-                    let number = record::partition_number(partition.partition);
-                    match answer.get(&(partition.topic.as_str().to_owned(), number)) {
-                        Some(rdkafka::Offset::Offset(offset)) => Some(Offset(*offset)),
-                        _ => None,
-                    }
-                };
-                Ok(partitions.iter().map(of).collect())
+                    .map_err(|error| error::of_question(&error, partitions.first().map(|one| &one.topic)))?;
+                partitions.iter().map(|partition| committed_of(&answer, partition)).collect()
             })
             .await
     }
@@ -170,6 +163,20 @@ impl Log for KafkaLog {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
         Ok(())
+    }
+}
+
+/// What an answer says of one partition. A partition can fail by itself (such as `UNSTABLE_OFFSET_COMMIT`): that is not "never
+/// committed", which would send its reader back to the beginning.
+fn committed_of(answer: &TopicPartitionList, partition: &TopicPartition) -> Result<Option<Offset>, LogError> {
+    let number = record::partition_number(partition.partition);
+    let unanswered = || LogError::Unavailable { reason: format!("no committed position of {partition} was told") };
+    let told = answer.find_partition(partition.topic.as_str(), number).ok_or_else(unanswered)?;
+    told.error().map_err(|error| error::of_question(&error, Some(&partition.topic)))?;
+    match told.offset() {
+        rdkafka::Offset::Offset(offset) => Ok(Some(Offset(offset))),
+        rdkafka::Offset::Invalid => Ok(None),
+        _ => Err(unanswered()),
     }
 }
 

@@ -30,7 +30,7 @@ use crate::config::KafkaConfig;
 use crate::{error, record};
 
 /// Between two looks for delivery reports. An acknowledgement takes 0.5 to 1 ms.
-const NAP: Duration = Duration::from_micros(100);
+const NAP: Duration = Duration::from_micros(200);
 /// Longest single attempt of a blocking call; it is repeated within its bound.
 const ATTEMPT: Duration = Duration::from_secs(2);
 

@@ -77,6 +77,20 @@ impl Ledger {
         if self.frontier > self.reported { self.frontier } else { None }
     }
 
+    /// The position to commit once everything up to this record is finished, when that moves what was committed.
+    #[must_use]
+    pub fn pending_after(&self, last: Offset) -> Option<Offset> {
+        let all = self.open.back().is_none_or(|entry| entry.offset <= last);
+        let frontier = if all { self.end.max(Some(last.next())) } else { Some(last.next()) };
+        if frontier > self.reported { frontier } else { None }
+    }
+
+    /// The position that stands or may be committed; `None` when neither is known.
+    #[must_use]
+    pub fn position(&self) -> Option<Offset> {
+        self.frontier.max(self.reported)
+    }
+
     /// The position was committed.
     pub fn committed(&mut self, position: Offset) {
         self.reported = self.reported.max(Some(position));
@@ -99,6 +113,23 @@ impl Ledger {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+
+    #[test]
+    fn what_will_be_pending_is_known_before_it_is_finished() {
+        let mut ledger = Ledger::from_committed(Some(Offset(3)));
+        for offset in [3, 4, 7] {
+            assert!(ledger.delivered(Offset(offset), Timestamp(0)));
+        }
+        ledger.caught_up(Offset(9));
+        assert_eq!(ledger.pending_after(Offset(4)), Some(Offset(5)));
+        assert_eq!(ledger.pending_after(Offset(7)), Some(Offset(9)), "the end is passed with the last record");
+        assert_eq!(ledger.position(), Some(Offset(3)));
+
+        let mut replayed = Ledger::from_committed(Some(Offset(9)));
+        assert!(replayed.delivered(Offset(4), Timestamp(0)));
+        assert_eq!(replayed.pending_after(Offset(4)), None, "nothing goes back");
+        assert_eq!(replayed.position(), Some(Offset(9)));
+    }
 
     #[test]
     fn a_gap_holds_the_frontier_back() {

@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 use crate::http::Connection;
 use crate::report::{Outcome, Report, folder, millis};
 use crate::samples::NUMBER;
-use crate::{end_to_end, kafka, program, rss};
+use crate::{end_to_end, kafka, program, rss, warm};
 
 pub(crate) const PARTITIONS: u32 = 6;
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -61,13 +61,13 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
 
     let servers = spawn_blocking(Servers::start).await??;
     let log = KafkaLog::new(KafkaConfig::plaintext(&servers.kafka.bootstrap_servers()));
+    if transactions || end_to_end {
+        warm::broker(report, &servers.kafka.bootstrap_servers()).await?;
+    }
     if transactions {
         // Topics of their own: the services would wonder about these records.
         let topics = Topics::new("bench");
-        let used = [Topic::Webhooks, Topic::ConversationEvents].map(|topic| topics.name(topic));
-        let mut specs = provision::specs(&topics, PARTITIONS, 1);
-        specs.retain(|spec| used.iter().any(|name| name == spec.name.as_str()));
-        provision::apply(&log, &specs).await?;
+        warm::provision(&log, &topics).await?;
         let outcome = kafka::measure(report, &log, &topics).await;
         report.attempt("kafka_txn_ms_p50", outcome);
     }
@@ -133,7 +133,7 @@ impl Servers {
         eprintln!("starting Kafka and Redis");
         let home = tempfile::Builder::new().prefix("fleet-").tempdir_in(folder()?)?;
         let redis = RedisServer::start(&RedisOptions::default())?;
-        let kafka = KafkaCluster::start(&KafkaOptions::default())?;
+        let kafka = KafkaCluster::start(&KafkaOptions { long_runs: true, ..KafkaOptions::default() })?;
         Ok(Self { kafka, redis, home })
     }
 

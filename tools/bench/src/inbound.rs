@@ -70,6 +70,7 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
     }
     let servers = spawn_blocking(Servers::start).await??;
     let log = KafkaLog::new(KafkaConfig::plaintext(&servers.kafka.bootstrap_servers()));
+    crate::warm::broker(report, &servers.kafka.bootstrap_servers()).await?;
     if receiver {
         let outcome = ingest(report, &servers, &log).await;
         report.attempt("webhook_ingest", outcome);

@@ -12,6 +12,7 @@ mod pure;
 mod report;
 mod rss;
 mod samples;
+mod warm;
 mod windows;
 
 use std::path::PathBuf;

@@ -69,6 +69,8 @@ pub struct Plan {
     pub members: Vec<Member>,
     /// Kafka brokers, 1 or 3.
     pub brokers: u16,
+    /// True when the brokers work long enough to be worth optimising.
+    pub long_runs: bool,
     /// Settings of all members, over those of the demo.
     pub settings: Environment,
     /// Settings of the simulator, over those of the demo.
@@ -83,7 +85,7 @@ impl Plan {
             Backend::Embedded => vec![Member::only("connector")],
             Backend::Kafka => SERVICES.map(Member::only).to_vec(),
         };
-        Self { backend, window, members, brokers: 1, settings: Vec::new(), simulator: Vec::new() }
+        Self { backend, window, members, brokers: 1, long_runs: false, settings: Vec::new(), simulator: Vec::new() }
     }
 }
 
@@ -147,10 +149,10 @@ impl Fleet {
         for name in ["log.sqlite", "log.sqlite-wal", "log.sqlite-shm"] {
             let _ = std::fs::remove_file(folder.join(name));
         }
-        let brokers = plan.brokers;
+        let options = KafkaOptions { brokers: plan.brokers, long_runs: plan.long_runs, ..KafkaOptions::default() };
         let stack = match plan.backend {
             Backend::Embedded => None,
-            Backend::Kafka => Some(blocking(move || start_stack(brokers)).await??),
+            Backend::Kafka => Some(blocking(move || start_stack(&options)).await??),
         };
         let mut fleet = Self {
             plan,
@@ -380,8 +382,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|error| FleetError(error.to_string()))
 }
 
-fn start_stack(brokers: u16) -> Result<(KafkaCluster, RedisServer), FleetError> {
+fn start_stack(kafka: &KafkaOptions) -> Result<(KafkaCluster, RedisServer), FleetError> {
     let redis = RedisServer::start(&RedisOptions::default())?;
-    let kafka = KafkaCluster::start(&KafkaOptions { brokers, ..KafkaOptions::default() })?;
+    let kafka = KafkaCluster::start(kafka)?;
     Ok((kafka, redis))
 }

@@ -29,13 +29,16 @@ pub struct KafkaOptions {
     pub data: Option<PathBuf>,
     /// Heap of each broker in MiB.
     pub heap_mib: u32,
+    /// True for a broker that runs for minutes under load, as in a benchmark: its hot code is then optimised fully, which takes a core
+    /// for the first minute. Others start sooner and leave the machine to those who test.
+    pub long_runs: bool,
     /// More broker settings, after those of `deploy/local/server.properties`.
     pub settings: Vec<(String, String)>,
 }
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { brokers: 1, port: None, data: None, heap_mib: 512, settings: Vec::new() }
+        Self { brokers: 1, port: None, data: None, heap_mib: 512, long_runs: false, settings: Vec::new() }
     }
 }
 
@@ -46,6 +49,7 @@ pub struct KafkaServer {
     library: PathBuf,
     port: u16,
     heap_mib: u32,
+    long_runs: bool,
 }
 
 /// A Kafka cluster of one or three brokers. Killed on drop.
@@ -88,7 +92,8 @@ impl KafkaCluster {
             fs::write(server.folder().join("server.properties"), properties + &extra)
                 .map_err(failed("write settings"))?;
             fs::write(server.folder().join("log4j2.yaml"), LOGGING).map_err(failed("write settings"))?;
-            let broker = KafkaServer { server, library: library.clone(), port, heap_mib: options.heap_mib };
+            let (library, heap_mib, long_runs) = (library.clone(), options.heap_mib, options.long_runs);
+            let broker = KafkaServer { server, library, port, heap_mib, long_runs };
             broker.format()?;
             brokers.push(broker);
         }
@@ -149,7 +154,10 @@ impl KafkaServer {
 
     fn spawn(&mut self) -> Result<(), ServerError> {
         let mut command = Command::new("java");
-        command.args([format!("-Xms{}m", self.heap_mib), format!("-Xmx{}m", self.heap_mib), "-XX:+UseG1GC".to_owned()]);
+        command.args([format!("-Xms{}m", self.heap_mib), format!("-Xmx{}m", self.heap_mib)]);
+        let machine: &[&str] =
+            if self.long_runs { &["-XX:+UseG1GC"] } else { &["-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1"] };
+        command.args(machine);
         command.args(["-Dlog4j2.configurationFile=log4j2.yaml", "-cp"]);
         command.arg(self.library.join("*"));
         command.args(["kafka.Kafka", "server.properties"]);

@@ -4,7 +4,7 @@
 //! [`WorkerSpec::commit_every`](super::WorkerSpec): the journal of an effect has to be durable and its worker the owner, both of which
 //! an open transaction is enough for; a commit costs more than all the rest and is shared.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use connector_ports::log::{Append, Appended, Offset, TopicPartition};
 use futures::future::BoxFuture;
@@ -38,6 +38,10 @@ impl<F> Default for Outgoing<F> {
     }
 }
 
+pub(super) fn no_membership() -> Failure {
+    Failure::Reinitialise("no membership yet".to_owned())
+}
+
 impl<H: Handler> Worker<H> {
     /// Writes what a turn led to and starts the effects whose journal is durable.
     pub(super) async fn write(&mut self, outgoing: Outgoing<H::Fact>) -> Result<(), Failure> {
@@ -60,15 +64,14 @@ impl<H: Handler> Worker<H> {
     /// Begins a transaction as the owner of the partitions, or makes an open one cover those that are new.
     async fn hold(&mut self, pending: Positions) -> Result<(), Failure> {
         let known = |(name, partition): (&TopicPartition, &super::partitions::Partition)| {
-            Some((name.clone(), partition.ledger.frontier()?))
+            Some((name.clone(), partition.ledger.position()?))
         };
         // Whoever has effects will have them everywhere; a batch is over at once.
         let positions = match self.handler.order() {
             Order::Batch if !pending.is_empty() => pending,
             _ => self.partitions.iter().filter_map(known).collect(),
         };
-        let membership =
-            self.membership.as_ref().ok_or_else(|| Failure::Reinitialise("no membership yet".to_owned()))?;
+        let membership = self.membership.as_ref().ok_or_else(no_membership)?;
         self.writer.hold(positions, membership, self.clock.now()).await
     }
 
@@ -84,7 +87,7 @@ impl<H: Handler> Worker<H> {
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
         let mut appended = Vec::new();
         if self.writer.is_open() {
-            let positions = self.pending();
+            let positions = self.to_commit()?;
             let started = self.clock.now();
             let committed = self.writer.commit(positions.clone(), self.membership.as_ref()).await;
             let (result, written) = match committed {
@@ -122,6 +125,33 @@ impl<H: Handler> Worker<H> {
                 other => return other,
             }
         }
+    }
+
+    /// What a batch will have finished, told before it is handled: the broker's answer is waited for together with the handler's.
+    pub(super) fn foreseen(&self, work: &[Work]) -> Positions {
+        if self.writer.is_open() || !matches!(self.handler.order(), Order::Batch) {
+            return Positions::new();
+        }
+        let last: BTreeMap<_, _> = work.iter().map(|work| (&work.record.source, work.record.offset)).collect();
+        let moved = |(name, last): (&TopicPartition, Offset)| {
+            Some((name.clone(), self.partitions.get(name)?.ledger.pending_after(last)?))
+        };
+        last.into_iter().filter_map(moved).collect()
+    }
+
+    /// The frontiers that moved, and those of what is held: that may have been foreseen and not have come.
+    fn to_commit(&self) -> Result<Positions, Failure> {
+        let mut positions = self.pending();
+        for name in self.writer.held() {
+            match self.partitions.get(name).map(|partition| partition.ledger.position()) {
+                Some(Some(position)) => drop(positions.insert(name.clone(), position)),
+                _ if matches!(self.handler.order(), Order::Batch) => {
+                    return Err(Failure::Reinitialise("a partition went with its transaction".to_owned()));
+                }
+                _ => {}
+            }
+        }
+        Ok(positions)
     }
 
     /// The frontiers that moved.

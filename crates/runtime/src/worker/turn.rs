@@ -67,7 +67,16 @@ impl<H: Handler> Worker<H> {
         if !work.is_empty() {
             let span = batch_span(&self.spec.group, &work);
             let started = self.clock.now();
-            let handled = self.handler.handle(&work).instrument(span).await;
+            let foreseen = self.foreseen(&work);
+            let handle = self.handler.handle(&work).instrument(span);
+            let handled = if foreseen.is_empty() {
+                handle.await
+            } else {
+                let membership = self.membership.as_ref().ok_or_else(super::transaction::no_membership)?;
+                let (handled, held) = tokio::join!(handle, self.writer.hold(foreseen, membership, started));
+                held?;
+                handled
+            };
             self.metrics.batch(self.clock.now().since(started));
             let count = work.len();
             let mut work = work.into_iter();

@@ -58,6 +58,11 @@ impl Writer {
         self.open.as_ref().is_some_and(|open| open.held.contains_key(partition))
     }
 
+    /// The partitions that the open transaction holds.
+    pub(crate) fn held(&self) -> impl Iterator<Item = &TopicPartition> {
+        self.open.iter().flat_map(|open| open.held.keys())
+    }
+
     /// Holds these positions, in a new transaction when none is open.
     pub(crate) async fn hold(
         &mut self,

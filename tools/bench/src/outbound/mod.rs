@@ -102,7 +102,7 @@ fn plan(backend: Backend, delay: Duration, settings: Environment) -> Plan {
     ];
     let day = Duration::from_secs(24 * 3600);
     let settings = limits.into_iter().chain(settings).collect();
-    Plan { members, settings, simulator, ..Plan::new(backend, day) }
+    Plan { members, settings, simulator, long_runs: true, ..Plan::new(backend, day) }
 }
 
 async fn on_kafka(report: &mut Report, delay: Duration) -> Outcome<()> {
@@ -122,6 +122,7 @@ async fn with_fleet(report: &mut Report, fleet: &Fleet, delay: Duration) -> Outc
         ceiling(report, &simulator).await?;
     }
     let log = KafkaLog::new(KafkaConfig::plaintext(&kafka));
+    crate::warm::broker(report, &kafka).await?;
     let contacts = load::contacts(&StreamKeys::new("k1", STREAM_SECRET.as_bytes()))?;
     load::prepare(&log, &contacts, SystemClock.now()).await?;
     known(&log, contacts.len()).await?;
@@ -129,7 +130,6 @@ async fn with_fleet(report: &mut Report, fleet: &Fleet, delay: Duration) -> Outc
     let pid = fleet.processes().into_iter().find(|(name, ..)| *name == SENDER).and_then(|(_, pid, _)| pid);
     let pid = pid.ok_or("the sender does not run")?;
     let count = if report.quick() { SENDS / 5 } else { SENDS };
-    // The broker's compiler needs a while until it is out of the way.
     let warm = count / 2;
     let through = through(&log, &contacts, 0, warm).await?;
     eprintln!("  warm at {through:.0}/s");
