@@ -40,6 +40,27 @@ pub struct Conversation {
     pub marketing_since: Option<Timestamp>,
 }
 
+/// Where links that were followed over `path` lead on from its end when `next` closes a circle (R10): to the least stream of the circle,
+/// whoever asks and wherever they came in. Two links of one pair that are written at the same moment make one. `None`: no circle.
+#[must_use]
+pub fn closed(path: &[StreamId], next: &StreamId) -> Option<StreamId> {
+    let begin = path.iter().position(|stream| stream == next)?;
+    path[begin..].iter().min().cloned()
+}
+
+/// The stream in which a conversation continues: the one that links no further, or the least of a circle.
+#[must_use]
+pub fn root(stream: &StreamId, next: impl Fn(&StreamId) -> Option<StreamId>) -> StreamId {
+    let mut path = vec![stream.clone()];
+    while let Some(linked) = path.last().and_then(&next) {
+        if let Some(least) = closed(&path, &linked) {
+            return least;
+        }
+        path.push(linked);
+    }
+    path.pop().unwrap_or_else(|| stream.clone())
+}
+
 impl Conversation {
     /// Folds one event of this conversation's stream, which happened at `at` (its envelope's `occurred_at`) and has the id `id`.
     /// Total: any event in any order is taken, foreign ones change nothing.
@@ -110,5 +131,21 @@ impl Conversation {
         }
         let tapped = matches!(message.message_type.as_str(), "button" | "interactive");
         self.consent.answered(message.intent, tapped, wrote, id, at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn links_are_followed_to_their_end_and_a_circle_has_one_root_from_everywhere() {
+        let links = [("a", "b"), ("b", "c"), ("x", "z"), ("z", "y"), ("y", "x"), ("w", "z"), ("s", "s")];
+        let next = |from: &StreamId| links.iter().find(|(link, _)| *link == from.as_str()).map(|(_, to)| (*to).into());
+        for (from, to) in
+            [("a", "c"), ("b", "c"), ("c", "c"), ("x", "x"), ("y", "x"), ("z", "x"), ("w", "x"), ("s", "s")]
+        {
+            assert_eq!(root(&from.into(), next), to.into(), "{from}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use connector_domain::composer::Situation;
-use connector_domain::conversation::Conversation;
+use connector_domain::conversation::{Conversation, closed};
 use connector_domain::directory::{ContactEntry, Enablement};
 use connector_domain::identity::StreamKeys;
 use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
@@ -47,6 +47,16 @@ pub fn contact_list_key(user: &StreamId) -> String {
 pub fn membership_key(user: &StreamId, conversation: &StreamId) -> String {
     format!("m:{user}:{conversation}")
 }
+
+/// The keys under which a conversation's person may be in a user's contacts by another identity (R10): a contact list knows people by the
+/// identity they were entered with, which may have become an alias.
+#[must_use]
+pub fn alias_membership_keys(user: &StreamId, conversation: &Conversation) -> Vec<String> {
+    conversation.aliases.iter().map(|alias| membership_key(user, alias)).collect()
+}
+
+/// Links are followed this far, one question after the other; a circle ends earlier.
+const FARTHEST: usize = 8;
 
 /// The partition of a stream in the co-partitioned topics and in the views.
 #[must_use]
@@ -117,8 +127,19 @@ impl Situations {
         for (partition, key) in cells.iter().flatten() {
             by_partition.entry(*partition).or_default().push(key.clone());
         }
+        let values = self.values(by_partition).await?;
+        let read = |cells| situation(cells, |key| values.get(key).and_then(Option::as_ref));
+        let mut situations = cells.iter().map(read).collect::<Result<Vec<_>, _>>()?;
+        self.by_aliases(questions, &mut situations).await?;
+        Ok(situations)
+    }
+
+    /// All partitions at once: each is a question to the gate.
+    async fn values(
+        &self,
+        by_partition: BTreeMap<u32, Vec<String>>,
+    ) -> Result<BTreeMap<String, Option<Bytes>>, Failure> {
         let mut values = BTreeMap::new();
-        // All partitions at once: each is a question to the gate.
         let asked = by_partition.into_iter().map(async |(partition, keys)| {
             let snapshot = self.reading.now(partition, &keys).await?;
             Ok::<_, Failure>(keys.into_iter().zip(snapshot.answers))
@@ -126,7 +147,65 @@ impl Situations {
         for answered in try_join_all(asked).await? {
             values.extend(answered);
         }
-        cells.iter().map(|cells| situation(cells, |key| values.get(key).and_then(Option::as_ref))).collect()
+        Ok(values)
+    }
+
+    /// Who is no contact by the conversation's own id may be one by an alias.
+    async fn by_aliases(&self, questions: &[Question], situations: &mut [Situation]) -> Result<(), Failure> {
+        let mut by_partition: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        let mut asked = Vec::new();
+        for (at, (question, situation)) in questions.iter().zip(situations.iter()).enumerate() {
+            if !situation.is_contact && !situation.conversation.aliases.is_empty() {
+                let user = self.keys.user(&question.organization_id, &question.user_id);
+                let keys = alias_membership_keys(&user, &situation.conversation);
+                by_partition.entry(partition_of(&user, self.partitions)).or_default().extend(keys.clone());
+                asked.push((at, keys));
+            }
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let values = self.values(by_partition).await?;
+        for (at, keys) in asked {
+            for key in keys {
+                situations[at].is_contact |= load::<u32>(values.get(&key).and_then(Option::as_ref))? > 0;
+            }
+        }
+        Ok(())
+    }
+
+    /// The situations of the conversations in which those of the questions continue (R10), as [`Situations::now`]; the questions name
+    /// these afterwards. A circle of links continues in its least stream.
+    ///
+    /// # Errors
+    /// When the gate is away.
+    pub async fn followed(&self, questions: &mut [Question]) -> Result<Vec<Situation>, Failure> {
+        let mut situations = self.now(questions).await?;
+        let mut paths: Vec<Option<Vec<StreamId>>> =
+            questions.iter().map(|question| Some(vec![question.conversation_id.clone()])).collect();
+        for _ in 0..FARTHEST {
+            let mut linked = Vec::new();
+            for (at, question) in questions.iter_mut().enumerate() {
+                let Some(canonical) = situations[at].conversation.canonical.clone() else { continue };
+                let Some(path) = paths[at].as_mut() else { continue };
+                if let Some(least) = closed(path, &canonical) {
+                    question.conversation_id = least;
+                    paths[at] = None;
+                } else {
+                    question.conversation_id = canonical.clone();
+                    path.push(canonical);
+                }
+                linked.push(at);
+            }
+            if linked.is_empty() {
+                break;
+            }
+            let asked: Vec<_> = linked.iter().map(|at| questions[*at].clone()).collect();
+            for (at, situation) in linked.into_iter().zip(self.now(&asked).await?) {
+                situations[at] = situation;
+            }
+        }
+        Ok(situations)
     }
 
     /// The situation after the views have applied the log up to its end as of this call: what it refuses is refused.
@@ -139,10 +218,18 @@ impl Situations {
         let mut values = BTreeMap::new();
         let stored = self.reading.caught_up(conversation.0, std::slice::from_ref(&conversation.1), within).await?;
         values.extend([conversation.1].into_iter().zip(stored));
-        let keys = [enablement.1, membership.1];
+        let known: Conversation = load(values.values().next().and_then(Option::as_ref))?;
+        let user = self.keys.user(&question.organization_id, &question.user_id);
+        let aliases = alias_membership_keys(&user, &known);
+        let keys: Vec<_> = [enablement.1, membership.1].into_iter().chain(aliases.iter().cloned()).collect();
         let stored = self.reading.caught_up(enablement.0, &keys, within).await?;
         values.extend(keys.into_iter().zip(stored));
-        situation(&cells, |key| values.get(key).and_then(Option::as_ref))
+        let value = |key: &str| values.get(key).and_then(Option::as_ref);
+        let mut found = situation(&cells, value)?;
+        for alias in aliases {
+            found.is_contact |= load::<u32>(value(&alias))? > 0;
+        }
+        Ok(found)
     }
 
     /// The entry of a user's contact list after its view has caught up.

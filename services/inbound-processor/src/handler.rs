@@ -46,6 +46,8 @@ pub struct InboundHandler {
     conversations: Reading,
     numbers: Table<DirectoryRecord>,
     memory: Memory,
+    /// The memories of all partitions, whoever owns them.
+    memories: Reading,
     metrics: Arc<Metrics>,
     written: Written,
 }
@@ -97,6 +99,13 @@ impl InboundHandler {
             partitions: platform.partitions,
             conversations: platform.conversations(),
             numbers,
+            memories: Reading::new(
+                platform.gate.clone(),
+                platform.log.clone(),
+                platform.clock.clone(),
+                views::INBOUND,
+                log.clone(),
+            ),
             memory: Memory::new(platform.gate.clone(), platform.log.clone(), views::INBOUND, log, mark),
             metrics: platform.metrics.clone(),
             written: Written::default(),
@@ -166,6 +175,28 @@ impl InboundHandler {
         let asked = ids.into_iter().map(async |(partition, ids)| {
             let marks: Vec<_> = ids.iter().copied().map(mark_id).collect();
             let found = self.memory.recall(partition, &marks).await?;
+            Ok::<_, Failure>(ids.into_iter().zip(found).filter(|(_, found)| found.is_some()).map(|(id, _)| id))
+        });
+        Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+    }
+
+    /// Messages of people who are known by nothing may have been recorded before under their phone number, in another partition: until the
+    /// two are known to be one person, only the id of the message tells.
+    async fn recorded_by_phone(&self, items: &[&Item], people: &People) -> Result<HashSet<EventId>, Failure> {
+        let is_stranger = |item: &&&Item| {
+            let address = &item.meaning.address;
+            let message = matches!(item.meaning.event, Event::MessageReceived(_));
+            message && address.phone.is_none() && !people.is_anybody(&item.home)
+        };
+        let strangers: Vec<_> = items.iter().filter(is_stranger).collect();
+        if strangers.is_empty() {
+            return Ok(HashSet::new());
+        }
+        let asked = (0..self.partitions).map(async |partition| {
+            let others = strangers.iter().filter(|item| item.partition != partition);
+            let ids: Vec<_> = others.map(|item| item.meaning.event_id()).collect();
+            let marks: Vec<_> = ids.iter().copied().map(mark_id).collect();
+            let found = self.memories.recall(partition, &marks).await?.answers;
             Ok::<_, Failure>(ids.into_iter().zip(found).filter(|(_, found)| found.is_some()).map(|(id, _)| id))
         });
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
@@ -349,6 +380,8 @@ impl Handler for InboundHandler {
         let is_new = |item: &&Item| !recorded.contains(&item.meaning.event_id());
         let new: Vec<&Item> = understood.iter().filter_map(|item| item.as_ref().ok()).filter(is_new).collect();
         let (mut people, linked) = self.people(&new).await?;
+        let by_phone = self.recorded_by_phone(&new, &people).await?;
+        recorded.extend(by_phone);
 
         let mut written = Written::default();
         let mut steps = Vec::with_capacity(work.len());

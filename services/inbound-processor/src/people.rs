@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use connector_domain::conversation::Conversation;
+use connector_domain::conversation::{Conversation, root};
 use connector_domain::ids::StreamId;
 use connector_runtime::failure::Failure;
 use connector_runtime::situation::{conversation_key, load, partition_of};
@@ -80,18 +80,16 @@ impl People {
         identities.iter().all(|alias| *alias == root || self.has_alias(&root, alias))
     }
 
-    /// Where a stream continues: itself, when it is no alias.
+    /// Where a stream continues: itself, when it is no alias; the same for everybody in a circle.
     #[must_use]
     pub fn root(&self, stream: &StreamId) -> StreamId {
-        let mut at = stream;
-        for _ in 0..FARTHEST {
-            match self.known.get(at).and_then(|conversation| conversation.canonical.as_ref()) {
-                Some(next) if next != at => at = next,
-                _ => return at.clone(),
-            }
-        }
-        // A circle: two links were written at the same moment. Everybody stays where they are.
-        stream.clone()
+        root(stream, |at| self.known.get(at).and_then(|conversation| conversation.canonical.clone()))
+    }
+
+    /// Whether a stream is somebody: a conversation, or an alias of one.
+    #[must_use]
+    pub fn is_anybody(&self, stream: &StreamId) -> bool {
+        self.is_known(stream) || self.root(stream) != *stream
     }
 
     fn is_known(&self, stream: &StreamId) -> bool {
@@ -166,12 +164,14 @@ mod tests {
     }
 
     #[test]
-    fn aliases_are_followed_and_a_circle_leaves_everybody_where_they_are() {
+    fn aliases_are_followed_and_a_circle_has_one_root() {
         let people =
             people(&[("a", Some("b"), &[]), ("b", Some("c"), &[]), ("x", Some("y"), &[]), ("y", Some("x"), &[])]);
         assert_eq!(people.root(&"a".into()), "c".into());
         assert_eq!(people.root(&"new".into()), "new".into());
         assert_eq!(people.root(&"x".into()), "x".into());
+        assert_eq!(people.root(&"y".into()), "x".into());
+        assert_eq!(people.place(&"y".into(), &["x".into()]), ("x".into(), None), "nothing is linked anew");
     }
 
     #[test]

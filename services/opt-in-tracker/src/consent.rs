@@ -23,7 +23,9 @@ use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
 use connector_runtime::platform::{Platform, views};
-use connector_runtime::situation::{conversation_key, enablement_key, load, membership_key, partition_of};
+use connector_runtime::situation::{
+    alias_membership_keys, conversation_key, enablement_key, load, membership_key, partition_of,
+};
 use connector_runtime::view::{Mark, Memory};
 
 use crate::PRODUCER;
@@ -207,14 +209,29 @@ impl Consent {
                 keys.entry(partition).or_default().insert(key);
             }
             let values = self.settling.read(&keys).await?;
-            for index in asked {
+            let mut by_alias: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+            for index in &asked {
                 let [conversation, enablement, membership] =
-                    open[index].cells(partitions).map(|(_, key)| values.get(&key).and_then(Option::as_ref));
-                open[index].situation = Situation {
+                    open[*index].cells(partitions).map(|(_, key)| values.get(&key).and_then(Option::as_ref));
+                let situation = Situation {
                     conversation: load(conversation)?,
                     enablement: load(enablement)?,
                     is_contact: load::<u32>(membership)? > 0,
                 };
+                if !situation.is_contact {
+                    let user = &open[*index].user;
+                    let aliases = alias_membership_keys(user, &situation.conversation);
+                    by_alias.entry(partition_of(user, partitions)).or_default().extend(aliases);
+                }
+                open[*index].situation = situation;
+            }
+            by_alias.retain(|_, keys| !keys.is_empty());
+            let values = self.settling.read(&by_alias).await?;
+            for index in asked {
+                let Open { user, situation, .. } = &mut open[index];
+                for key in alias_membership_keys(user, &situation.conversation) {
+                    situation.is_contact |= load::<u32>(values.get(&key).and_then(Option::as_ref))? > 0;
+                }
             }
         }
         Ok(())

@@ -258,39 +258,34 @@ impl Admit {
         opens: &mut Vec<Open>,
         steps: &mut [Option<Step<()>>],
     ) -> Result<Vec<Situation>, Failure> {
-        let mut follow = MOST_LINKS;
-        loop {
-            let questions: Vec<_> = opens.iter().filter_map(Open::question).collect();
-            let mut known = self.situations.now(&questions).await?.into_iter();
-            let mut situations: Vec<Situation> = Vec::with_capacity(opens.len());
-            let mut linked = false;
-            for mut open in std::mem::take(opens) {
-                let situation =
-                    if open.conversation.is_some() { known.next().unwrap_or_default() } else { Situation::default() };
-                let record = &work[open.at].record;
-                let links = record.headers.iter().filter(|(name, _)| name == LINKED).count();
-                match &situation.conversation.canonical {
-                    // Whoever is linked in a circle is taken where the circle was entered.
-                    Some(canonical) if links < MOST_LINKS && follow > 0 => {
-                        open.command.recipient.conversation_id = Some(canonical.clone());
-                        if self.misplaced(record, canonical) {
-                            steps[open.at] = Some(Step::Done(vec![self.link(record, &open.command, canonical)?]));
-                            continue;
-                        }
-                        open.conversation = Some(canonical.clone());
-                        open.stream = canonical.clone();
-                        linked = true;
-                    }
-                    _ => {}
-                }
-                situations.push(situation);
+        let mut questions: Vec<_> = opens.iter().filter_map(Open::question).collect();
+        let situations = self.situations.followed(&mut questions).await?;
+        let mut known = questions.into_iter().zip(situations);
+        let mut situations: Vec<Situation> = Vec::with_capacity(opens.len());
+        for mut open in std::mem::take(opens) {
+            let found = open.conversation.is_some().then(|| known.next()).flatten();
+            let Some((question, situation)) = found else {
+                situations.push(Situation::default());
                 opens.push(open);
+                continue;
+            };
+            let root = question.conversation_id;
+            let record = &work[open.at].record;
+            if open.conversation.as_ref() != Some(&root) {
+                open.command.recipient.conversation_id = Some(root.clone());
+                let links = record.headers.iter().filter(|(name, _)| name == LINKED).count();
+                if !self.misplaced(record, &root) {
+                    open.conversation = Some(root.clone());
+                    open.stream = root;
+                } else if links < MOST_LINKS {
+                    steps[open.at] = Some(Step::Done(vec![self.link(record, &open.command, &root)?]));
+                    continue;
+                }
             }
-            if !linked {
-                return Ok(situations);
-            }
-            follow -= 1;
+            situations.push(situation);
+            opens.push(open);
         }
+        Ok(situations)
     }
 }
 

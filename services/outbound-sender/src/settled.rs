@@ -8,7 +8,9 @@ use connector_domain::composer::Situation;
 use connector_domain::identity::StreamKeys;
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
-use connector_runtime::situation::{Question, conversation_key, enablement_key, load, membership_key, partition_of};
+use connector_runtime::situation::{
+    Question, alias_membership_keys, conversation_key, enablement_key, load, membership_key, partition_of,
+};
 use connector_runtime::view::Reading;
 
 /// Asks the views of the log's partitions once they have caught up, each partition once however many questions concern it.
@@ -67,6 +69,24 @@ impl Settled {
                 is_contact: load::<u32>(membership.as_ref())? > 0,
             }))
         };
-        cells.iter().map(situation).collect()
+        let mut situations = cells.iter().map(situation).collect::<Result<Vec<_>, Failure>>()?;
+        for (question, found) in questions.iter().zip(&mut situations) {
+            let Some(situation) = found.as_mut().filter(|situation| !situation.is_contact) else { continue };
+            let user = self.keys.user(&question.organization_id, &question.user_id);
+            let aliases = alias_membership_keys(&user, &situation.conversation);
+            if aliases.is_empty() {
+                continue;
+            }
+            match self.reading.caught_up(partition_of(&user, self.partitions), &aliases, within).await {
+                Ok(answers) => {
+                    for answer in answers {
+                        situation.is_contact |= load::<u32>(answer.as_ref())? > 0;
+                    }
+                }
+                Err(Failure::Later(_)) => *found = None,
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(situations)
     }
 }

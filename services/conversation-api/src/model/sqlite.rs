@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use connector_domain::composer::Situation;
-use connector_domain::conversation::Conversation;
+use connector_domain::conversation::{Conversation, closed};
 use connector_domain::directory::Enablement;
 use connector_domain::ids::{CommandId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
@@ -125,22 +125,26 @@ pub(super) fn from_word<T: DeserializeOwned>(word: String) -> Result<T, ModelErr
 
 /// The streams of a conversation: itself and its aliases, the canonical one first. Empty when the organization has no such one.
 fn streams(connection: &Connection, organization: &str, conversation: &str) -> Result<Vec<String>, ModelError> {
-    let mut canonical: Option<String> = None;
-    let mut next = conversation.to_owned();
-    // A link may lead to a link; the bound is for links that lead in a circle.
-    for _ in 0..8 {
+    let mut path = vec![StreamId(conversation.to_owned())];
+    let canonical = loop {
+        let Some(at) = path.last() else { return Ok(Vec::new()) };
         let found: Option<String> = connection
             .prepare_cached("SELECT canonical FROM conversations WHERE organization = ? AND stream = ?")?
-            .query_row([organization, &next], |row| row.get(0))
+            .query_row([organization, at.as_str()], |row| row.get(0))
             .optional()?;
-        let Some(found) = found else { break };
-        canonical = Some(next.clone());
-        if found == next {
-            break;
+        match found.map(StreamId) {
+            Some(next) => match closed(&path, &next) {
+                // Who links no further names itself.
+                Some(least) => break least.0,
+                None => path.push(next),
+            },
+            None if path.len() > 1 => {
+                path.pop();
+                break path.pop().map(|stream| stream.0).unwrap_or_default();
+            }
+            None => return Ok(Vec::new()),
         }
-        next = found;
-    }
-    let Some(canonical) = canonical else { return Ok(Vec::new()) };
+    };
     let mut streams = vec![canonical];
     let mut at = 0;
     while let Some(stream) = streams.get(at).cloned() {

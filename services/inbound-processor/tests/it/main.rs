@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod identities;
+#[cfg(test)]
 mod recording;
 #[cfg(test)]
 mod world;

@@ -41,19 +41,20 @@ impl Dispatcher {
             }
         }
         let mut questions: Vec<Question> = asking.iter().map(|at| question(&jobs[*at].1)).collect();
-        let situations = self.follow(&mut questions).await?;
+        let situations = self.situations.followed(&mut questions).await?;
         let (mut doubtful, mut doubts) = (Vec::new(), Vec::new());
         for ((at, question), situation) in asking.into_iter().zip(questions).zip(situations) {
             if self.refusal(&jobs[at].1, &situation, None, now).await?.is_some() {
-                doubtful.push(at);
+                doubtful.push((at, situation.conversation.canonical));
                 doubts.push(question);
             }
         }
         if !doubts.is_empty() {
             // A lane that has to wait for a projection waits for itself.
             let settled = self.settled.ask(&doubts, Duration::ZERO).await?;
-            for (at, situation) in doubtful.into_iter().zip(settled) {
-                permits[at] = match situation.filter(|situation| situation.conversation.canonical.is_none()) {
+            for ((at, canonical), situation) in doubtful.into_iter().zip(settled) {
+                // Linked a moment ago: the next reading shows where the conversation continues.
+                permits[at] = match situation.filter(|situation| situation.conversation.canonical == canonical) {
                     None => Permit::Wait { until: now + AGAIN, free: false },
                     Some(situation) => match self.refusal(&jobs[at].1, &situation, Some(Duration::ZERO), now).await {
                         Ok(Some(rejection)) => Permit::Never(rejection),
@@ -66,25 +67,6 @@ impl Dispatcher {
         }
         self.limit(jobs, &mut permits, now).await?;
         Ok(permits)
-    }
-
-    /// The situations, each of the conversation in which that of its message continues (R10).
-    async fn follow(&self, questions: &mut [Question]) -> Result<Vec<Situation>, Failure> {
-        let mut situations = self.situations.now(questions).await?;
-        let linked: Vec<_> =
-            (0..questions.len()).filter_map(|at| Some((at, situations[at].conversation.canonical.clone()?))).collect();
-        if linked.is_empty() {
-            return Ok(situations);
-        }
-        let mut continued = Vec::with_capacity(linked.len());
-        for (at, canonical) in &linked {
-            questions[*at].conversation_id = canonical.clone();
-            continued.push(questions[*at].clone());
-        }
-        for ((at, _), situation) in linked.iter().zip(self.situations.now(&continued).await?) {
-            situations[*at] = situation;
-        }
-        Ok(situations)
     }
 
     /// Why a message may not leave in this situation. With a patience, numbers and templates that are not there are not there.

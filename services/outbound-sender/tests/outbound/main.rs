@@ -4,6 +4,7 @@
 mod admission;
 mod crashes;
 mod dispatch;
+mod links;
 mod mutations;
 mod scene;
 mod withdrawn;

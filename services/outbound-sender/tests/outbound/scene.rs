@@ -159,7 +159,7 @@ impl Scene {
         self.project(&user, membership_key(&user, &conversation(n)), &u32::from(is_contact)).await;
     }
 
-    async fn project<T: serde::Serialize>(&self, stream: &StreamId, key: String, value: &T) {
+    pub(crate) async fn project<T: serde::Serialize>(&self, stream: &StreamId, key: String, value: &T) {
         let value = store(value).expect("a fold");
         self.put(partition_of(stream, PARTITIONS), key, value, CAUGHT_UP).await;
     }

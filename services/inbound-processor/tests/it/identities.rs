@@ -1,0 +1,117 @@
+//! One message once and one person in one place: days later, under another identity, and where links lead in a circle.
+
+use std::time::Duration;
+
+use connector_domain::conversation::Conversation;
+use connector_domain::event::Event;
+use connector_domain::ids::{Bsuid, PhoneNumber, StreamId};
+use connector_runtime::situation::partition_of;
+use connector_simulated::SimWorld;
+
+use crate::world::{NUMBER, PARTITIONS, deliver, keys, known, log, of_items, process, scene, text};
+
+const PHONE: &str = r#""from":"15550100042""#;
+
+fn by_phone(phone: &str) -> StreamId {
+    keys().by_phone(&NUMBER.into(), &PhoneNumber::parse(phone).expect("a number"))
+}
+
+fn by_bsuid(bsuid: &str) -> StreamId {
+    keys().by_bsuid(&NUMBER.into(), &Bsuid(bsuid.to_owned()))
+}
+
+/// A user id whose stream lies in another partition than this one.
+fn apart_from(stream: &StreamId) -> String {
+    let elsewhere = |id: &String| partition_of(&by_bsuid(id), PARTITIONS) != partition_of(stream, PARTITIONS);
+    (0..).map(|n| format!("US.{n}")).find(elsewhere).expect("there are many")
+}
+
+fn received(world: &SimWorld) -> Vec<(StreamId, String)> {
+    let message = |recorded: connector_domain::event::Recorded| match recorded.event {
+        Event::MessageReceived(message) => Some((recorded.envelope.stream_id, message.wamid.to_string())),
+        _ => None,
+    };
+    log(world).into_iter().filter_map(message).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_webhook_eight_days_later_is_recorded_once_whatever_happened_to_the_memory() {
+    for wiped in [false, true] {
+        let world = scene(SimWorld::new(8)).await;
+        deliver(&world, &text("A", PHONE)).await;
+        process(&world).await.expect("processed");
+        assert_eq!(received(&world).len(), 1);
+        // WhatsApp repeats for seven days; the last moment of the eighth one is the end of the memory.
+        tokio::time::sleep(Duration::from_secs(8 * 24 * 3600 - 60)).await;
+        world.restart();
+        if wiped {
+            world.calm_gate().wipe();
+        }
+        deliver(&world, &text("A", PHONE)).await;
+        deliver(&world, &text("B", PHONE)).await;
+        process(&world).await.expect("processed");
+        let wamids: Vec<_> = received(&world).into_iter().map(|(_, wamid)| wamid).collect();
+        assert_eq!(wamids, ["wamid.A", "wamid.B"], "wiped: {wiped}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_still_later_is_recognised_by_its_id() {
+    let world = scene(SimWorld::new(9)).await;
+    deliver(&world, &text("A", PHONE)).await;
+    process(&world).await.expect("processed");
+    tokio::time::sleep(Duration::from_secs(9 * 24 * 3600)).await;
+    world.restart();
+    deliver(&world, &text("A", PHONE)).await;
+    process(&world).await.expect("processed");
+    let ids: Vec<_> = log(&world).iter().map(|recorded| recorded.envelope.event_id).collect();
+    assert_eq!(ids.len(), 2, "the memory is bounded");
+    assert_eq!(ids[0], ids[1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_that_comes_by_phone_and_then_by_user_id_is_recorded_once() {
+    let world = scene(SimWorld::new(10)).await;
+    let phone = by_phone("15550100042");
+    let id = apart_from(&phone);
+    let by_id = format!(r#""from_user_id":"{id}""#);
+    deliver(&world, &text("A", PHONE)).await;
+    process(&world).await.expect("processed");
+    world.restart();
+    deliver(&world, &text("A", &by_id)).await;
+    deliver(&world, &text("B", &by_id)).await;
+    process(&world).await.expect("processed");
+    let expected = [(phone, "wamid.A".to_owned()), (by_bsuid(&id), "wamid.B".to_owned())];
+    assert_eq!(received(&world), expected, "nothing says yet that the two are one person");
+}
+
+#[tokio::test(start_paused = true)]
+async fn links_in_a_circle_neither_loop_nor_lose() {
+    let world = scene(SimWorld::new(11)).await;
+    let phone = by_phone("15550100042");
+    let id = apart_from(&phone);
+    let bsuid = by_bsuid(&id);
+    // Both were linked to each other at the same moment.
+    for (stream, other) in [(&phone, &bsuid), (&bsuid, &phone)] {
+        let linked = Conversation {
+            phone_number_id: Some(NUMBER.into()),
+            canonical: Some(other.clone()),
+            aliases: vec![other.clone()],
+            ..Conversation::default()
+        };
+        known(&world, stream, &linked).await;
+    }
+    let both = format!(r#"{PHONE},"from_user_id":"{id}""#);
+    for (n, who) in [PHONE, &format!(r#""from_user_id":"{id}""#), &both].into_iter().enumerate() {
+        for _ in 0..2 {
+            deliver(&world, &text(&n.to_string(), who)).await;
+        }
+    }
+    process(&world).await.expect("processed");
+    let least = phone.clone().min(bsuid.clone());
+    let mut received = received(&world);
+    received.sort();
+    let expected: Vec<_> = (0..3).map(|n| (least.clone(), format!("wamid.{n}"))).collect();
+    assert_eq!(received, expected);
+    assert_eq!(of_items(&log(&world)).len(), log(&world).len(), "no further links: {:?}", log(&world));
+}
