@@ -61,7 +61,7 @@ impl WorkerSpec {
     #[must_use]
     pub fn new(name: &'static str, group: String, topics: Vec<TopicName>, instance: String) -> Self {
         let drain = Duration::from_secs(15);
-        let commit_every = Duration::from_millis(40);
+        let commit_every = Duration::from_millis(200);
         Self { name, group, topics, instance, batch: 500, buffer: 4000, commit_every, drain }
     }
 }

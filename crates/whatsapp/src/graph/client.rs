@@ -13,6 +13,8 @@ use connector_ports::whatsapp::{BusinessProfile, Outbound, WhatsApp, WhatsAppErr
 use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use reqwest::{Body, Client, Method, RequestBuilder, Response, Url};
 use thiserror::Error;
+use tokio::runtime::{Builder, Runtime};
+use tokio_util::task::AbortOnDropHandle;
 
 use super::answer::{read_answer, unreadable};
 use super::config::GraphConfig;
@@ -39,6 +41,44 @@ pub enum BuildError {
     /// TLS could not be set up.
     #[error("the HTTP client cannot be built")]
     Client(#[source] reqwest::Error),
+    /// No threads for it.
+    #[error("the threads of the HTTP client cannot be started")]
+    Threads(#[source] io::Error),
+}
+
+/// Where the bytes of sends move. A thousand POSTs on their way are thousands of small tasks: in a queue with the caller's own they
+/// would make everything else of the process wait, the next batch of messages included.
+#[derive(Debug)]
+struct Wires(Option<Runtime>);
+
+impl Wires {
+    fn new() -> io::Result<Self> {
+        let threads = std::thread::available_parallelism().map_or(1, usize::from).min(4);
+        let runtime =
+            Builder::new_multi_thread().worker_threads(threads).thread_name("graph-api").enable_all().build()?;
+        Ok(Self(Some(runtime)))
+    }
+
+    /// The answer to a request. When nobody waits for it any more, the request ends.
+    async fn exchange(&self, request: RequestBuilder) -> Answer {
+        let Some(runtime) = &self.0 else { return Answer::Transport(Transport::Other) };
+        match AbortOnDropHandle::new(runtime.spawn(exchange(request))).await {
+            Ok(answer) => answer.unwrap_or_else(|error| Answer::Transport(classify(&error))),
+            Err(error) => {
+                tracing::error!(%error, "a request ended by itself");
+                Answer::Transport(Transport::Other)
+            }
+        }
+    }
+}
+
+impl Drop for Wires {
+    fn drop(&mut self) {
+        // Not waiting for threads: the last clone may be dropped by one that must not block.
+        if let Some(runtime) = self.0.take() {
+            runtime.shutdown_background();
+        }
+    }
 }
 
 /// The Graph API over HTTP/1.1. Cheap to clone; clones share their connections.
@@ -47,6 +87,7 @@ pub struct GraphClient {
     pub(super) config: Arc<GraphConfig>,
     http: Client,
     root: Url,
+    wires: Arc<Wires>,
 }
 
 impl GraphClient {
@@ -73,7 +114,8 @@ impl GraphClient {
             .tcp_nodelay(true)
             .build()
             .map_err(BuildError::Client)?;
-        Ok(Self { config: Arc::new(config), http, root })
+        let wires = Arc::new(Wires::new().map_err(BuildError::Threads)?);
+        Ok(Self { config: Arc::new(config), http, root, wires })
     }
 
     /// The URL of `<id>/<edge>`; `None` for an id that is not one path segment of letters and digits, so that an id from a
@@ -109,7 +151,7 @@ impl WhatsApp for GraphClient {
         };
         let (body, length, polled) = recording_body(json.to_string());
         let request = request.header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, length).body(body);
-        let answer = exchange(request).await.unwrap_or_else(|error| Answer::Transport(classify(&error)));
+        let answer = self.wires.exchange(request).await;
         // An answer is proof enough, even if a server gave it before it read anything.
         let answered = matches!(answer, Answer::Http { .. });
         let left = if answered || polled.load(Ordering::Acquire) { BytesLeft::Maybe } else { BytesLeft::No };
