@@ -61,6 +61,9 @@ pub struct ConsentState {
     pub source: Option<EventId>,
     /// When an open request ends without an answer.
     pub expires_at: Option<Timestamp>,
+    /// When the contact last said what undoes a no: START, or a tap on the opt-in message. Only a later no to an alias counts (R10).
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub agreed: Option<Timestamp>,
     /// When the contact was last asked. A late answer to it still counts (P9).
     pub asked_at: Option<Timestamp>,
     /// The contact was asked and has not answered, whatever happened otherwise (an import, the end of the request).
@@ -94,6 +97,11 @@ const fn is_false(value: &bool) -> bool {
     !*value
 }
 
+/// A moment as WhatsApp would tell it, in milliseconds.
+const fn whole_seconds(at: Timestamp) -> i64 {
+    at.as_millis().div_euclid(1000) * 1000
+}
+
 impl ConsentState {
     /// The contact declined or opted out: nothing may leave (P9).
     #[must_use]
@@ -112,7 +120,7 @@ impl ConsentState {
     /// Whether a yes of `at` is not older than the no it would undo. Deliveries overtake each other, and WhatsApp's
     /// timestamps are whole seconds; a no needs no such test, it always counts.
     fn not_older(&self, at: Timestamp) -> bool {
-        self.since.is_none_or(|since| at.as_millis() >= since.as_millis().div_euclid(1000) * 1000)
+        self.since.is_none_or(|since| at.as_millis() >= whole_seconds(since))
     }
 
     /// The contact wrote (`wrote`) or tapped a button (`tapped`).
@@ -142,6 +150,9 @@ impl ConsentState {
         };
         if matches!(intent, Intent::Stop | Intent::Decline | Intent::Accept) {
             self.unanswered = false;
+        }
+        if intent == Intent::Start || (intent == Intent::Accept && tapped && asked) {
+            self.agreed = self.agreed.max(Some(at));
         }
         if let Some(status) = next {
             self.set(status, id, at);
@@ -211,9 +222,21 @@ impl ConsentState {
 
     /// An operator withdrew the consent.
     pub(crate) fn revoked(&mut self, id: EventId, at: Timestamp) {
-        if self.status != ConsentStatus::OptedOut {
-            self.set(ConsentStatus::OptedOut, id, at);
+        let since = self.since.filter(|_| self.blocked()).max(Some(at)).unwrap_or(at);
+        if self.status == ConsentStatus::OptedOut {
+            self.since = Some(since);
+        } else {
+            self.set(ConsentStatus::OptedOut, id, since);
             self.unanswered = false;
+        }
+    }
+
+    /// A no that was said to an alias at `since`: it counts like one that was said here, unless the contact has undone it here. What
+    /// allows in other ways (an import, a yes in words, a message) does not stand against it.
+    pub(crate) fn carried_over(&mut self, since: Timestamp, id: EventId) {
+        let undone = self.agreed.is_some_and(|agreed| agreed.as_millis() >= whole_seconds(since));
+        if !undone {
+            self.revoked(id, since);
         }
     }
 }

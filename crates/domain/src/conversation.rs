@@ -1,5 +1,7 @@
 //! The fold of one conversation: who the contact is, what they consented to, until when free-form text is possible.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use crate::command::ContentKind;
@@ -61,6 +63,33 @@ pub fn root(stream: &StreamId, next: impl Fn(&StreamId) -> Option<StreamId>) -> 
     path.pop().unwrap_or_else(|| stream.clone())
 }
 
+/// The conversation `own` as its person left it: with what they said to streams that lead there (R10), directly or over others.
+/// `known` has `own`, and whatever is known of its aliases and of where these lead; a stream that `own` calls its alias and that links
+/// nowhere yet leads to `own`. Empty when `known` does not have `own`.
+#[must_use]
+pub fn heeding(own: &StreamId, known: &BTreeMap<StreamId, Conversation>) -> Conversation {
+    let mut heard = known.clone();
+    let aliases = known.get(own).map(|conversation| conversation.aliases.as_slice()).unwrap_or_default();
+    let links: Vec<(&StreamId, &StreamId)> = known
+        .iter()
+        .filter_map(|(stream, conversation)| {
+            let home = || aliases.contains(stream).then_some(own);
+            conversation.canonical.as_ref().or_else(home).map(|to| (stream, to))
+        })
+        .filter(|(from, to)| from != to)
+        .collect();
+    // A no goes over one link after the other, so after as many rounds as there are links it is where it leads.
+    for _ in 0..links.len() {
+        for (from, to) in &links {
+            let Some(alias) = heard.get(*from).cloned() else { continue };
+            if let Some(conversation) = heard.get_mut(*to) {
+                conversation.heed(&alias);
+            }
+        }
+    }
+    heard.remove(own).unwrap_or_default()
+}
+
 impl Conversation {
     /// Folds one event of this conversation's stream, which happened at `at` (its envelope's `occurred_at`) and has the id `id`.
     /// Total: any event in any order is taken, foreign ones change nothing.
@@ -84,13 +113,12 @@ impl Conversation {
             Event::OptInFailed(failed) => self.consent.failed(failed.expires_at, failed.error_code.is_some(), id, at),
             Event::ConsentImported(_) => self.consent.imported(id, at),
             Event::ConsentRevoked(_) => self.consent.revoked(id, at),
+            Event::OptOutCarriedOver(no) if no.marketing_only => self.marketing(true, no.since),
+            Event::OptOutCarriedOver(no) => self.consent.carried_over(no.since, id),
             Event::WindowExpired(expired) if self.deadline == Some(expired.deadline) => {
                 self.expired = Some(expired.deadline);
             }
-            Event::MarketingPreferenceChanged(preference) if self.marketing_since <= Some(at) => {
-                self.marketing_stopped = preference.stopped;
-                self.marketing_since = Some(at);
-            }
+            Event::MarketingPreferenceChanged(preference) => self.marketing(preference.stopped, at),
             Event::IdentityLearned(learned) => {
                 // The newer knowledge wins: WhatsApp normalises numbers, and people change them.
                 let older = std::mem::replace(&mut self.address, learned.address.clone());
@@ -108,6 +136,24 @@ impl Conversation {
     #[must_use]
     pub fn blocked(&self) -> bool {
         self.consent.blocked()
+    }
+
+    /// What was said to `alias`, which leads here (R10), and stands in no event of this stream yet: its no, as if it had been carried
+    /// over. For decisions, which must not wait until it is.
+    pub fn heed(&mut self, alias: &Self) {
+        if let Some((since, id)) = alias.consent.since.zip(alias.consent.source).filter(|_| alias.blocked()) {
+            self.consent.carried_over(since, id);
+        }
+        if let Some(since) = alias.marketing_since.filter(|_| alias.marketing_stopped) {
+            self.marketing(true, since);
+        }
+    }
+
+    fn marketing(&mut self, stopped: bool, at: Timestamp) {
+        if self.marketing_since <= Some(at) {
+            self.marketing_stopped = stopped;
+            self.marketing_since = Some(at);
+        }
     }
 
     fn number(&mut self, number: &PhoneNumberId) {

@@ -6,7 +6,9 @@ mod repeat;
 mod send;
 mod window;
 
-pub use consent::{ConsentDecision, announce, announce_ordered, decide_consent, decide_opt_in_expiry, opt_in_command};
+pub use consent::{
+    ConsentDecision, announce, announce_ordered, carry_over, decide_consent, decide_opt_in_expiry, opt_in_command,
+};
 pub use reason::{NotAReason, Reason, Rejection};
 pub use repeat::{Novelty, check_repeat};
 pub use send::{decide_dispatch, decide_send, utf16_len};

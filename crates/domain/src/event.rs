@@ -236,7 +236,7 @@ events! {
     OptedOut {
         /// The event that carried it.
         source: EventId,
-        /// `stop_word` or `revoked`.
+        /// `stop_word`, `revoked`, or `linked` (said to an alias of the conversation).
         how: String,
     }
     /// The contact wrote START after having opted out or declined.
@@ -255,6 +255,16 @@ events! {
     ConsentRevoked {
         /// Who did it.
         by: UserId,
+    }
+    /// The contact's no to what is an alias of this conversation counts here, too (R10), unless they wrote START or tapped the opt-in
+    /// message here since.
+    OptOutCarriedOver {
+        /// The stream in which the no stands.
+        alias: StreamId,
+        /// When the no was said.
+        since: Timestamp,
+        /// Only marketing messages are stopped.
+        marketing_only: bool,
     }
     /// The customer service window opened or was renewed after having been closed.
     WindowOpened {

@@ -1,11 +1,11 @@
 //! Situations as the gate has them: which keys the `conversations` views use, and how a decision asks for them (R2).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use bytes::Bytes;
 use connector_domain::composer::Situation;
-use connector_domain::conversation::{Conversation, closed};
+use connector_domain::conversation::{Conversation, closed, heeding};
 use connector_domain::directory::{ContactEntry, Enablement};
 use connector_domain::identity::StreamKeys;
 use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
@@ -81,6 +81,61 @@ pub fn load<T: DeserializeOwned + Default>(stored: Option<&Bytes>) -> Result<T, 
     serde_json::from_slice(bytes).map_err(|_| Failure::Reinitialise("a stored fold cannot be read".to_owned()))
 }
 
+/// The streams a conversation may hear of: its aliases, and where it continues.
+fn related(conversation: &Conversation) -> impl Iterator<Item = &StreamId> {
+    conversation.aliases.iter().chain(&conversation.canonical)
+}
+
+/// Adds to conversations what their persons said to streams that lead there (R10) and what may not have been carried over yet: a no counts
+/// wherever it stands. Asks nothing for conversations without links. `within`: waits that long for views that are behind the log.
+///
+/// # Errors
+/// When the gate is away; `Later` when a view does not catch up in time.
+pub async fn heed(
+    reading: &Reading,
+    partitions: u32,
+    conversations: Vec<(&StreamId, &mut Conversation)>,
+    within: Option<Duration>,
+) -> Result<(), Failure> {
+    let linked = conversations.into_iter().filter(|(_, conversation)| related(conversation).next().is_some());
+    let mut linked: Vec<_> = linked.collect();
+    let mut known: BTreeMap<StreamId, Conversation> =
+        linked.iter().map(|(stream, conversation)| ((*stream).clone(), (**conversation).clone())).collect();
+    for _ in 0..FARTHEST {
+        let unknown = known.values().flat_map(related).filter(|stream| !known.contains_key(*stream));
+        let unknown: BTreeSet<StreamId> = unknown.cloned().collect();
+        if unknown.is_empty() {
+            break;
+        }
+        let mut by_partition: BTreeMap<u32, Vec<StreamId>> = BTreeMap::new();
+        for stream in unknown {
+            by_partition.entry(partition_of(&stream, partitions)).or_default().push(stream);
+        }
+        for (partition, streams) in by_partition {
+            let keys: Vec<_> = streams.iter().map(conversation_key).collect();
+            let answers = match within {
+                Some(within) => reading.caught_up(partition, &keys, within).await?,
+                None => reading.now(partition, &keys).await?.answers,
+            };
+            for (stream, stored) in streams.into_iter().zip(answers) {
+                known.insert(stream, load(stored.as_ref())?);
+            }
+        }
+    }
+    for (stream, conversation) in &mut linked {
+        let mut around = BTreeMap::new();
+        let mut next = vec![*stream];
+        while let Some(at) = next.pop() {
+            if let Some(found) = known.get(at).filter(|_| !around.contains_key(at)) {
+                around.insert(at.clone(), found.clone());
+                next.extend(related(found));
+            }
+        }
+        **conversation = heeding(stream, &around);
+    }
+    Ok(())
+}
+
 /// Whose situation.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Question {
@@ -131,6 +186,9 @@ impl Situations {
         let read = |cells| situation(cells, |key| values.get(key).and_then(Option::as_ref));
         let mut situations = cells.iter().map(read).collect::<Result<Vec<_>, _>>()?;
         self.by_aliases(questions, &mut situations).await?;
+        let of = questions.iter().zip(&mut situations);
+        let of = of.map(|(question, found)| (&question.conversation_id, &mut found.conversation)).collect();
+        heed(&self.reading, self.partitions, of, None).await?;
         Ok(situations)
     }
 
@@ -229,6 +287,8 @@ impl Situations {
         for alias in aliases {
             found.is_contact |= load::<u32>(value(&alias))? > 0;
         }
+        let of = vec![(&question.conversation_id, &mut found.conversation)];
+        heed(&self.reading, self.partitions, of, Some(within)).await?;
         Ok(found)
     }
 

@@ -362,6 +362,9 @@ impl Handler for Consent {
         }
         if !asked.is_empty() {
             self.situate(&mut asked, work, &mut steps).await?;
+            let of = asked.iter_mut().filter(|item| steps[item.at].is_none());
+            let of = of.map(|Open { home, situation, .. }| (&*home, &mut situation.conversation)).collect();
+            self.settling.heed(of).await?;
         }
         let mut batch = Batch::default();
         for (item, known) in asked.iter().zip(seen) {

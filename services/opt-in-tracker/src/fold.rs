@@ -7,7 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use connector_domain::consent::ConsentStatus;
 use connector_domain::conversation::Conversation;
-use connector_domain::decide::{announce, announce_ordered};
+use connector_domain::decide::{announce, announce_ordered, carry_over};
 use connector_domain::directory::{ContactEntry, Enablement, decide_contact_moved};
 use connector_domain::event::{Event, Recorded};
 use connector_domain::identity::StreamKeys;
@@ -141,6 +141,7 @@ const fn about_conversation(event: &Event) -> bool {
             | Event::OptInFailed(_)
             | Event::ConsentImported(_)
             | Event::ConsentRevoked(_)
+            | Event::OptOutCarriedOver(_)
             | Event::WindowExpired(_)
             | Event::MarketingPreferenceChanged(_)
             | Event::IdentityLearned(_)
@@ -235,8 +236,29 @@ impl Fold {
         Ok(())
     }
 
-    /// Folds an event and returns what has to be announced because of it.
-    pub(crate) fn evolve(&mut self, recorded: &Recorded) -> Vec<Event> {
+    /// Folds an event and returns what has to be written because of it, with the streams where it belongs.
+    pub(crate) fn evolve(&mut self, recorded: &Recorded) -> Vec<(StreamId, Event)> {
+        let stream = &recorded.envelope.stream_id;
+        let linked = matches!(recorded.event, Event::ConversationLinked(_));
+        let before = self.conversation(recorded).filter(|before| linked || before.canonical.is_some()).cloned();
+        let said = self.announced(recorded);
+        let mut out: Vec<_> = said.into_iter().map(|event| (stream.clone(), event)).collect();
+        if let (Some(before), Some(after)) = (before, self.conversation(recorded))
+            && let Some((canonical, events)) = carry_over(&before, after, stream)
+        {
+            out.extend(events.into_iter().map(|event| (canonical.clone(), event)));
+        }
+        out
+    }
+
+    /// The conversation an event can change.
+    fn conversation(&mut self, Recorded { envelope, event }: &Recorded) -> Option<&Conversation> {
+        let key = || conversation_key(&envelope.stream_id);
+        about_conversation(event).then(|| &self.conversations.get(key()).conversation)
+    }
+
+    /// What an event leads to in its own stream.
+    fn announced(&mut self, recorded: &Recorded) -> Vec<Event> {
         let Recorded { envelope, event } = recorded;
         let stream = &envelope.stream_id;
         if about_conversation(event) {

@@ -1,5 +1,5 @@
 //! Projects the log into the `conversations` views, announces what the contacts' answers mean, ends opt-in requests that nobody
-//! answered or that did not get to the contact.
+//! answered or that did not get to the contact, carries a contact's no over to where a linked conversation continues.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,10 +67,10 @@ impl Projector {
         for (at, recorded) in events {
             let envelope = &recorded.envelope;
             let mut appends = Vec::new();
-            for event in fold.evolve(recorded) {
+            for (stream_id, event) in fold.evolve(recorded) {
                 let cause = Cause {
                     organization_id: envelope.organization_id.clone(),
-                    stream_id: envelope.stream_id.clone(),
+                    stream_id,
                     cause_id: cause_id(envelope.event_id, &event),
                     command_id: envelope.command_id,
                     occurred_at: envelope.occurred_at,
@@ -104,11 +104,12 @@ impl Projector {
     }
 }
 
-/// What an announcement names as its cause. One move of a user leads to events about many contacts.
+/// What an announcement names as its cause. One move of a user leads to events about many contacts, one link may carry two noes over.
 fn cause_id(source: EventId, event: &Event) -> String {
     match event {
         Event::ContactAdded(added) => format!("{source}/{}", added.contact_id),
         Event::ContactRemoved(removed) => format!("{source}/{}", removed.contact_id),
+        Event::OptOutCarriedOver(no) if no.marketing_only => format!("{source}/marketing"),
         _ => source.to_string(),
     }
 }

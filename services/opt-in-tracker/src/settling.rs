@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use connector_contracts::Topic;
+use connector_domain::conversation::Conversation;
+use connector_domain::ids::StreamId;
 use connector_ports::Clock;
 use connector_ports::log::{Appended, Offset, TopicName};
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
+use connector_runtime::situation::heed;
 use connector_runtime::view::Reading;
 
 /// How long a batch waits before it is given back and tried again.
@@ -26,6 +29,7 @@ pub(crate) struct Settling {
     reading: Reading,
     clock: Arc<dyn Clock>,
     topic: TopicName,
+    partitions: u32,
     /// Up to where this worker wrote. A broker may answer a commit a little before the end of the log moves behind it, so asking
     /// for the end alone could miss what this very worker decided just before.
     own: BTreeMap<u32, Offset>,
@@ -34,7 +38,13 @@ pub(crate) struct Settling {
 impl Settling {
     pub(crate) fn new(platform: &Platform) -> Self {
         let topic = platform.topic(Topic::ConversationEvents);
-        Self { reading: platform.conversations(), clock: platform.clock.clone(), topic, own: BTreeMap::new() }
+        Self {
+            reading: platform.conversations(),
+            clock: platform.clock.clone(),
+            topic,
+            partitions: platform.partitions,
+            own: BTreeMap::new(),
+        }
     }
 
     /// A transaction of this worker was committed.
@@ -43,6 +53,14 @@ impl Settling {
             let own = self.own.entry(target.partition).or_default();
             *own = offset.next().max(*own);
         }
+    }
+
+    /// Adds to conversations what was said to streams that lead there.
+    ///
+    /// # Errors
+    /// As [`Settling::read`].
+    pub(crate) async fn heed(&self, of: Vec<(&StreamId, &mut Conversation)>) -> Result<(), Failure> {
+        heed(&self.reading, self.partitions, of, Some(WITHIN)).await
     }
 
     /// The values of keys, by partition, each partition's read in one step with a position behind the end of the log as of this call.

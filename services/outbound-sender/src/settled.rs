@@ -9,7 +9,7 @@ use connector_domain::identity::StreamKeys;
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
 use connector_runtime::situation::{
-    Question, alias_membership_keys, conversation_key, enablement_key, load, membership_key, partition_of,
+    Question, alias_membership_keys, conversation_key, enablement_key, heed, load, membership_key, partition_of,
 };
 use connector_runtime::view::Reading;
 
@@ -83,6 +83,15 @@ impl Settled {
                         situation.is_contact |= load::<u32>(answer.as_ref())? > 0;
                     }
                 }
+                Err(Failure::Later(_)) => *found = None,
+                Err(failure) => return Err(failure),
+            }
+        }
+        for (question, found) in questions.iter().zip(&mut situations) {
+            let Some(situation) = found else { continue };
+            let of = vec![(&question.conversation_id, &mut situation.conversation)];
+            match heed(&self.reading, self.partitions, of, Some(within)).await {
+                Ok(()) => {}
                 Err(Failure::Later(_)) => *found = None,
                 Err(failure) => return Err(failure),
             }

@@ -83,6 +83,10 @@ fn facts(event: &Event) -> String {
         Event::OptedOut(e) => format!("by {}", e.how),
         Event::ConsentImported(e) => format!("by {}", e.by),
         Event::ConsentRevoked(e) => format!("by {}", e.by),
+        Event::OptOutCarriedOver(e) => {
+            let what = if e.marketing_only { "marketing stopped" } else { "opted out" };
+            format!("{what} as {} at {}", e.alias, rfc3339(e.since))
+        }
         Event::WindowOpened(e) => format!("until {}", rfc3339(e.deadline)),
         Event::WindowClosingSoon(e) => format!("at {}", rfc3339(e.deadline)),
         Event::WindowExpired(e) => format!("at {}", rfc3339(e.deadline)),

@@ -9,9 +9,9 @@ use crate::decide::{Reason, Rejection};
 use crate::directory::decide_acknowledge;
 use crate::event::{
     ConsentImported, ConsentRevoked, Event, MessageReceived, OptInAccepted, OptInDeclined, OptInExpired,
-    OptInRequested, OptedBackIn, OptedOut,
+    OptInRequested, OptOutCarriedOver, OptedBackIn, OptedOut,
 };
-use crate::ids::{CommandId, EventId};
+use crate::ids::{CommandId, EventId, StreamId};
 use crate::settings::Rules;
 use crate::time::Timestamp;
 
@@ -138,13 +138,31 @@ pub fn announce(before: &Conversation, after: &Conversation, id: EventId, receiv
     vec![event]
 }
 
-/// What the tracker announces after its own event `id` (`ConsentImported`, `ConsentRevoked`) turned `before` into `after`.
+/// What the tracker has to write into the stream in which the conversation `own` continues, after an event turned `before` into `after`:
+/// the contact's no, when it, or the link, is new (R10). It names the moment of the no, so carried over twice it changes nothing.
+#[must_use]
+pub fn carry_over(before: &Conversation, after: &Conversation, own: &StreamId) -> Option<(StreamId, Vec<Event>)> {
+    let canonical = after.canonical.as_ref().filter(|canonical| *canonical != own)?;
+    let consent = |c: &Conversation| c.consent.since.filter(|_| c.blocked());
+    let marketing = |c: &Conversation| c.marketing_since.filter(|_| c.marketing_stopped);
+    let linked = before.canonical != after.canonical;
+    let event = |(now, was, marketing_only): (Option<Timestamp>, Option<Timestamp>, bool)| {
+        let since = now.filter(|_| linked || now != was)?;
+        Some(OptOutCarriedOver { alias: own.clone(), since, marketing_only }.into())
+    };
+    let noes = [(consent(after), consent(before), false), (marketing(after), marketing(before), true)];
+    let events: Vec<Event> = noes.into_iter().filter_map(event).collect();
+    (!events.is_empty()).then(|| (canonical.clone(), events))
+}
+
+/// What the tracker announces after its own event `id` (`ConsentImported`, `ConsentRevoked`, `OptOutCarriedOver`) turned `before` into `after`.
 #[must_use]
 pub fn announce_ordered(before: &Conversation, after: &Conversation, id: EventId, event: &Event) -> Vec<Event> {
     match event {
         _ if !changed_by(before, after, id) => Vec::new(),
         Event::ConsentImported(_) => vec![OptInAccepted { source: id, how: "import".to_owned() }.into()],
         Event::ConsentRevoked(_) => vec![OptedOut { source: id, how: "revoked".to_owned() }.into()],
+        Event::OptOutCarriedOver(_) => vec![OptedOut { source: id, how: "linked".to_owned() }.into()],
         _ => Vec::new(),
     }
 }

@@ -11,6 +11,7 @@ mod p05_text_only;
 mod p06_first_message_needs_consent;
 mod p07_delivery;
 mod p09_contact_decides;
+mod p09_linked_identities;
 mod p10_history;
 mod p11_window;
 mod p12_expiry;

@@ -194,10 +194,21 @@ pub(crate) async fn prepared(world: &SimWorld) {
 
 /// An event of another service in the conversation, as the outcome of a command.
 pub(crate) async fn event(world: &SimWorld, name: &str, command: Option<CommandId>, event: impl Into<Event>) {
+    event_in(world, &conversation(world), name, command, event).await;
+}
+
+/// An event of another service in a stream.
+pub(crate) async fn event_in(
+    world: &SimWorld,
+    stream: &StreamId,
+    name: &str,
+    command: Option<CommandId>,
+    event: impl Into<Event>,
+) {
     let platform = platform(world);
     let cause = Cause {
         organization_id: "acme".into(),
-        stream_id: conversation(world),
+        stream_id: stream.clone(),
         cause_id: name.to_owned(),
         command_id: command,
         occurred_at: platform.clock.now(),

@@ -2,6 +2,8 @@
 
 use connector_domain::consent::{ConsentState, ConsentStatus};
 use connector_domain::conversation::Conversation;
+use connector_domain::ids::EventId;
+use connector_domain::time::Timestamp;
 use connector_runtime::situation::membership_key;
 
 use crate::scene::{Scene, address, conversation, keys, of, talking, text};
@@ -62,4 +64,33 @@ async fn links_are_followed_to_their_end_and_a_circle_is_one_conversation() {
         assert_eq!(scene.story(command), ["MessageAccepted", "MessageSent"]);
         assert!(of(&scene.events(), command.command_id).iter().all(|e| e.envelope.stream_id == least));
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_under_an_alias_counts_before_it_is_carried_over() {
+    let scene = Scene::new(33).await;
+    let stopped = |linked_to: Option<usize>| {
+        let (since, source) = (Some(Timestamp::EPOCH), Some(EventId::derived("stop")));
+        let consent = ConsentState { status: ConsentStatus::OptedOut, since, source, ..ConsentState::default() };
+        Conversation { consent, canonical: linked_to.map(conversation), ..Conversation::default() }
+    };
+    // The alias of 1 wrote STOP and is linked over another one; the alias of 2 is not linked by an event of its own yet.
+    scene.converse(20, &stopped(Some(21))).await;
+    scene.converse(21, &linked_to(1)).await;
+    scene.converse(22, &stopped(None)).await;
+    for (n, alias) in [(1, 20), (2, 22)] {
+        let known = Conversation { aliases: vec![conversation(alias)], address: address(n), ..talking() };
+        scene.converse(n, &known).await;
+    }
+    // Undone by the contact where the conversation goes on.
+    scene.converse(23, &stopped(Some(3))).await;
+    let started = Conversation { aliases: vec![conversation(23)], address: address(3), ..talking() };
+    let consent = ConsentState { agreed: Some(Timestamp::from_secs(1)), ..started.consent.clone() };
+    scene.converse(3, &Conversation { consent, ..started }).await;
+    let commands = [text("a", 1), text("b", 2), text("c", 3)];
+    scene.publish(&commands).await;
+    scene.run_to_the_end(&commands).await;
+    assert_eq!(scene.story(&commands[0]), ["MessageRejected"]);
+    assert_eq!(scene.story(&commands[1]), ["MessageRejected"]);
+    assert_eq!(scene.story(&commands[2]), ["MessageAccepted", "MessageSent"]);
 }

@@ -7,11 +7,13 @@ use connector_domain::command::{Content, SendMessage, TemplateCall};
 use connector_domain::consent::{ConsentState, ConsentStatus};
 use connector_domain::conversation::Conversation;
 use connector_domain::event::Event;
+use connector_domain::ids::EventId;
 use connector_domain::outcome::GraphError;
 use connector_domain::template::Template;
+use connector_domain::time::Timestamp;
 use connector_simulated::{Reaction, SimWorld};
 
-use crate::scene::{NUMBER, Scene, ended, of, talking, text};
+use crate::scene::{NUMBER, Scene, address, conversation, ended, of, talking, text};
 
 /// Two messages to contact 1 and one to contact 2 are queued: the first one of contact 1 is held up by WhatsApp. Then something
 /// happens. What became of the three: the reason of a failure, or `sent`.
@@ -116,4 +118,18 @@ async fn who_stopped_marketing_gets_no_marketing_that_is_queued_but_utility() {
     };
     let ends = queued(25, commands, stopped).await;
     assert_eq!(ends, ["marketing_stopped", "sent", "rejected: marketing_stopped content.template.name"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_stop_under_an_identity_that_is_found_to_be_the_contacts_holds_back_what_is_queued() {
+    let fates = queued(14, texts(), async |scene| {
+        let (since, source) = (Some(Timestamp::EPOCH), Some(EventId::derived("stop")));
+        let consent = ConsentState { status: ConsentStatus::OptedOut, since, source, ..ConsentState::default() };
+        let canonical = Some(conversation(1));
+        scene.converse(20, &Conversation { consent, canonical, ..Conversation::default() }).await;
+        // Nothing is carried over: the conversation has learned the identity, and its own consent is what it was.
+        scene.converse(1, &Conversation { aliases: vec![conversation(20)], address: address(1), ..talking() }).await;
+    })
+    .await;
+    assert_eq!(fates, ["opted_out", "opted_out", "sent"]);
 }
