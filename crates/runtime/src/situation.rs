@@ -56,7 +56,7 @@ pub fn alias_membership_keys(user: &StreamId, conversation: &Conversation) -> Ve
 }
 
 /// Links are followed this far, one question after the other; a circle ends earlier.
-const FARTHEST: usize = 8;
+pub const FARTHEST: usize = 8;
 
 /// The partition of a stream in the co-partitioned topics and in the views.
 #[must_use]

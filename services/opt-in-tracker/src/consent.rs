@@ -11,6 +11,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use connector_contracts::{Topic, decode};
 use connector_domain::command::{ConsentAction, ConsentCommand, TemplateCall};
 use connector_domain::composer::Situation;
+use connector_domain::conversation::closed;
 use connector_domain::decide::{Novelty, Reason as Rule, Rejection, check_repeat, decide_consent};
 use connector_domain::event::{Event, Recorded, TimeSource};
 use connector_domain::ids::{CommandId, EventId, StreamId};
@@ -24,17 +25,17 @@ use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::situation::{
-    alias_membership_keys, conversation_key, enablement_key, load, membership_key, partition_of,
+    FARTHEST, alias_membership_keys, conversation_key, enablement_key, load, membership_key, partition_of,
 };
 use connector_runtime::view::{Mark, Memory};
 
 use crate::PRODUCER;
 use crate::settling::Settling;
 
-/// How many aliases in a row are followed (R10). There is one in practice.
-const ALIASES: usize = 4;
+/// How often a command is sent on when links are written while it is on its way (R10).
+const MOST_LINKS: usize = 4;
 
-/// The header that [`commands::forward`] marks a record with; a command that follows aliases gets one more for each.
+/// The header that [`commands::forward`] marks a record with; a command that follows links gets one more for each time.
 const FORWARDED: &str = "forwarded";
 
 /// The handler.
@@ -87,6 +88,10 @@ struct Open {
     user: StreamId,
     /// The stream the answer belongs to.
     home: StreamId,
+    /// The streams that were followed to `home`, which is the last of them unless they are a circle.
+    path: Vec<StreamId>,
+    /// Links lead no further: `home` is the least stream of their circle.
+    circle: bool,
     situation: Situation,
 }
 
@@ -103,7 +108,20 @@ impl Open {
 
     /// The conversation that continues where this one is only an alias (R10).
     fn canonical(&self) -> Option<&StreamId> {
-        self.situation.conversation.canonical.as_ref().filter(|canonical| **canonical != self.home)
+        self.situation.conversation.canonical.as_ref().filter(|_| !self.circle)
+    }
+
+    /// Goes on where the conversation continues.
+    fn advance(&mut self) {
+        let Some(canonical) = self.canonical().cloned() else { return };
+        if let Some(least) = closed(&self.path, &canonical) {
+            self.home = least;
+            self.circle = true;
+        } else {
+            self.path.push(canonical.clone());
+            self.home = canonical;
+        }
+        self.command.recipient.conversation_id = Some(self.home.clone());
     }
 }
 
@@ -151,7 +169,8 @@ impl Consent {
             Some(append) => Err(Step::Done(vec![append])),
             None => {
                 let digest = command.digest();
-                Ok(Open { at, command, digest, user, home, situation: Situation::default() })
+                let path = vec![home.clone()];
+                Ok(Open { at, command, digest, user, home, path, circle: false, situation: Situation::default() })
             }
         }
     }
@@ -176,8 +195,8 @@ impl Consent {
         Ok(known)
     }
 
-    /// Reads every situation after its views have caught up, and goes on where a conversation is only an alias. A command whose
-    /// conversation continues in another partition gets its step.
+    /// Reads every situation after its views have caught up, and follows links to their end; a circle continues in its least
+    /// stream, as for admission and dispatch. A command whose conversation continues in another partition gets its step.
     async fn situate(
         &mut self,
         open: &mut [Open],
@@ -185,24 +204,14 @@ impl Consent {
         steps: &mut [Option<Step<()>>],
     ) -> Result<(), Failure> {
         let partitions = self.platform.partitions;
-        for round in 0..=ALIASES {
-            let asked: Vec<usize> = (0..open.len())
-                .filter(|index| round == 0 || (steps[open[*index].at].is_none() && open[*index].canonical().is_some()))
-                .collect();
+        for round in 0..=FARTHEST {
+            let asked: Vec<usize> =
+                (0..open.len()).filter(|index| round == 0 || open[*index].canonical().is_some()).collect();
             if asked.is_empty() {
-                return Ok(());
+                break;
             }
             if round > 0 {
-                for index in &asked {
-                    let item = &mut open[*index];
-                    let Some(canonical) = item.canonical().cloned() else { continue };
-                    item.home = canonical.clone();
-                    item.command.recipient.conversation_id = Some(canonical);
-                    let record = &work[item.at].record;
-                    if partition_of(&item.home, partitions) != record.source.partition {
-                        steps[item.at] = self.follow(record, item)?;
-                    }
-                }
+                asked.iter().for_each(|index| open[*index].advance());
             }
             let mut keys: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
             for (partition, key) in asked.iter().flat_map(|index| open[*index].cells(partitions)) {
@@ -234,13 +243,19 @@ impl Consent {
                 }
             }
         }
+        for item in open.iter().filter(|item| item.home != item.path[0]) {
+            let record = &work[item.at].record;
+            if partition_of(&item.home, partitions) != record.source.partition {
+                steps[item.at] = self.follow(record, item)?;
+            }
+        }
         Ok(())
     }
 
-    /// The command, to be answered where its conversation continues. `None` after too many aliases.
+    /// The command, to be answered where its conversation continues. `None` after too many times.
     fn follow(&self, record: &Record, item: &Open) -> Result<Option<Step<()>>, Failure> {
         let earlier = record.headers.iter().filter(|(name, _)| name == FORWARDED).count();
-        if earlier > ALIASES {
+        if earlier > MOST_LINKS {
             return Ok(None);
         }
         let trace = traceparent(record);

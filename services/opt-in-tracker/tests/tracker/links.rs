@@ -8,13 +8,13 @@ use connector_domain::conversation::Conversation;
 use connector_domain::event::{
     ConsentRevoked, ConversationLinked, Event, IdentityLearned, MarketingPreferenceChanged, OptOutCarriedOver, Recorded,
 };
-use connector_domain::ids::StreamId;
+use connector_domain::ids::{CommandId, StreamId};
 use connector_runtime::situation::{conversation_key, load, partition_of};
 use connector_simulated::{Fault, Plan, SimWorld, When};
 
 use crate::scene::{
-    LIMIT, PARTITIONS, address, append, command, consent, conversation, counts, event_in, history, play, prepared,
-    service, until, until_some, view, world, write,
+    LIMIT, PARTITIONS, address, append, command, command_in, consent, conversation, counts, event_in, history, play,
+    prepared, service, until, until_some, view, world, write,
 };
 
 /// A further identity of the contact, whose stream is in another partition.
@@ -159,6 +159,38 @@ async fn nobody_is_asked_whose_no_stands_under_another_identity_only() {
         assert_eq!((carried(&world).len(), consent(&world).status), (0, ConsentStatus::None));
         let asked = counts(&world);
         assert!(!asked.contains_key("OptInRequested") && !asked.contains_key("ConsentImported"), "{asked:?}");
+    })
+    .await;
+}
+
+/// A revocation for a stream: where its answer stands.
+async fn revoke(world: &SimWorld, name: &str, stream: &StreamId) -> StreamId {
+    append(world, vec![command_in(world, name, stream, ConsentAction::Revoke)]).await;
+    let id = Some(CommandId::derived(name));
+    let answer = |e: &Recorded| matches!(e.event, Event::ConsentRevoked(_)) && e.envelope.command_id == id;
+    until_some(world, answer).await.envelope.stream_id
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_follows_links_to_their_end_and_a_circle_is_one_conversation() {
+    play(async |world: SimWorld| {
+        let all = || (0..).map(|n| StreamId(format!("k1-stream-{n:03}")));
+        let of = |partition| all().filter(move |stream| partition_of(stream, PARTITIONS) == partition);
+        let (here, there): (Vec<_>, Vec<_>) = (of(0).take(20).collect(), of(1).take(20).collect());
+        let across: Vec<_> = here.iter().zip(&there).flat_map(|(one, other)| [one.clone(), other.clone()]).collect();
+        // A chain and two circles in one partition, and the same over both.
+        for (name, streams) in [("here", &here[10..]), ("across", &across[..10])] {
+            let links = (0..6).map(|n| (n, n + 1)).chain([(7, 8), (8, 7), (9, 9)]);
+            for (from, to) in links {
+                let linked = ConversationLinked { canonical: streams[to].clone() };
+                event_in(&world, &streams[from], &format!("link {name} {from}"), None, linked).await;
+            }
+            let least = 7 + usize::from(streams[8] < streams[7]);
+            for (from, to) in [(0, 6), (1, 6), (5, 6), (6, 6), (7, least), (8, least), (9, 9)] {
+                let place = revoke(&world, &format!("revoke {name} {from}"), &streams[from]).await;
+                assert_eq!(place, streams[to], "{name} {from}");
+            }
+        }
     })
     .await;
 }

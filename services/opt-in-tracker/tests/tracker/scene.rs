@@ -102,6 +102,23 @@ pub(crate) fn command_by(world: &SimWorld, id: &str, user: &str, action: Consent
     record(world, Topic::ConsentCommands, id, &command)
 }
 
+/// A command for a conversation by its id.
+pub(crate) fn command_in(world: &SimWorld, id: &str, stream: &StreamId, action: ConsentAction) -> Append {
+    let recipient = Recipient { conversation_id: Some(stream.clone()), address: Address::default() };
+    let command = ConsentCommand {
+        command_id: CommandId::derived(id),
+        organization_id: "acme".into(),
+        user_id: "ada".into(),
+        phone_number_id: "number".into(),
+        recipient,
+        action,
+        template: None,
+        proof: None,
+        issued_at: platform(world).clock.now(),
+    };
+    record(world, Topic::ConsentCommands, id, &command)
+}
+
 pub(crate) async fn write(world: &SimWorld, name: &str, intent: Intent) {
     let platform = platform(world);
     let at = platform.clock.now();
