@@ -2,7 +2,9 @@
 //!
 //! The workers run in this process, each with its own group, as their services would run them.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod backlog;
+
+use std::collections::BTreeMap;
 use std::process::Command;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -100,12 +102,23 @@ struct Servers {
     redis: RedisServer,
 }
 
-/// A worker at work. Stopped on drop.
-struct Running(JoinHandle<()>);
+/// A worker at work. Killed on drop.
+struct Running {
+    task: JoinHandle<()>,
+    shutdown: CancellationToken,
+}
+
+impl Running {
+    /// Lets it finish what it has in hand.
+    async fn stop(mut self) -> Outcome<()> {
+        self.shutdown.cancel();
+        Ok((&mut self.task).await?)
+    }
+}
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.0.abort();
+        self.task.abort();
     }
 }
 
@@ -257,40 +270,6 @@ impl Servers {
         Ok(())
     }
 
-    /// A long outage: a million windows have ended and nobody said so.
-    async fn backlog(&self, report: &mut Report) -> Outcome<()> {
-        let windows = if report.quick() { 100_000 } else { 1_000_000 };
-        let platform = self.platform("backlog").await?;
-        let written = SystemClock.now() - DAY * 2;
-        append(&platform, windows, |n| message(n, written, written + DAY)).await?;
-        let running = timer(&platform);
-        caught_up(&platform, views::WINDOWS).await?;
-        let began = Instant::now();
-        let already = windows - expired(&platform, 0).await?;
-        expired(&platform, windows).await?;
-        let took = began.elapsed().as_secs_f64();
-        drop(running);
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let rate = already as f64 / took;
-        let note =
-            format!("{already} overdue windows worked off in {took:.1} s, their events in the log and read back");
-        report.add("expiries_per_s", rate, "1/s", note);
-
-        self.redis(&["FLUSHALL"])?;
-        let events: i64 = end(&platform).await?.iter().map(|offset| offset.0).sum();
-        let began = Instant::now();
-        let running = timer(&platform);
-        caught_up(&platform, views::WINDOWS).await?;
-        drop(running);
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let rate = events as f64 / began.elapsed().as_secs_f64();
-        let note = format!(
-            "{events} events about windows from the beginning of the log into an empty Redis, joining the group included"
-        );
-        report.add("projection_rebuild_per_s", rate, "1/s", note);
-        Ok(())
-    }
-
     async fn consent(&self, report: &mut Report) -> Outcome<()> {
         let conversations = if report.quick() { 2_000 } else { 20_000 };
         let platform = self.platform("consent").await?;
@@ -318,11 +297,13 @@ impl Servers {
 }
 
 fn run(service: Service) -> Running {
-    Running(tokio::spawn(async move {
+    let shutdown = service.shutdown();
+    let task = tokio::spawn(async move {
         if let Err(error) = service.run().await {
             eprintln!("a worker ended: {error}");
         }
-    }))
+    });
+    Running { task, shutdown }
 }
 
 fn timer(platform: &Platform) -> Running {
@@ -411,29 +392,6 @@ async fn caught_up(platform: &Platform, name: &'static str) -> Outcome<()> {
         }
     }
     Ok(())
-}
-
-/// Reads the log from its beginning until so many windows have ended, and at least to its end. How many have.
-async fn expired(platform: &Platform, wanted: u64) -> Outcome<u64> {
-    let topic: TopicName = platform.topic(Topic::ConversationEvents);
-    let all = (0..PARTITIONS).map(|partition| (TopicPartition { topic: topic.clone(), partition }, Start::Beginning));
-    let mut reader = platform.log.assign(all.collect(), Isolation::Committed).await?;
-    let (mut count, mut ends, began) = (0, BTreeSet::new(), Instant::now());
-    while count < wanted || ends.len() < PARTITIONS as usize {
-        if began.elapsed() > PATIENCE {
-            return Err(format!("{count} of {wanted} windows have ended").into());
-        }
-        match reader.poll(Duration::from_millis(50), 5_000).await? {
-            Polled::Records(records) => {
-                let kinds = records.iter().filter_map(|record| record.header(connector_contracts::headers::CE_TYPE));
-                count += kinds.filter(|kind| kind.ends_with(b"WindowExpired")).count() as u64;
-            }
-            Polled::CaughtUp(partition, _) => drop(ends.insert(partition)),
-            _ => {}
-        }
-    }
-    reader.close().await;
-    Ok(count)
 }
 
 /// How late the ends of windows came, in milliseconds, until there are so many; each once.
