@@ -1,6 +1,6 @@
 //! Records between our form and librdkafka's, and checks before anything is handed over.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, LogError, Offset, Record, Start, TopicName, TopicPartition};
 use rdkafka::Message;
@@ -50,20 +50,29 @@ pub(crate) fn headers(record: &Append) -> Option<OwnedHeaders> {
     }))
 }
 
-/// A record as read.
+/// A record as read. All of it lies in one piece of memory, which its parts share: with a few dozen small ones a reader that catches up
+/// would do little else than ask for memory.
 pub(crate) fn record(message: &BorrowedMessage<'_>, source: TopicPartition) -> Record {
-    let headers = message.headers().map(|headers| {
-        headers
-            .iter()
-            .map(|header| (header.key.to_owned(), Bytes::copy_from_slice(header.value.unwrap_or_default())))
-            .collect()
-    });
+    let (key, value, headers) = (message.key(), message.payload(), message.headers());
+    let values = || headers.iter().flat_map(|headers| headers.iter()).filter_map(|header| header.value);
+    let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + values().map(<[u8]>::len).sum::<usize>();
+    let mut whole = BytesMut::with_capacity(size);
+    for part in key.into_iter().chain(value).chain(values()) {
+        whole.extend_from_slice(part);
+    }
+    let mut whole = whole.freeze();
+    let mut part = |bytes: &[u8]| whole.split_to(bytes.len());
     Record {
         source,
         offset: Offset(message.offset()),
-        key: message.key().map(Bytes::copy_from_slice),
-        value: message.payload().map(Bytes::copy_from_slice),
-        headers: headers.unwrap_or_default(),
+        key: key.map(&mut part),
+        value: value.map(&mut part),
+        headers: headers.map_or_else(Vec::new, |headers| {
+            headers
+                .iter()
+                .map(|header| (header.key.to_owned(), header.value.map_or_else(Bytes::new, &mut part)))
+                .collect()
+        }),
         timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
     }
 }
