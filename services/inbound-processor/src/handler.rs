@@ -11,6 +11,8 @@ use connector_domain::command::{DirectoryRecord, WebhookItem};
 use connector_domain::event::{ConversationLinked, Event, IdentityLearned, Recorded, TimeSource};
 use connector_domain::ids::{EventId, OrganizationId, StreamId};
 use connector_domain::time::Timestamp;
+use connector_ports::Gate;
+use connector_ports::gate::View;
 use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use connector_runtime::commands::{FORWARDED, forward};
 use connector_runtime::emit::{Cause, Emitter, traceparent};
@@ -46,8 +48,8 @@ pub struct InboundHandler {
     conversations: Reading,
     numbers: Table<DirectoryRecord>,
     memory: Memory,
-    /// The memories of all partitions, whoever owns them.
-    memories: Reading,
+    /// For the memories of other partitions.
+    gate: Arc<dyn Gate>,
     metrics: Arc<Metrics>,
     written: Written,
 }
@@ -99,13 +101,7 @@ impl InboundHandler {
             partitions: platform.partitions,
             conversations: platform.conversations(),
             numbers,
-            memories: Reading::new(
-                platform.gate.clone(),
-                platform.log.clone(),
-                platform.clock.clone(),
-                views::INBOUND,
-                log.clone(),
-            ),
+            gate: platform.gate.clone(),
             memory: Memory::new(platform.gate.clone(), platform.log.clone(), views::INBOUND, log, mark),
             metrics: platform.metrics.clone(),
             written: Written::default(),
@@ -181,7 +177,8 @@ impl InboundHandler {
     }
 
     /// Messages of people who are known by nothing may have been recorded before under their phone number, in another partition: until the
-    /// two are known to be one person, only the id of the message tells.
+    /// two are known to be one person, only the id of the message tells. The memories of other partitions are asked as they stand: they
+    /// move with what their owners write and not with the log, so no position says that they are complete.
     async fn recorded_by_phone(&self, items: &[&Item], people: &People) -> Result<HashSet<EventId>, Failure> {
         let is_stranger = |item: &&&Item| {
             let address = &item.meaning.address;
@@ -196,7 +193,7 @@ impl InboundHandler {
             let others = strangers.iter().filter(|item| item.partition != partition);
             let ids: Vec<_> = others.map(|item| item.meaning.event_id()).collect();
             let marks: Vec<_> = ids.iter().copied().map(mark_id).collect();
-            let found = self.memories.recall(partition, &marks).await?.answers;
+            let found = self.gate.recall(&View::new(views::INBOUND, partition), &marks).await?.answers;
             Ok::<_, Failure>(ids.into_iter().zip(found).filter(|(_, found)| found.is_some()).map(|(id, _)| id))
         });
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
