@@ -15,6 +15,11 @@ const LOGGING: &str = include_str!("../../../deploy/local/log4j2.yaml");
 /// How long a broker may take until it answers. It needs 4 s on an idle machine; a busy one takes longer.
 const START: Duration = Duration::from_secs(60);
 
+/// How often brokers on ports of their own choice are started before that fails.
+const STARTS: usize = 3;
+/// The words of a broker whose port is taken.
+const PORT_TAKEN: &str = "java.net.BindException";
+
 /// Kafka wants an id of 16 bytes in URL-safe base64. All local clusters share one: none ever meets another.
 const CLUSTER_ID: &str = "bG9jYWxzdGFja2thZmthMA";
 
@@ -64,6 +69,17 @@ impl KafkaCluster {
     /// # Errors
     /// Java or Maven is missing, Kafka cannot be fetched, or it did not start; the text has its last words.
     pub fn start(options: &KafkaOptions) -> Result<Self, ServerError> {
+        // A port that was free when it was chosen may be somebody's by the time a broker, seconds later, listens on it.
+        for _ in 1..STARTS {
+            match Self::start_once(options) {
+                Err(error) if options.port.is_none() && error.to_string().contains(PORT_TAKEN) => {}
+                other => return other,
+            }
+        }
+        Self::start_once(options)
+    }
+
+    fn start_once(options: &KafkaOptions) -> Result<Self, ServerError> {
         let library = library()?;
         let count = options.brokers.max(1);
         let mut ports = Vec::new();
