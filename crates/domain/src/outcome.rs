@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::command::SendPolicy;
+use crate::identity::Address;
 use crate::ids::Wamid;
 
 mod codes;
@@ -57,6 +58,9 @@ pub enum Answer {
         wamid: Option<Wamid>,
         /// `message_status` is `held_for_quality_assessment` or `paused`.
         held: bool,
+        /// `contacts[0]`: the person as WhatsApp knows them, which may be another number than the one asked for. Empty when the
+        /// answer does not say.
+        person: Address,
         /// The Graph error, when the body has one with a code.
         error: Option<GraphError>,
         /// Whether the body was complete JSON. For calls that yield no wamid (`read`, typing) a readable 2xx is success.

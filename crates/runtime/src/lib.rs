@@ -12,6 +12,7 @@ pub mod failure;
 pub mod handler;
 pub mod lanes;
 pub mod ledger;
+pub mod people;
 pub mod platform;
 pub mod projection;
 pub mod provision;

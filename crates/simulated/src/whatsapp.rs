@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_domain::command::ContentKind;
-use connector_domain::ids::{AttemptId, OrganizationId, PhoneNumberId, WabaId, Wamid};
+use connector_domain::identity::Address;
+use connector_domain::ids::{AttemptId, OrganizationId, PhoneNumber, PhoneNumberId, WabaId, Wamid};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, GraphError, Transport};
 use connector_domain::template::Template;
 use connector_domain::time::Timestamp;
@@ -62,6 +63,7 @@ struct State {
     weather: Weather,
     script: BTreeMap<usize, Reaction>,
     calls: usize,
+    known_as: HashMap<PhoneNumber, PhoneNumber>,
     ledger: Vec<Post>,
     templates: Vec<Template>,
     profiles: HashMap<PhoneNumberId, BusinessProfile>,
@@ -74,6 +76,7 @@ impl SimWhatsApp {
             weather: Weather::default(),
             script: BTreeMap::new(),
             calls: 0,
+            known_as: HashMap::new(),
             ledger: Vec::new(),
             templates: Vec::new(),
             profiles: HashMap::new(),
@@ -93,6 +96,11 @@ impl SimWhatsApp {
     /// What happens to the POST with this number, counted from 0; goes before the weather.
     pub fn script(&self, number: usize, reaction: Reaction) {
         self.state().script.insert(number, reaction);
+    }
+
+    /// A person whom WhatsApp knows under another number than the one that is asked for: accepted messages say so.
+    pub fn know_as(&self, asked_for: PhoneNumber, known: PhoneNumber) {
+        self.state().known_as.insert(asked_for, known);
     }
 
     /// The templates that accounts have.
@@ -141,11 +149,18 @@ impl SimWhatsApp {
         // Marking as read and typing yield no message.
         let message = matches!(outbound.content.kind, ContentKind::Text | ContentKind::Template);
         let wamid = message.then(|| Wamid(format!("wamid.simulated-{number}")));
-        let http = |status, error, readable| Answer::Http { status, wamid: None, held: false, error, readable };
+        let http = |status, error, readable| {
+            let person = Address::default();
+            Answer::Http { status, wamid: None, held: false, person, error, readable }
+        };
         let (accepted, left, answer) = match reaction.unwrap_or(Reaction::Accept) {
             Reaction::Accept => {
-                let answer =
-                    Answer::Http { status: 200, wamid: wamid.clone(), held: false, error: None, readable: true };
+                let mut person = outbound.address.clone();
+                if let Some(known) = person.phone.as_ref().and_then(|phone| state.known_as.get(phone)) {
+                    person.phone = Some(known.clone());
+                }
+                let wamid = wamid.clone();
+                let answer = Answer::Http { status: 200, wamid, held: false, person, error: None, readable: true };
                 (true, BytesLeft::Maybe, answer)
             }
             Reaction::AcceptThenDrop(failure) => (true, BytesLeft::Maybe, Answer::Transport(failure)),

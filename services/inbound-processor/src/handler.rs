@@ -19,6 +19,7 @@ use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
+use connector_runtime::people::{Link, People};
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::situation::partition_of;
 use connector_runtime::table::Table;
@@ -28,7 +29,6 @@ use connector_telemetry::metrics::InboundOutcome;
 use futures::future::try_join_all;
 
 use crate::meaning::{Interpreter, Meaning};
-use crate::people::{Link, People};
 use crate::{Config, SERVICE};
 
 /// How long a recorded item is remembered exactly: WhatsApp repeats for 7 days.
@@ -209,7 +209,7 @@ impl InboundHandler {
         for item in items {
             let (place, into) = people.place(&item.home, &item.meaning.identities);
             let learned = people.learn(&place, &item.meaning.home, &item.meaning.identities);
-            let ids = into.iter().chain(&learned).map(link_id);
+            let ids = into.iter().chain(&learned).map(Link::event_id);
             asked.entry(item.partition).or_default().extend(ids);
         }
         asked.retain(|_, ids| !ids.is_empty());
@@ -246,23 +246,6 @@ fn own_streams(items: &[&Item]) -> Vec<StreamId> {
 fn news(items: &[&Item], people: &People) -> Vec<StreamId> {
     let is_news = |item: &&&Item| !people.knows_all(&item.home, &item.meaning.identities);
     items.iter().filter(is_news).flat_map(|item| item.meaning.identities.clone()).collect()
-}
-
-/// The cause of a link: the same two streams are linked once.
-fn link_cause(alias: &StreamId, canonical: &StreamId) -> String {
-    format!("{alias}/{canonical}")
-}
-
-/// The id of the event that a repeat of this link is recognised by: the one in the partition of whoever writes it.
-fn link_id(link: &Link) -> EventId {
-    match link {
-        Link::Into { alias, canonical } => {
-            EventId::derived(&format!("ConversationLinked:{}", link_cause(alias, canonical)))
-        }
-        Link::Learned { canonical, alias, .. } => {
-            EventId::derived(&format!("IdentityLearned:{}", link_cause(alias, canonical)))
-        }
-    }
 }
 
 /// Writes the events of one item.
@@ -307,23 +290,11 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn linked(&mut self, alias: &StreamId, canonical: &StreamId, cause_id: String) -> Result<(), Failure> {
-        self.event(ConversationLinked { canonical: canonical.clone() }, alias, cause_id)
-    }
-
     fn link(&mut self, link: &Link) -> Result<(), Failure> {
-        match link {
-            Link::Into { alias, canonical } => self.linked(alias, canonical, link_cause(alias, canonical)),
-            Link::Learned { canonical, alias, tell } => {
-                let address = self.item.meaning.address.clone();
-                let learned = IdentityLearned { address, alias: alias.clone() };
-                self.event(learned, canonical, link_cause(alias, canonical))?;
-                match tell {
-                    Some(tell) => self.linked(tell, canonical, link_cause(tell, canonical)),
-                    None => Ok(()),
-                }
-            }
+        for (stream, event, cause_id) in link.events(&self.item.meaning.address) {
+            self.event(event, &stream, cause_id)?;
         }
+        Ok(())
     }
 
     /// The person said through WhatsApp that they are addressed otherwise from now on. The conversation stays the same.
@@ -340,7 +311,8 @@ impl Writer<'_> {
         let root = people.root(new);
         let tell = (root != *stream).then_some(root);
         if let Some(root) = &tell {
-            self.linked(root, stream, meaning.cause_id.clone())?;
+            let linked = ConversationLinked { canonical: stream.clone() };
+            self.event(linked, root, meaning.cause_id.clone())?;
         }
         people.add(&Link::Learned { canonical: stream.clone(), alias: alias.clone(), tell });
         Ok(())
@@ -433,7 +405,7 @@ impl InboundHandler {
         let mut writer =
             Writer { emitter: &self.emitter, partitions: self.partitions, item, appends: Vec::new(), marks };
         if let Some(into) = into.filter(|_| personal && !item.forwarded) {
-            if !linked.contains(&link_id(&into)) {
+            if !linked.contains(&into.event_id()) {
                 writer.link(&into)?;
             }
             people.add(&into);
@@ -444,7 +416,7 @@ impl InboundHandler {
         }
         if personal {
             for link in people.learn(&stream, &meaning.home, &meaning.identities) {
-                if !linked.contains(&link_id(&link)) {
+                if !linked.contains(&link.event_id()) {
                     writer.link(&link)?;
                 }
                 people.add(&link);

@@ -1,6 +1,6 @@
 //! Turns webhook items into events of the log: any shape Meta sends, each item once (R1, R3, R9, R10).
 //!
-//! One worker reads the webhook topic. [`meaning`] understands an item, [`people`] finds the conversation it belongs to, and
+//! One worker reads the webhook topic. [`meaning`] understands an item, [`People`](connector_runtime::people::People) finds the conversation it belongs to, and
 //! [`handler`] drops repeats and puts the events together. An item whose conversation continues in another partition is sent on to
 //! that partition once, so that the memory there decides about repeats: the memory of a partition is exact for what it wrote itself.
 //!
@@ -8,7 +8,6 @@
 
 pub mod handler;
 pub mod meaning;
-pub mod people;
 
 use connector_contracts::Topic;
 use connector_domain::consent::ConsentVocabulary;

@@ -94,6 +94,7 @@ pub fn class(code: i64) -> Option<Class> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::identity::Address;
     use crate::ids::Wamid;
     use crate::outcome::{Answer, BytesLeft, Exchange, GraphError, Transport, judge, judge_receipt};
 
@@ -101,7 +102,14 @@ mod tests {
 
     fn http(status: u16, wamid: Option<&str>, code: Option<i64>, readable: bool) -> Exchange {
         let error = code.map(|code| GraphError { code, subcode: Some(2_494_055) });
-        let answer = Answer::Http { status, wamid: wamid.map(Wamid::from), held: false, error, readable };
+        let answer = Answer::Http {
+            status,
+            wamid: wamid.map(Wamid::from),
+            held: false,
+            person: Address::default(),
+            error,
+            readable,
+        };
         Exchange { left: BytesLeft::Maybe, answer }
     }
 

@@ -1,6 +1,7 @@
 //! Reads what the Graph API answers. A gateway in between may answer anything, so nothing is taken for granted.
 
-use connector_domain::ids::Wamid;
+use connector_domain::identity::Address;
+use connector_domain::ids::{Bsuid, PhoneNumber, Wamid};
 use connector_domain::outcome::{Answer, GraphError};
 use serde_json::Value;
 
@@ -14,14 +15,27 @@ pub(super) fn read_answer(status: u16, body: &[u8]) -> Answer {
         status,
         wamid: message["id"].as_str().filter(|id| !id.is_empty()).map(Wamid::from),
         held: message["message_status"] == "held_for_quality_assessment" || message["message_status"] == "paused",
+        person: person(&json["contacts"][0]),
         error: graph_error(&json),
         readable: true,
     }
 }
 
+/// Whom WhatsApp addressed.
+fn person(contact: &Value) -> Address {
+    let id = |name: &str| contact[name].as_str().filter(|id| !id.is_empty());
+    Address {
+        phone: id("wa_id").and_then(|id| PhoneNumber::parse(id).ok()),
+        bsuid: id("user_id").map(|id| Bsuid(id.to_owned())),
+    }
+}
+
+/// What an answer says about the person when it says nothing.
+pub(super) const NOBODY: Address = Address { phone: None, bsuid: None };
+
 /// An HTTP answer whose body says nothing.
 pub(super) const fn unreadable(status: u16) -> Answer {
-    Answer::Http { status, wamid: None, held: false, error: None, readable: false }
+    Answer::Http { status, wamid: None, held: false, person: NOBODY, error: None, readable: false }
 }
 
 /// Graph's error object. Its message and details may quote the request, so only numbers are taken.

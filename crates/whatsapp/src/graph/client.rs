@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio::runtime::{Builder, Runtime};
 use tokio_util::task::AbortOnDropHandle;
 
-use super::answer::{read_answer, unreadable};
+use super::answer::{NOBODY, read_answer, unreadable};
 use super::config::GraphConfig;
 use super::request::request_body;
 
@@ -28,6 +28,7 @@ const INVALID_PARAMETER: Answer = Answer::Http {
     status: 400,
     wamid: None,
     held: false,
+    person: NOBODY,
     error: Some(GraphError { code: 100, subcode: None }),
     readable: true,
 };

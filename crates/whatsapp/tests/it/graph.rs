@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use connector_domain::command::{Content, ContentKind};
 use connector_domain::identity::Address;
-use connector_domain::ids::Wamid;
+use connector_domain::ids::{PhoneNumber, Wamid};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, GraphError, Transport};
 use connector_ports::whatsapp::{Outbound, WhatsApp};
 use connector_settings::{SecretFile, SecretSource};
@@ -26,7 +26,8 @@ fn failed(left: BytesLeft, transport: Transport) -> Exchange {
 }
 
 fn unreadable(status: u16) -> Exchange {
-    let answer = Answer::Http { status, wamid: None, held: false, error: None, readable: false };
+    let answer =
+        Answer::Http { status, wamid: None, held: false, person: Address::default(), error: None, readable: false };
     Exchange { left: BytesLeft::Maybe, answer }
 }
 
@@ -54,10 +55,11 @@ fn http(status: u16, body: &str) -> String {
 #[tokio::test]
 async fn an_accepted_send_gives_the_message_id() {
     let (exchange, count) = send_to(http(200, &accepted("wamid.OUT1"))).await;
-    let Answer::Http { status: 200, wamid, held: false, error: None, readable: true } = exchange.answer else {
+    let Answer::Http { status: 200, wamid, held: false, person, error: None, readable: true } = exchange.answer else {
         panic!("{exchange:?}")
     };
     assert_eq!((wamid, exchange.left, count), (Some(Wamid::from("wamid.OUT1")), BytesLeft::Maybe, 1));
+    assert_eq!(person, Address { phone: PhoneNumber::parse("16505551234").ok(), bsuid: None });
     let held = r#"{"messages":[{"id":"w","message_status":"held_for_quality_assessment"}]}"#;
     assert!(matches!(send_to(http(200, held)).await.0.answer, Answer::Http { held: true, .. }));
 }
@@ -290,8 +292,10 @@ async fn a_connection_closed_while_idle_costs_nothing() {
         let exchange = client.send(&text()).await;
         // Whether the client noticed the end before it picked the connection is a race; a wrong claim is not.
         assert_ne!(exchange.left, BytesLeft::No);
-        closed.notified().await;
-        tokio::task::yield_now().await;
+        // A request on a connection that was closed meanwhile reaches nobody, and nothing is closed after it.
+        if matches!(exchange.answer, Answer::Http { .. }) {
+            closed.notified().await;
+        }
     }
     assert!(requests.lock().unwrap().len() <= 20);
 }

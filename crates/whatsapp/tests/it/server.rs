@@ -90,7 +90,7 @@ pub(crate) fn header<'a>(head: &'a str, name: &str) -> Option<&'a str> {
 
 pub(crate) fn accepted(wamid: &str) -> String {
     format!(
-        r#"{{"messaging_product":"whatsapp","contacts":[{{"input":"x","wa_id":"x"}}],"messages":[{{"id":"{wamid}"}}]}}"#
+        r#"{{"messaging_product":"whatsapp","contacts":[{{"input":"+16505551234","wa_id":"16505551234"}}],"messages":[{{"id":"{wamid}"}}]}}"#
     )
 }
 

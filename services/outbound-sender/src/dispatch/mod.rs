@@ -1,6 +1,7 @@
 //! Dispatch: what was accepted leaves, journal first, in order per conversation, within WhatsApp's limits (R4 to R6).
 
 mod journal;
+mod learned;
 mod limits;
 mod outcome;
 mod permit;
@@ -34,6 +35,7 @@ use crate::config::Config;
 use crate::settled::Settled;
 use crate::tables::Tables;
 use journal::{Attempt, Ending, Fate, Journal};
+use learned::Learned;
 use limits::Limits;
 use permit::Permit;
 
@@ -62,6 +64,8 @@ pub struct Dispatcher {
     nonce: Uuid,
     /// `None`: ours, and its journal has not been read yet.
     partitions: HashMap<u32, Option<Journal>>,
+    /// Identities that answers of WhatsApp showed, and that were written down.
+    learned: Learned,
     /// The newest attempts of this process, and how far they are.
     issued: HashMap<CommandId, Issued>,
 }
@@ -191,6 +195,7 @@ impl Dispatcher {
             concurrency: config.concurrency,
             nonce: platform.ids.fresh(),
             partitions: HashMap::new(),
+            learned: Learned::default(),
             issued: HashMap::new(),
             platform: platform.clone(),
         }
@@ -366,6 +371,8 @@ impl Handler for Dispatcher {
     async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
         self.partitions.insert(partition.partition, None);
         self.limits.forget_probes();
+        // What was written may have gone with its transaction.
+        self.learned = Learned::default();
         Ok(TakeUp::Committed)
     }
 

@@ -56,7 +56,7 @@ impl Dispatcher {
         journal::entry(&self.emitter, job.partition, &job.dispatch, attempt, kind, ending, at)
     }
 
-    fn cause(&self, job: &Job, stream: &StreamId, cause_id: String, command: Option<CommandId>) -> Cause {
+    pub(super) fn cause(&self, job: &Job, stream: &StreamId, cause_id: String, command: Option<CommandId>) -> Cause {
         Cause {
             organization_id: job.dispatch.organization_id.clone(),
             stream_id: stream.clone(),
@@ -235,7 +235,7 @@ impl Dispatcher {
         let tries = self.fate(&job).tries;
         let ambiguous = self.fate(&job).ambiguous;
 
-        let mut about_number = Vec::new();
+        let mut about = Vec::new();
         match &verdict {
             Verdict::Configuration { .. } | Verdict::StopNumber { .. } | Verdict::ThrottleNumber { .. } => {}
             Verdict::NotSent | Verdict::Unconfirmed { .. } | Verdict::Retry { .. } => {
@@ -244,7 +244,7 @@ impl Dispatcher {
             Verdict::Sent { .. } | Verdict::ThrottlePair | Verdict::Wait { .. } | Verdict::Permanent { .. } => {
                 if self.limits.works(&number) {
                     let resumed = NumberResumed { phone_number_id: number.clone() };
-                    about_number.push(self.about_number(&job, &attempt, resumed)?);
+                    about.push(self.about_number(&job, &attempt, resumed)?);
                 }
             }
         }
@@ -254,6 +254,7 @@ impl Dispatcher {
             Verdict::Sent { wamid, .. } => {
                 // A receipt yields no id; what stands for it says whose it is.
                 let wamid = wamid.unwrap_or_else(|| Wamid(format!("receipt:{}", attempt.id)));
+                about.extend(self.learn(&job, &exchange).await?);
                 self.end(&job, &attempt, &Ending::Sent(wamid), now)?
             }
             Verdict::Wait { code, .. } => self.fail(&job, &attempt, "wait", code, now)?,
@@ -293,7 +294,7 @@ impl Dispatcher {
                 if news {
                     tracing::error!(%number, code, "WhatsApp refuses this number; it is paused");
                     let paused = NumberPaused { phone_number_id: number.clone(), error_code: code };
-                    about_number.push(self.about_number(&job, &attempt, paused)?);
+                    about.push(self.about_number(&job, &attempt, paused)?);
                 }
                 let appends = retry(self)?;
                 self.repeat(&job, until, appends)
@@ -302,7 +303,7 @@ impl Dispatcher {
         };
         self.platform.metrics.outbound.paused_numbers(self.limits.paused_numbers());
         if let Step::Wait { appends, .. } | Step::Done(appends) = &mut step {
-            appends.extend(about_number);
+            appends.extend(about);
         }
         Ok(step)
     }

@@ -2,11 +2,12 @@
 
 use connector_domain::consent::{ConsentState, ConsentStatus};
 use connector_domain::conversation::Conversation;
-use connector_domain::ids::EventId;
+use connector_domain::event::{Event, Recorded};
+use connector_domain::ids::{EventId, PhoneNumber};
 use connector_domain::time::Timestamp;
-use connector_runtime::situation::membership_key;
+use connector_runtime::situation::{conversation_key, membership_key};
 
-use crate::scene::{Scene, address, conversation, keys, of, talking, text};
+use crate::scene::{NUMBER, Scene, address, conversation, keys, of, talking, text};
 
 fn linked_to(n: usize) -> Conversation {
     Conversation { canonical: Some(conversation(n)), ..Conversation::default() }
@@ -93,4 +94,37 @@ async fn a_stop_under_an_alias_counts_before_it_is_carried_over() {
     assert_eq!(scene.story(&commands[0]), ["MessageRejected"]);
     assert_eq!(scene.story(&commands[1]), ["MessageRejected"]);
     assert_eq!(scene.story(&commands[2]), ["MessageAccepted", "MessageSent"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_whatsapp_knows_a_person_under_joins_their_conversation_once() {
+    let scene = Scene::new(33).await;
+    let known = PhoneNumber::parse("4915112345678").expect("a number");
+    let phone = address(1).phone.expect("a phone");
+    scene.world.whatsapp_side().know_as(phone, known.clone());
+    let commands = [text("a", 1), text("b", 1), text("c", 2)];
+    scene.publish(&commands).await;
+    scene.run_to_the_end(&commands).await;
+
+    let alias = keys().by_phone(&NUMBER.into(), &known);
+    let events = scene.events();
+    let learned = |recorded: &&Recorded| matches!(recorded.event, Event::IdentityLearned(_));
+    let learned: Vec<_> = events.iter().filter(learned).collect();
+    let [Recorded { envelope, event: Event::IdentityLearned(identity) }] = &learned[..] else { panic!("{learned:?}") };
+    assert_eq!((&envelope.stream_id, &identity.alias), (&conversation(1), &alias));
+    assert_eq!(identity.address.phone, Some(known));
+    let linked: Vec<_> =
+        events.iter().filter(|recorded| matches!(recorded.event, Event::ConversationLinked(_))).collect();
+    let [Recorded { envelope, event: Event::ConversationLinked(link) }] = &linked[..] else { panic!("{linked:?}") };
+    assert_eq!((&envelope.stream_id, &link.canonical), (&alias, &conversation(1)));
+
+    // What stands in the log is not told again by the next owner.
+    scene.converse(1, &Conversation { aliases: vec![alias.clone()], ..talking() }).await;
+    scene.project(&alias, conversation_key(&alias), &linked_to(1)).await;
+    scene.world.restart();
+    let later = text("d", 1);
+    scene.publish(std::slice::from_ref(&later)).await;
+    scene.run_to_the_end(std::slice::from_ref(&later)).await;
+    let again = scene.events();
+    assert_eq!(again.iter().filter(|recorded| matches!(recorded.event, Event::IdentityLearned(_))).count(), 1);
 }

@@ -3,11 +3,14 @@
 use std::collections::{BTreeMap, HashMap};
 
 use connector_domain::conversation::{Conversation, root};
-use connector_domain::ids::StreamId;
-use connector_runtime::failure::Failure;
-use connector_runtime::situation::{conversation_key, load, partition_of};
-use connector_runtime::view::Reading;
+use connector_domain::event::{ConversationLinked, Event, IdentityLearned};
+use connector_domain::identity::Address;
+use connector_domain::ids::{EventId, StreamId};
 use futures::future::try_join_all;
+
+use crate::failure::Failure;
+use crate::situation::{conversation_key, load, partition_of};
+use crate::view::Reading;
 
 /// Aliases of aliases are followed this far; more can only be a circle.
 const FARTHEST: usize = 8;
@@ -38,6 +41,43 @@ pub enum Link {
         /// The stream that has to be linked.
         tell: Option<StreamId>,
     },
+}
+
+/// The cause of a link: the same two streams are linked once.
+fn cause(alias: &StreamId, canonical: &StreamId) -> String {
+    format!("{alias}/{canonical}")
+}
+
+impl Link {
+    /// The id of the event that a repeat of this link is recognised by: the one in the partition of whoever writes it.
+    #[must_use]
+    pub fn event_id(&self) -> EventId {
+        match self {
+            Self::Into { alias, canonical } => {
+                EventId::derived(&format!("ConversationLinked:{}", cause(alias, canonical)))
+            }
+            Self::Learned { canonical, alias, .. } => {
+                EventId::derived(&format!("IdentityLearned:{}", cause(alias, canonical)))
+            }
+        }
+    }
+
+    /// The events that say so, each with its stream and its cause. `address`: what showed the further identity.
+    #[must_use]
+    pub fn events(&self, address: &Address) -> Vec<(StreamId, Event, String)> {
+        let linked = |alias: &StreamId, canonical: &StreamId| {
+            let event = ConversationLinked { canonical: canonical.clone() }.into();
+            (alias.clone(), event, cause(alias, canonical))
+        };
+        match self {
+            Self::Into { alias, canonical } => vec![linked(alias, canonical)],
+            Self::Learned { canonical, alias, tell } => {
+                let learned = IdentityLearned { address: address.clone(), alias: alias.clone() };
+                let learned = (canonical.clone(), learned.into(), cause(alias, canonical));
+                std::iter::once(learned).chain(tell.iter().map(|tell| linked(tell, canonical))).collect()
+            }
+        }
+    }
 }
 
 impl People {
