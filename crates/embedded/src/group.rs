@@ -53,6 +53,8 @@ struct Group {
     owners: BTreeMap<TopicPartition, Owner>,
     revision: u64,
     joined: u64,
+    /// Moves the assignment on, so that a lost partition finds another owner.
+    evictions: usize,
 }
 
 struct Member {
@@ -86,7 +88,7 @@ impl Group {
         for (topic, members) in subscribers {
             for number in 0..count(topic) {
                 let partition = TopicPartition::new(topic.clone(), number);
-                let wanted = members[number as usize % members.len()];
+                let wanted = members[(number as usize + self.evictions) % members.len()];
                 match self.owners.get_mut(&partition) {
                     None => {
                         let owner = Owner { member: wanted, since: self.revision, asked_back: false };
@@ -288,11 +290,13 @@ impl Groups {
         self.notify();
     }
 
-    /// Takes every partition from its owner without asking, as when sessions end, and gives them out again. Old owners learn of it at
+    /// Takes every partition from its owner without asking, as when sessions end, and gives them out again, to somebody else where there
+    /// is somebody else. Old owners learn of it at
     /// their next poll; until then their tickets are stale.
     pub fn evict(&self, count: &dyn Fn(&TopicName) -> u32) {
         for group in self.lock().values_mut() {
             group.revision += 1;
+            group.evictions += 1;
             let mut lost: BTreeMap<u64, Vec<TopicPartition>> = BTreeMap::new();
             for (partition, owner) in std::mem::take(&mut group.owners) {
                 lost.entry(owner.member).or_default().push(partition);

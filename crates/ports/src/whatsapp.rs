@@ -1,5 +1,7 @@
 //! WhatsApp's Graph API as the workers know it. One call is one request; nothing behind this trait repeats a POST (R4).
 
+use std::time::Duration;
+
 use async_trait::async_trait;
 use connector_domain::command::Content;
 use connector_domain::identity::Address;
@@ -77,6 +79,9 @@ impl WhatsAppError {
 pub trait WhatsApp: Send + Sync {
     /// Makes exactly one POST, or none. Never fails: what was observed, and whether bytes may have left, is the result.
     async fn send(&self, outbound: &Outbound) -> Exchange;
+
+    /// The longest a [`WhatsApp::send`] takes: this long after it was called none of its bytes is on its way any more.
+    fn longest_send(&self) -> Duration;
 
     /// All templates of an account, whatever their status.
     async fn templates(&self, organization: &OrganizationId, waba: &WabaId) -> Result<Vec<Template>, WhatsAppError>;

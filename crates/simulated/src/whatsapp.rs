@@ -18,6 +18,9 @@ use crate::clock::SimClock;
 use crate::random::Random;
 use crate::world::Process;
 
+/// The longest way of a POST, or of its answer.
+const LONGEST_WAY: Duration = Duration::from_millis(110);
+
 /// What happens to one POST.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reaction {
@@ -177,9 +180,9 @@ impl SimWhatsApp {
         Exchange { left, answer }
     }
 
-    /// One way of a POST or its answer: 10 to 110 ms.
+    /// One way of a POST or its answer: 11 to 110 ms.
     fn way(&self) -> Duration {
-        Duration::from_millis(10 + self.state().random.below(100))
+        LONGEST_WAY - Duration::from_millis(self.state().random.below(100))
     }
 }
 
@@ -201,6 +204,10 @@ impl Client {
 
 #[async_trait]
 impl WhatsApp for Client {
+    fn longest_send(&self) -> Duration {
+        LONGEST_WAY * 2
+    }
+
     async fn send(&self, outbound: &Outbound) -> Exchange {
         // A fault without effect is one the sender can be sure of or not; with effect it is a lost answer.
         let failing = |_: &'static str, uncertain| Exchange {

@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_domain::ids::{OrganizationId, PhoneNumberId, WabaId};
@@ -140,6 +141,10 @@ impl GraphClient {
 
 #[async_trait]
 impl WhatsApp for GraphClient {
+    fn longest_send(&self) -> Duration {
+        self.config.timeout
+    }
+
     /// An outbound that cannot be a request (no recipient, nothing to send, an id that is none) gets the answer WhatsApp would
     /// give, code 100, without asking. A token that cannot be read is a failure before any byte left.
     async fn send(&self, outbound: &Outbound) -> Exchange {

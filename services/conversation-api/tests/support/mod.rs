@@ -55,6 +55,10 @@ struct Phones;
 
 #[async_trait::async_trait]
 impl WhatsApp for Phones {
+    fn longest_send(&self) -> Duration {
+        Duration::ZERO
+    }
+
     async fn send(&self, _: &Outbound) -> Exchange {
         Exchange { left: BytesLeft::No, answer: Answer::Transport(Transport::Connect) }
     }

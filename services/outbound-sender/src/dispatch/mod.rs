@@ -329,11 +329,23 @@ impl Dispatcher {
         Ok(settled)
     }
 
+    /// Whether the POST of an attempt may still be on its way to WhatsApp: its answer is not here, and whoever made it may be alive, a
+    /// former owner of the partition for instance. What follows in the conversation would overtake it.
+    fn may_arrive(&self, job: &Job, attempt: Attempt, now: Timestamp) -> bool {
+        let issued = self.issued.get(&job.id()).filter(|issued| issued.attempt == attempt.id);
+        let answered = issued.is_some_and(|issued| matches!(*locked(&issued.progress), Progress::Answered(_)));
+        !answered && !job.is_receipt() && now < attempt.at + STALE + self.whatsapp.longest_send()
+    }
+
     /// What a message does whose answer got lost.
     fn unsettled(&self, job: &Job, attempt: Attempt, settled: bool, now: Timestamp) -> Unsettled {
         let fate = self.partitions.get(&job.partition).and_then(Option::as_ref).and_then(|j| j.get(job.id()));
         let spent = fate.is_some_and(|fate| fate.ambiguous >= MOST_AMBIGUOUS);
-        if !job.repeats() || settled || spent || now > job.dispatch.not_after {
+        if settled {
+            Unsettled::Over
+        } else if self.may_arrive(job, attempt, now) {
+            Unsettled::Wait
+        } else if !job.repeats() || spent || now > job.dispatch.not_after {
             Unsettled::Over
         } else if now.since(attempt.at) < self.platform.rules.unconfirmed_wait {
             Unsettled::Wait

@@ -139,7 +139,7 @@ impl Dispatcher {
     }
 
     /// Nobody knows whether the message left. It stands in the log as unconfirmed; a status may settle it at any time, and the
-    /// policy of the command says whether it is sent once more.
+    /// policy of the command says whether it is sent once more. What follows waits until it cannot arrive any more.
     pub(super) fn unconfirmed(
         &mut self,
         job: &Job,
@@ -148,7 +148,7 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Result<Step<Fact>, Failure> {
         let ending = Ending::Unconfirmed(observed.to_owned());
-        if !job.repeats() {
+        if !job.repeats() && !self.may_arrive(job, *attempt, now) {
             return self.end(job, attempt, &ending, now);
         }
         let appends = self.written(job, attempt, &ending, now)?;

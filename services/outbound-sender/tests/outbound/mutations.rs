@@ -177,6 +177,10 @@ struct Careless(Arc<dyn WhatsApp>);
 
 #[async_trait]
 impl WhatsApp for Careless {
+    fn longest_send(&self) -> Duration {
+        self.0.longest_send()
+    }
+
     async fn send(&self, outbound: &Outbound) -> Exchange {
         let exchange = self.0.send(outbound).await;
         match exchange.answer {
