@@ -2,6 +2,7 @@
 //! effect happens twice.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -328,6 +329,46 @@ async fn a_drain_finishes_what_runs_and_leaves_the_rest_to_the_next() {
     }
     check_order("drained", &values(&world, "out"));
     assert_eq!(ledger.lock().expect("ledger").len(), RECORDS, "no effect was made twice");
+}
+
+/// Copies, ticks, and counts the rounds of its worker, which asks for the tick in each.
+struct Counting(Arc<AtomicUsize>);
+
+#[async_trait]
+impl Handler for Counting {
+    type Fact = ();
+
+    fn tick_every(&self) -> Option<Duration> {
+        // Time stands still for everybody while a worker goes round without a pause.
+        assert!(self.0.fetch_add(1, Ordering::Relaxed) < 10_000, "it never rests");
+        Some(Duration::from_millis(100))
+    }
+
+    async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
+        Copier.handle(work).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_member_without_partitions_rests_between_two_looks() {
+    let world = SimWorld::new(1);
+    prepare(&world).await;
+    let mut members = Vec::new();
+    // One more than there are partitions.
+    for instance in ["one", "two", "three"] {
+        let rounds = Arc::new(AtomicUsize::new(0));
+        let mut service = Service::new(platform(&world), CancellationToken::new());
+        let spec = WorkerSpec::new("test", "group".to_owned(), vec![topic("in")], instance.to_owned());
+        service.worker(spec, Counting(rounds.clone()));
+        members.push((tokio::spawn(service.run()), rounds));
+    }
+    all_out(world.clone()).await;
+    check_order("shared", &values(&world, "out"));
+    for (running, rounds) in members {
+        assert!(!running.is_finished(), "it works on");
+        let rounds = rounds.load(Ordering::Relaxed);
+        assert!(rounds < 500, "{rounds} rounds in five seconds");
+    }
 }
 
 /// Handles nothing of partition 0 before everything of partition 1.

@@ -283,11 +283,13 @@ impl<H: Handler> Worker<H> {
         let now = self.clock.now();
         self.partitions.wake(now);
         let capacity = self.capacity();
+        // One that cannot come now is not waited for: a member without partitions, or in a drain, would go round without a pause.
+        let tick = next_tick.filter(|_| self.ticks(draining));
         let wait = if capacity > 0 && self.partitions.has_ready() || !self.results.is_empty() {
             Duration::ZERO
         } else {
             let commit = self.writer.open_for(self.spec.commit_every);
-            let due = [self.partitions.next_wake(), *next_tick, commit].into_iter().flatten().min();
+            let due = [self.partitions.next_wake(), tick, commit].into_iter().flatten().min();
             due.map_or(IDLE, |due| due.since(now).min(IDLE))
         };
         // The membership is asked for before the poll: when partitions were taken away before that, the poll says so in this very
@@ -336,13 +338,17 @@ impl<H: Handler> Worker<H> {
         self.metrics.backlog(&self.partitions, now);
         if let (Some(at), Some(every)) = (*next_tick, self.handler.tick_every())
             && self.clock.now() >= at
-            && !draining
-            && self.partitions.known()
+            && self.ticks(draining)
         {
             self.tick().await?;
             *next_tick = Some(self.clock.now() + every);
         }
         Ok(())
+    }
+
+    /// Whether the handler is told of time: what it writes then needs a position to be held by.
+    fn ticks(&self, draining: bool) -> bool {
+        !draining && self.partitions.known()
     }
 
     async fn take_polled(
