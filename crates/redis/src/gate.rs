@@ -16,12 +16,18 @@ use std::sync::{Mutex, PoisonError};
 use crate::config::RedisConfig;
 use crate::connection::Connection;
 use crate::scripts::Scripts;
-use crate::stored::{pack, score, seal, timer, unpack, unseal};
+use crate::stored::{bucket, due_millis, pack, score, seal, timer, unpack, unseal};
 
 const DAY_MILLIS: i64 = 86_400_000;
 
 /// A Redis that is away is told once in this time.
 const QUIET: Duration = Duration::from_secs(30);
+
+/// Which layout the keys of views have. Another one is another view: it is built from the log (R1).
+const LAYOUT: &str = "2";
+
+/// The parts of a view that every script about it names.
+const PARTS: [&str; 6] = ["c", "v", "z", "i", "d", "b"];
 
 /// Entries looked at in one call of [`RedisGate::inspect`]: some milliseconds of Redis.
 const INSPECTED: usize = 2_000;
@@ -34,6 +40,9 @@ pub struct RedisGate {
     prefix: String,
     told: Mutex<Option<Instant>>,
 }
+
+/// A key and what is stored under it.
+type Pair = (Vec<u8>, Vec<u8>);
 
 /// The keys of one view.
 struct Keys {
@@ -70,7 +79,7 @@ impl RedisGate {
     }
 
     fn keys(&self, view: &View) -> Keys {
-        Keys { base: format!("{}:{{{view}}}", self.prefix) }
+        Keys { base: format!("{}:{{{view}}}:{LAYOUT}", self.prefix) }
     }
 
     fn limiter(&self, key: &str) -> String {
@@ -100,7 +109,7 @@ impl RedisGate {
     /// A call of a script about a view.
     fn about<'a>(&self, script: &'a Script, keys: &Keys) -> ScriptInvocation<'a> {
         let mut call = script.prepare_invoke();
-        for part in ["c", "v", "z", "i", "d", "b"] {
+        for part in PARTS {
             call.key(keys.of(part));
         }
         call
@@ -141,7 +150,12 @@ impl RedisGate {
 #[async_trait]
 impl Gate for RedisGate {
     async fn acquire(&self, view: &View) -> Result<Ownership, GateError> {
-        let (epoch, applied): (u64, String) = self.run(&self.about(&self.scripts.acquire, &self.keys(view))).await?;
+        let mut call = self.about(&self.scripts.acquire, &self.keys(view));
+        // The layout before this one had no number.
+        for part in PARTS {
+            call.arg(format!("{}:{{{view}}}:{part}", self.prefix));
+        }
+        let (epoch, applied): (u64, String) = self.run(&call).await?;
         Ok(Ownership { epoch: Epoch(epoch), applied: position(&applied)? })
     }
 
@@ -156,6 +170,19 @@ impl Gate for RedisGate {
         let keys = self.keys(view);
         let mut call = self.about(&self.scripts.apply, &keys);
         call.arg(epoch.0).arg(expected.map(|offset| offset.0.to_string()).unwrap_or_default()).arg(next.0);
+        let buckets = by_bucket(&changes);
+        call.arg(buckets.len());
+        for (bucket, timers) in &buckets {
+            let (set, gone): (Vec<_>, Vec<_>) = timers.iter().partition(|(_, timer)| timer.is_some());
+            let earliest = timers.values().flatten().map(|timer| due_millis(*timer)).min();
+            call.arg(bucket).arg(earliest.map(|at| at.to_string()).unwrap_or_default()).arg(set.len()).arg(gone.len());
+            for (member, timer) in set {
+                call.arg(timer.map(|timer| score(member, timer))).arg(member);
+            }
+            for (member, _) in gone {
+                call.arg(member);
+            }
+        }
         for change in &changes {
             match change {
                 Change::Put { key, value } => call.arg("P").arg(key).arg(seal(key, value).as_ref()),
@@ -164,12 +191,7 @@ impl Gate for RedisGate {
                     let (day, bucket) = keys.bucket(*until);
                     call.arg("M").arg(id.as_ref()).arg(*digest).arg(day).arg(bucket)
                 }
-                Change::Schedule { key, at, tag } => {
-                    let member = pack(key);
-                    let score = score(&member, Timer { at: *at, tag: *tag });
-                    call.arg("S").arg(member).arg(score)
-                }
-                Change::Unschedule { key } => call.arg("U").arg(pack(key)),
+                Change::Schedule { .. } | Change::Unschedule { .. } => &mut call,
             };
         }
         let answer: Vec<String> = self.run(&call).await?;
@@ -207,9 +229,7 @@ impl Gate for RedisGate {
     async fn timers(&self, view: &View, keys: &[String]) -> Result<Snapshot<Timer>, GateError> {
         let members: Vec<Vec<u8>> = keys.iter().map(|key| pack(key)).collect();
         let mut call = self.about(&self.scripts.timers, &self.keys(view));
-        for member in &members {
-            call.arg(member);
-        }
+        call.arg(members.len()).arg(&members).arg(members.iter().map(|member| bucket(member)).collect::<Vec<_>>());
         self.ask(view, &call, |index, stored| timer(members.get(index)?, std::str::from_utf8(&stored).ok()?)).await
     }
 
@@ -221,58 +241,46 @@ impl Gate for RedisGate {
         let due = match answer.split_first() {
             Some((word, due)) if word == b"ok" => due,
             Some((word, _)) if word == b"fenced" => return Err(GateError::Fenced { view: view.clone() }),
+            Some((word, _)) if word == b"damaged" => return Err(self.lost(view).await?),
             _ => return Err(unexpected("claim")),
         };
         let decode = |pair: &[Vec<u8>]| {
             let Timer { at, tag } = timer(&pair[0], std::str::from_utf8(&pair[1]).ok()?)?;
             Some(Due { key: unpack(&pair[0])?, at, tag })
         };
-        match due.chunks_exact(2).map(decode).collect() {
-            Some(due) => Ok(due),
-            None => {
-                self.lose(view).await?;
-                Err(GateError::Conflict { view: view.clone(), actual: None })
+        match due.chunks_exact(2).map(decode).collect::<Option<Vec<_>>>() {
+            Some(mut due) => {
+                due.sort_unstable_by(|one, other| (one.at, &one.key).cmp(&(other.at, &other.key)));
+                Ok(due)
             }
+            None => Err(self.lost(view).await?),
         }
     }
 
     async fn next_due(&self, view: &View) -> Result<Option<Timestamp>, GateError> {
-        let mut call = redis::cmd("ZRANGE");
-        call.arg(self.keys(view).of("z")).arg(0).arg(0).arg("WITHSCORES");
-        let answer: Vec<(Vec<u8>, String)> = self.checked(call.query_async(&mut self.connection.clone()).await)?;
-        let Some((member, stored)) = answer.first() else { return Ok(None) };
-        match timer(member, stored) {
+        let answer: Vec<Vec<u8>> = self.run(&self.about(&self.scripts.next_due, &self.keys(view))).await?;
+        let stored = match answer.as_slice() {
+            [] => return Ok(None),
+            [member, score] => std::str::from_utf8(score).ok().and_then(|score| timer(member, score)),
+            _ => None,
+        };
+        match stored {
             Some(timer) => Ok(Some(timer.at)),
-            None => {
-                self.lose(view).await?;
-                Err(GateError::Conflict { view: view.clone(), actual: None })
-            }
+            None => Err(self.lost(view).await?),
         }
     }
 
     async fn inspect(&self, view: &View, from: u64) -> Result<u64, GateError> {
         // The lowest bit says which part is looked through: values, then timers.
-        let (timers, cursor) = (from & 1 == 1, from >> 1);
-        let mut call = redis::cmd(if timers { "ZSCAN" } else { "HSCAN" });
-        call.arg(self.keys(view).of(if timers { "z" } else { "v" })).arg(cursor).arg("COUNT").arg(INSPECTED);
-        let (next, found): (u64, Vec<(Vec<u8>, Vec<u8>)>) =
-            self.checked(call.query_async(&mut self.connection.clone()).await)?;
-        let ours = |(key, stored): (Vec<u8>, Vec<u8>)| {
-            if timers {
-                std::str::from_utf8(&stored).is_ok_and(|score| timer(&key, score).is_some())
-            } else {
-                std::str::from_utf8(&key).is_ok_and(|key| unseal(key, stored).is_some())
-            }
+        let next = if from & 1 == 0 {
+            self.inspect_values(view, from >> 1).await?.map(|next| if next == 0 { 1 } else { next << 1 })
+        } else {
+            self.inspect_timers(view, from >> 1).await?.map(|next| if next == 0 { 0 } else { next << 1 | 1 })
         };
-        if !found.into_iter().all(ours) {
-            self.lose(view).await?;
-            return Ok(0);
+        match next {
+            Some(next) => Ok(next),
+            None => self.lose(view).await.map(|()| 0),
         }
-        Ok(match (timers, next) {
-            (false, 0) => 1,
-            (true, 0) => 0,
-            (timers, next) => next << 1 | u64::from(timers),
-        })
     }
 
     async fn discard(&self, view: &View) -> Result<(), GateError> {
@@ -305,6 +313,36 @@ impl Gate for RedisGate {
 }
 
 impl RedisGate {
+    /// As [`RedisGate::lose`], for a call that has an error as its answer.
+    async fn lost(&self, view: &View) -> Result<GateError, GateError> {
+        self.lose(view).await?;
+        Ok(GateError::Conflict { view: view.clone(), actual: None })
+    }
+
+    /// Where the next look at values begins, 0 at their end. `None`: there is one that is not ours.
+    async fn inspect_values(&self, view: &View, from: u64) -> Result<Option<u64>, GateError> {
+        let mut call = redis::cmd("HSCAN");
+        call.arg(self.keys(view).of("v")).arg(from).arg("COUNT").arg(INSPECTED);
+        let (next, found): (u64, Vec<Pair>) = self.checked(call.query_async(&mut self.connection.clone()).await)?;
+        let ours = |(key, stored): Pair| std::str::from_utf8(&key).is_ok_and(|key| unseal(key, stored).is_some());
+        Ok(found.into_iter().all(ours).then_some(next))
+    }
+
+    /// In which bucket the next look at timers begins, 0 at their end. `None`: there is one that is not ours, or some are missing.
+    async fn inspect_timers(&self, view: &View, from: u64) -> Result<Option<u64>, GateError> {
+        let mut call = self.about(&self.scripts.inspect, &self.keys(view));
+        let answer: Vec<Vec<u8>> = self.run(call.arg(from).arg(INSPECTED)).await?;
+        let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
+        let Some((next, timers)) = answer.split_first() else { return Err(unexpected("inspect")) };
+        let Some(next) = text(next).and_then(|next| next.parse().ok()) else { return Ok(None) };
+        let ours = |pair: &[Vec<u8>]| {
+            pair.len() == 2
+                && bucket(&pair[0]) >= from
+                && text(&pair[1]).is_some_and(|score| timer(&pair[0], &score).is_some())
+        };
+        Ok(timers.chunks(2).all(ours).then_some(next))
+    }
+
     /// All at once.
     async fn take_all(&self, limits: &[Limit], now: i64) -> Result<Vec<String>, GateError> {
         if limits.is_empty() {
@@ -354,6 +392,21 @@ impl RedisGate {
         answers.sort_unstable_by_key(|(index, _)| *index);
         Ok(answers.into_iter().map(|(_, answer)| answer).collect())
     }
+}
+
+/// What becomes of the timers that changes are about, by bucket: the last change of each counts.
+fn by_bucket(changes: &[Change]) -> BTreeMap<u64, BTreeMap<Vec<u8>, Option<Timer>>> {
+    let mut buckets: BTreeMap<u64, BTreeMap<_, _>> = BTreeMap::new();
+    for change in changes {
+        let (key, timer) = match change {
+            Change::Schedule { key, at, tag } => (key, Some(Timer { at: *at, tag: *tag })),
+            Change::Unschedule { key } => (key, None),
+            Change::Put { .. } | Change::Delete { .. } | Change::Mark { .. } => continue,
+        };
+        let member = pack(key);
+        buckets.entry(bucket(&member)).or_default().insert(member, timer);
+    }
+    buckets
 }
 
 /// The position in a script's answer: empty text is none.

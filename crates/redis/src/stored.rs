@@ -10,11 +10,15 @@ const PACKED: u8 = 0xff;
 /// Hexadecimal digits that are kept as bytes: the end of a stream id.
 const DIGITS: usize = 32;
 
-/// Due times are below this, in the year 2109: with the eleven bits behind the point it is what a score holds exactly.
+/// Due times are below this, in the year 2109: with the eleven bits of tag and check it is what a score holds exactly.
 const END_OF_TIME: i64 = (1 << 42) - 1;
 
 /// Scores count in these parts of a millisecond. The part holds tag (3 bits) and check (8 bits).
-const PARTS: f64 = 2048.0;
+const PARTS: u64 = 2048;
+
+/// Timers of a view are spread over so many buckets. With a quarter of a million of them each bucket is still below the size up to which
+/// Redis keeps it in one piece (`zset-max-listpack-entries`, 128); with more it works, and takes three times the space.
+const BUCKETS: u64 = 2048;
 
 /// FNV-1a: a check against mistakes, not against attackers, who own Redis anyway.
 fn hash(parts: &[&[u8]]) -> u64 {
@@ -79,29 +83,37 @@ pub(crate) fn unpack(member: &[u8]) -> Option<String> {
     Some(key)
 }
 
-/// The score of a timer: its due time in milliseconds, and behind the point its tag and a check.
-#[expect(clippy::cast_precision_loss, reason = "below 2^42, with 11 bits behind the point: exact")]
-pub(crate) fn score(member: &[u8], timer: Timer) -> String {
-    let at = timer.at.as_millis().clamp(0, END_OF_TIME);
+/// The bucket of a member.
+pub(crate) fn bucket(member: &[u8]) -> u64 {
+    let hash = hash(&[member]);
+    (hash ^ (hash >> 32)) % BUCKETS
+}
+
+/// The due time of a timer in milliseconds, as a score holds it.
+pub(crate) fn due_millis(timer: Timer) -> i64 {
+    timer.at.as_millis().clamp(0, END_OF_TIME)
+}
+
+/// The score of a timer: its due time in milliseconds, and in its lowest bits its tag and a check. A whole number, because Redis keeps it
+/// in half the space of one with a fraction.
+pub(crate) fn score(member: &[u8], timer: Timer) -> u64 {
+    let at = due_millis(timer);
     let tag = timer.tag.min(MAX_TAG);
-    let part = u16::from(tag) << 8 | u16::from(score_check(member, at, tag));
-    (at as f64 + f64::from(part) / PARTS).to_string()
+    at.unsigned_abs() * PARTS + u64::from(tag) * 256 + u64::from(score_check(member, at, tag))
 }
 
 /// The timer of a score. `None`: not one of ours.
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "whole numbers within their bounds")]
 pub(crate) fn timer(member: &[u8], score: &str) -> Option<Timer> {
-    let score: f64 = score.parse().ok().filter(|score: &f64| score.is_finite() && *score >= 0.0)?;
-    let (at, part) = (score.floor() as i64, (score.fract() * PARTS) as u16);
-    let (tag, check) = ((part >> 8) as u8, (part & 0xff) as u8);
+    let score: u64 = score.parse().ok()?;
+    let (at, part) = (i64::try_from(score / PARTS).ok()?, score % PARTS);
+    let (tag, check) = (u8::try_from(part / 256).ok()?, u8::try_from(part % 256).ok()?);
     let ours = at <= END_OF_TIME && check == score_check(member, at, tag);
     ours.then_some(Timer { at: Timestamp(at), tag })
 }
 
 fn score_check(member: &[u8], at: i64, tag: u8) -> u8 {
     let hash = hash(&[member, &at.to_le_bytes(), &[tag]]);
-    // Never 0, so that a whole number written by hand always shows.
-    (hash ^ (hash >> 32)) as u8 | 1
+    (hash ^ (hash >> 32)) as u8
 }
 
 #[cfg(test)]
@@ -127,11 +139,12 @@ mod tests {
             for tag in 0..=MAX_TAG {
                 let set = Timer { at: Timestamp(at), tag };
                 let score = score(b"member", set);
-                assert_eq!(timer(b"member", &score), Some(set), "{score}");
-                assert_eq!(timer(b"member", &at.to_string()), None, "a whole number");
+                assert!(score <= 1 << 53, "a score is a double");
+                assert_eq!(timer(b"member", &score.to_string()), Some(set), "{score}");
+                assert_eq!(timer(b"member", &(score ^ 1).to_string()), None, "{score}");
             }
         }
-        for strange in ["inf", "nan", "-1", "1e300", ""] {
+        for strange in ["inf", "nan", "-1", "1e300", "", "1.5", "18446744073709551615"] {
             assert_eq!(timer(b"member", strange), None, "{strange}");
         }
     }

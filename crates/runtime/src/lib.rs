@@ -16,6 +16,7 @@ pub mod people;
 pub mod platform;
 pub mod projection;
 pub mod provision;
+mod rebuild;
 pub mod replay;
 pub mod service;
 pub mod situation;

@@ -9,13 +9,14 @@
 //! end that is noted counts what is not committed yet, so a new owner has seen what the former one wrote at the last moment. What this
 //! owner proposed itself is remembered until it is seen in the log.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::failure::Failure;
 use crate::handler::TakeUp;
 use crate::platform::Platform;
+use crate::rebuild::Rebuild;
 use crate::view::OwnedView;
 use bytes::Bytes;
 use connector_contracts::Topic;
@@ -24,7 +25,7 @@ use connector_ports::gate::{Change, Claim, Due, Timer, View};
 use connector_ports::log::{Isolation, Offset, TopicName, TopicPartition};
 use connector_ports::{Gate, Log};
 use connector_telemetry::Metrics;
-use futures::future::try_join_all;
+use futures::future::{join_all, try_join_all};
 
 /// A claimed timer is not handed out again before this. A new owner need not wait for it; what an owner proposed in its own life is
 /// remembered beside it.
@@ -36,12 +37,19 @@ const IN_HAND: usize = 6_000;
 /// Timers that were due within this time are claimed beside the oldest, so that a backlog does not hold them up.
 const LIVE: Duration = Duration::from_secs(2);
 
+/// How often they are looked for: with a long backlog that takes the gate some milliseconds.
+const LIVE_EVERY: Duration = Duration::from_millis(250);
+
 /// How often a partition without known timers is asked for some: leases end without telling anybody.
 const RECHECK: Duration = Duration::from_secs(2);
 
 /// How often it is made sure that the views are still there, and a part of each is looked through. An idle partition would not notice a
 /// wipe by itself, and whoever waits for it to catch up (R2) would wait for ever.
 const VERIFY: Duration = Duration::from_secs(1);
+
+/// Timers that are kept in memory at most while views are built, over all partitions: some 130 bytes each. With more of them the gate is
+/// asked again.
+const KNOWN: usize = 2_400_000;
 
 /// A key that no view has: reading it tells the position alone.
 const NO_KEY: &str = "-";
@@ -53,11 +61,15 @@ struct Held {
     pending: Vec<Change>,
     /// When asking for due timers makes sense again.
     wake: Timestamp,
+    /// When asking for those that were due just now makes sense again.
+    live_at: Timestamp,
     claimed: Option<Claimed>,
     /// Proposed to the log and not seen there yet, by key.
     proposed: HashMap<String, Timestamp>,
     /// How far the view was looked through.
     inspected: u64,
+    /// While it is built from the beginning of the log.
+    rebuild: Option<Rebuild>,
 }
 
 /// Timers in hand.
@@ -76,6 +88,7 @@ pub struct Projection {
     source: TopicName,
     held: BTreeMap<u32, Held>,
     verify_at: Timestamp,
+    timers_only: bool,
 }
 
 impl Projection {
@@ -90,7 +103,15 @@ impl Projection {
             source: platform.topic(Topic::ConversationEvents),
             held: BTreeMap::new(),
             verify_at: Timestamp::EPOCH,
+            timers_only: false,
         }
+    }
+
+    /// Whoever folds asks for nothing but [`Projection::timers_of`]: a view that was lost is built in large steps then.
+    #[must_use]
+    pub const fn timers_only(mut self) -> Self {
+        self.timers_only = true;
+        self
     }
 
     /// Takes a partition's view over, and says where the log has to be read from.
@@ -111,9 +132,11 @@ impl Projection {
             view,
             pending: Vec::new(),
             wake: Timestamp::EPOCH,
+            live_at: Timestamp::EPOCH,
             claimed: None,
             proposed: HashMap::new(),
             inspected: 0,
+            rebuild: committed.filter(|until| self.timers_only && applied.is_none() && until.0 > 0).map(Rebuild::up_to),
         };
         self.held.insert(partition, held);
         Ok(applied.map_or(TakeUp::Beginning, TakeUp::At))
@@ -134,8 +157,8 @@ impl Projection {
     }
 
     fn held(&mut self, partition: u32) -> Result<&mut Held, Failure> {
-        let missing = || Failure::Reinitialise(format!("view {}/{partition} is not held", self.name));
-        self.held.get_mut(&partition).ok_or_else(missing)
+        let name = self.name;
+        self.held.get_mut(&partition).ok_or_else(|| missing(name, partition))
     }
 
     /// The values of keys, exactly at the position of the view.
@@ -146,12 +169,19 @@ impl Projection {
         self.held(partition)?.view.read(keys).await
     }
 
-    /// The timers of keys, exactly at the position of the view.
+    /// The timers of keys in several partitions, as they are after everything that was kept and committed.
     ///
     /// # Errors
     /// As [`Projection::read`].
-    pub async fn timers(&mut self, partition: u32, keys: &[String]) -> Result<Vec<Option<Timer>>, Failure> {
-        self.held(partition)?.view.timers(keys).await
+    pub async fn timers_of(&self, keys: &BTreeMap<u32, Vec<String>>) -> Result<Vec<Vec<Option<Timer>>>, Failure> {
+        try_join_all(keys.iter().map(async |(partition, keys)| {
+            let held = self.held.get(partition).ok_or_else(|| missing(self.name, *partition))?;
+            match &held.rebuild {
+                Some(rebuild) => Ok(rebuild.timers(keys)),
+                None => held.view.timers(keys).await,
+            }
+        }))
+        .await
     }
 
     /// Keeps what a batch changes until its transaction is committed.
@@ -168,10 +198,14 @@ impl Projection {
     /// # Errors
     /// `Reinitialise` when a view was wiped or rolled back, `Fenced` when it has a newer owner.
     pub async fn committed(&mut self, positions: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
-        for (source, position) in positions {
-            self.apply(source.partition, *position).await?;
+        let next: BTreeMap<u32, Offset> = positions.iter().map(|(source, next)| (source.partition, *next)).collect();
+        if let Some(partition) = next.keys().find(|partition| !self.held.contains_key(partition)) {
+            return Err(missing(self.name, *partition));
         }
-        Ok(())
+        let (metrics, known) = (&self.metrics, self.known());
+        let moved = self.held.iter_mut().filter_map(|(partition, held)| Some((held, *next.get(partition)?)));
+        // None is broken off: what came of it would not be known.
+        join_all(moved.map(|(held, next)| held.apply(next, known, metrics))).await.into_iter().collect()
     }
 
     /// Moves a view past what it has nothing to fold from (control records), for those who wait until it is caught up (R2).
@@ -179,37 +213,14 @@ impl Projection {
     /// # Errors
     /// As [`Projection::committed`].
     pub async fn caught_up(&mut self, partition: u32, position: Offset) -> Result<(), Failure> {
-        self.apply(partition, position).await
+        let metrics = self.metrics.clone();
+        // There is nothing left to build, wherever the group once stood.
+        self.held(partition)?.apply(position, 0, &metrics).await
     }
 
-    async fn apply(&mut self, partition: u32, next: Offset) -> Result<(), Failure> {
-        let metrics = self.metrics.clone();
-        let held = self.held(partition)?;
-        // Kept until it has worked: the call is repeated when the gate is away.
-        match held.view.apply(next, held.pending.clone()).await {
-            Ok(()) => {}
-            Err(failure) => {
-                match failure {
-                    Failure::Reinitialise(_) => metrics.gate.conflict(),
-                    Failure::Fenced(_) => metrics.gate.fenced(),
-                    Failure::Later(_) | Failure::Fatal(_) => {}
-                }
-                return Err(failure);
-            }
-        }
-        for change in std::mem::take(&mut held.pending) {
-            match change {
-                Change::Schedule { key, at, .. } => {
-                    held.proposed.remove(&key);
-                    held.wake = held.wake.min(at);
-                }
-                Change::Unschedule { key } => {
-                    held.proposed.remove(&key);
-                }
-                Change::Put { .. } | Change::Delete { .. } | Change::Mark { .. } => {}
-            }
-        }
-        Ok(())
+    /// Timers of a partition that may be kept in memory while its view is built.
+    fn known(&self) -> usize {
+        KNOWN / self.held.len().max(1)
     }
 
     /// Makes sure, once in a while, that every view stands where it was left and holds what was put into it.
@@ -246,6 +257,10 @@ impl Projection {
                 held.claim(gate.as_ref(), now, limit, barrier).await?;
             }
             let ready = held.claimed.as_ref().filter(|claimed| held.view.applied() >= Some(claimed.barrier));
+            if ready.is_some() {
+                // That nothing was changed behind our back: what this owner moved since is not among them any more.
+                held.view.read(&[NO_KEY.to_owned()]).await?;
+            }
             Ok::<_, Failure>(ready.map(|claimed| (*partition, claimed.due.clone())))
         }))
         .await?;
@@ -294,11 +309,68 @@ impl Projection {
     }
 }
 
+fn missing(name: &str, partition: u32) -> Failure {
+    Failure::Reinitialise(format!("view {name}/{partition} is not held"))
+}
+
 impl Held {
+    /// Applies what is pending. Done again after a failure it comes to the same end. While the view is built, up to `known` timers are kept
+    /// in memory.
+    async fn apply(&mut self, next: Offset, known: usize, metrics: &Metrics) -> Result<(), Failure> {
+        // Kept until it has worked: the call is repeated when the gate is away.
+        let changes = match &mut self.rebuild {
+            Some(rebuild) => {
+                rebuild.take(std::mem::take(&mut self.pending));
+                if !rebuild.due(next, known) {
+                    return Ok(());
+                }
+                rebuild.changes()
+            }
+            None => self.pending.clone(),
+        };
+        match self.view.apply(next, changes.clone()).await {
+            Ok(()) => self.pending.clear(),
+            Err(failure) => {
+                match failure {
+                    Failure::Reinitialise(_) => metrics.gate.conflict(),
+                    Failure::Fenced(_) => metrics.gate.fenced(),
+                    Failure::Later(_) | Failure::Fatal(_) => {}
+                }
+                return Err(failure);
+            }
+        }
+        if let Some(rebuild) = &mut self.rebuild {
+            rebuild.written();
+            self.rebuild = self.rebuild.take().filter(|rebuild| !rebuild.over(next, known));
+        }
+        let mut moved = HashSet::new();
+        for change in changes {
+            match change {
+                Change::Schedule { key, at, .. } => {
+                    self.proposed.remove(&key);
+                    self.wake = self.wake.min(at);
+                    moved.insert(key);
+                }
+                Change::Unschedule { key } => {
+                    self.proposed.remove(&key);
+                    moved.insert(key);
+                }
+                Change::Put { .. } | Change::Delete { .. } | Change::Mark { .. } => {}
+            }
+        }
+        // They have lost their lease: they are given out again in their own time.
+        if let Some(claimed) = &mut self.claimed {
+            claimed.due.retain(|due| !moved.contains(&due.key));
+        }
+        Ok(())
+    }
+
     async fn claim(&mut self, gate: &dyn Gate, now: Timestamp, limit: usize, barrier: Offset) -> Result<(), Failure> {
         let (view, epoch) = (self.view.view(), self.view.epoch());
         let mut due = gate.claim_due(view, epoch, Claim { since: Timestamp::EPOCH, now, lease: LEASE, limit }).await?;
-        if due.len() == limit {
+        let behind = due.len() == limit && due.last().is_some_and(|newest| newest.at < now - LIVE);
+        if behind && now >= self.live_at {
+            self.live_at = now + LIVE_EVERY;
             let live = Claim { since: now - LIVE, now, lease: LEASE, limit: limit / 2 };
             due.extend(gate.claim_due(view, epoch, live).await?);
         }

@@ -1,6 +1,6 @@
 //! Projects the log into the `windows` views, and says what their timers bring.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -41,6 +41,16 @@ fn beside(record: &Record) -> bool {
     name.is_some_and(|name| !matches!(name, b"MessageReceived" | b"WindowClosingSoon" | b"WindowExpired"))
 }
 
+/// An event to be folded.
+struct Folded {
+    /// Of the timer it is about.
+    key: String,
+    /// Its place in the batch.
+    at: usize,
+    replay: bool,
+    recorded: Recorded,
+}
+
 /// The handler.
 pub struct WindowTimer {
     projection: Projection,
@@ -57,7 +67,7 @@ impl WindowTimer {
     #[must_use]
     pub fn new(platform: &Platform, tick: Duration) -> Self {
         Self {
-            projection: Projection::new(platform, views::WINDOWS),
+            projection: Projection::new(platform, views::WINDOWS).timers_only(),
             emitter: platform.emitter(PRODUCER),
             clock: platform.clock.clone(),
             metrics: platform.metrics.clone(),
@@ -67,52 +77,48 @@ impl WindowTimer {
         }
     }
 
-    /// Folds a partition's records, and returns the changes of its view.
+    /// Folds the records of partitions, and returns the changes of each view.
     async fn fold(
         &mut self,
-        partition: u32,
-        events: Vec<(usize, bool, Recorded)>,
+        events: BTreeMap<u32, Vec<Folded>>,
         steps: &mut [Option<Step<()>>],
-    ) -> Result<Vec<Change>, Failure> {
-        let names = self.names.entry(partition).or_default();
-        let key = |(at, replay, recorded): (usize, bool, Recorded)| {
-            let key = names.key(&recorded.envelope.organization_id, &recorded.envelope.stream_id);
-            (key, at, replay, recorded)
-        };
-        let events: Vec<_> = events.into_iter().map(key).collect();
-        let mut windows: BTreeMap<&str, (Option<Window>, Option<Window>)> = BTreeMap::new();
-        for (key, ..) in &events {
-            windows.entry(key).or_default();
-        }
-        let keys: Vec<String> = windows.keys().map(|key| (*key).to_owned()).collect();
-        let timers = self.projection.timers(partition, &keys).await?;
-        for ((before, now), timer) in windows.values_mut().zip(timers) {
-            *before = timer.map(|timer| self.window(timer)).transpose()?;
-            *now = *before;
-        }
-        for (key, at, replay, recorded) in &events {
-            let (_, window) = windows.entry(key).or_default();
-            let (after, opened) = self.leads.evolve(*window, recorded);
-            *window = after;
-            let appends = match opened.filter(|_| !replay) {
-                Some(event) => vec![self.announce(event, recorded)?],
-                None => Vec::new(),
-            };
-            steps[*at] = Some(Step::Done(appends));
-        }
-        let mut changes = self.names.entry(partition).or_default().changes(&self.leads.name());
-        for (key, (before, now)) in windows {
-            let key = key.to_owned();
-            match now {
-                _ if before == now => {}
-                Some(window) => {
-                    let Timer { at, tag } = self.leads.timer(window);
-                    changes.push(Change::Schedule { key, at, tag });
-                }
-                None => changes.push(Change::Unschedule { key }),
+    ) -> Result<Vec<(u32, Vec<Change>)>, Failure> {
+        let keys = |events: &[Folded]| events.iter().map(|event| event.key.clone()).collect::<BTreeSet<_>>();
+        let keys: BTreeMap<u32, Vec<String>> =
+            events.iter().map(|(partition, events)| (*partition, keys(events).into_iter().collect())).collect();
+        let timers = self.projection.timers_of(&keys).await?;
+        let mut changed = Vec::new();
+        for (((partition, events), keys), timers) in events.into_iter().zip(keys.into_values()).zip(timers) {
+            let mut windows: HashMap<&str, (Option<Window>, Option<Window>)> = HashMap::with_capacity(keys.len());
+            for (key, timer) in keys.iter().zip(timers) {
+                let before = timer.map(|timer| self.window(timer)).transpose()?;
+                windows.insert(key, (before, before));
             }
+            for Folded { key, at, replay, recorded } in &events {
+                let Some((_, window)) = windows.get_mut(key.as_str()) else { continue };
+                let (after, opened) = self.leads.evolve(*window, recorded);
+                *window = after;
+                let appends = match opened.filter(|_| !replay) {
+                    Some(event) => vec![self.announce(event, recorded)?],
+                    None => Vec::new(),
+                };
+                steps[*at] = Some(Step::Done(appends));
+            }
+            let mut changes = self.names.entry(partition).or_default().changes(&self.leads.name());
+            for (key, (before, now)) in windows {
+                let key = key.to_owned();
+                match now {
+                    _ if before == now => {}
+                    Some(window) => {
+                        let Timer { at, tag } = self.leads.timer(window);
+                        changes.push(Change::Schedule { key, at, tag });
+                    }
+                    None => changes.push(Change::Unschedule { key }),
+                }
+            }
+            changed.push((partition, changes));
         }
-        Ok(changes)
+        Ok(changed)
     }
 
     fn window(&self, timer: Timer) -> Result<Window, Failure> {
@@ -195,15 +201,20 @@ impl Handler for WindowTimer {
 
     async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
         let mut steps: Vec<Option<Step<()>>> = work.iter().map(|_| None).collect();
-        let mut by_partition: BTreeMap<u32, Vec<(usize, bool, Recorded)>> = BTreeMap::new();
+        let mut by_partition: BTreeMap<u32, Vec<Folded>> = BTreeMap::new();
         for (at, Work { record, replay, .. }) in work.iter().enumerate() {
-            let events = by_partition.entry(record.source.partition).or_default();
+            let partition = record.source.partition;
+            let events = by_partition.entry(partition).or_default();
             if beside(record) {
                 steps[at] = Some(Step::Done(Vec::new()));
                 continue;
             }
             match record.value.as_deref().map(decode_event) {
-                Some(Ok(recorded)) if about_window(&recorded.event) => events.push((at, *replay, recorded)),
+                Some(Ok(recorded)) if about_window(&recorded.event) => {
+                    let names = self.names.entry(partition).or_default();
+                    let key = names.key(&recorded.envelope.organization_id, &recorded.envelope.stream_id);
+                    events.push(Folded { key, at, replay: *replay, recorded });
+                }
                 Some(Ok(_)) => steps[at] = Some(Step::Done(Vec::new())),
                 Some(Err(error)) => steps[at] = Some(Step::DeadLetter(Reason::new(error.reason(), error))),
                 None => {
@@ -212,11 +223,10 @@ impl Handler for WindowTimer {
                 }
             }
         }
-        let mut changed = Vec::new();
-        for (partition, events) in by_partition {
-            let changes = if events.is_empty() { Vec::new() } else { self.fold(partition, events, &mut steps).await? };
-            changed.push((partition, changes));
-        }
+        let (folded, beside): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            by_partition.into_iter().partition(|(_, events)| !events.is_empty());
+        let mut changed = self.fold(folded, &mut steps).await?;
+        changed.extend(beside.into_keys().map(|partition| (partition, Vec::new())));
         // Only now: what a failed call had kept would be applied with the next one.
         for (partition, changes) in changed {
             self.projection.keep(partition, changes)?;
@@ -255,15 +265,7 @@ impl Handler for WindowTimer {
     async fn tick(&mut self) -> Result<Vec<Append>, Failure> {
         let now = self.clock.now();
         self.projection.verify(now).await?;
-        let mut given = Vec::new();
-        for (partition, due) in self.projection.due(now).await? {
-            let keys: Vec<_> = due.iter().map(|due| due.key.clone()).collect();
-            let timers = self.projection.timers(partition, &keys).await?;
-            // One that was moved meanwhile has lost its lease: it is given out again in its own time.
-            let unmoved = due.into_iter().zip(timers);
-            let unmoved = unmoved.filter(|(due, timer)| *timer == Some(Timer { at: due.at, tag: due.tag }));
-            given.push((partition, unmoved.map(|(due, _)| due).collect::<Vec<_>>()));
-        }
+        let given = self.projection.due(now).await?;
         self.metrics.timers.oldest_overdue(self.projection.oldest_due().map_or(Duration::ZERO, |at| now.since(at)));
         // Nothing below waits or is tried again: what is proposed here is returned here.
         let mut appends = Vec::new();
