@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use connector_domain::conversation::Conversation;
-use connector_domain::event::{Event, Recorded};
+use connector_domain::event::{Envelope, Event, Recorded};
 use connector_domain::ids::StreamId;
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
@@ -17,16 +17,21 @@ pub(crate) struct Fold {
     pub(crate) conversation: Conversation,
     /// The end of the open window.
     pub(crate) open: Option<Timestamp>,
-    /// Ends that were moved before they came.
-    renewed: Vec<Timestamp>,
+    /// Ends that were moved before they came, and when that stood in the log.
+    renewed: BTreeMap<Timestamp, Timestamp>,
     /// How often the log says of each end that it came.
     expired: BTreeMap<Timestamp, usize>,
     opened: usize,
     announced: usize,
 }
 
-/// Folds the log. `Err`: what it must not show.
-pub(crate) fn fold(events: &[Recorded], rules: &Rules, mutation: Mutation) -> Result<BTreeMap<StreamId, Fold>, String> {
+/// Folds the log. `written`: when a message stood in it at the latest, by every clock. `Err`: what the log must not show.
+pub(crate) fn fold(
+    events: &[Recorded],
+    rules: &Rules,
+    written: impl Fn(&Envelope) -> Timestamp,
+    mutation: Mutation,
+) -> Result<BTreeMap<StreamId, Fold>, String> {
     let slack: Duration = rules.margin.min(rules.window / 10);
     let mut folds: BTreeMap<StreamId, Fold> = BTreeMap::new();
     for Recorded { envelope, event } in events {
@@ -35,7 +40,7 @@ pub(crate) fn fold(events: &[Recorded], rules: &Rules, mutation: Mutation) -> Re
         match event {
             Event::MessageReceived(message) => match (fold.open, message.window_deadline) {
                 (Some(end), Some(deadline)) if deadline > end => {
-                    fold.renewed.push(end);
+                    fold.renewed.insert(end, written(envelope));
                     fold.open = Some(deadline);
                     // Written after the end that nobody had told of yet: it is announced again.
                     fold.opened += usize::from(envelope.occurred_at >= end);
@@ -56,8 +61,15 @@ pub(crate) fn fold(events: &[Recorded], rules: &Rules, mutation: Mutation) -> Re
                 }
                 if mutation == Mutation::FoldBelievesEveryExpiry || fold.open == Some(end) {
                     fold.open = None;
-                } else if !fold.renewed.contains(&end) {
-                    return Err(format!("{} has no window that ends at {end:?}", envelope.stream_id));
+                } else {
+                    // A message may still come between decision and event, not one that stood in the log when the end came.
+                    match fold.renewed.get(&end) {
+                        None => return Err(format!("{} has no window that ends at {end:?}", envelope.stream_id)),
+                        Some(renewed) if *renewed <= end => {
+                            return Err(format!("{} expired at {end:?}, renewed at {renewed:?}", envelope.stream_id));
+                        }
+                        Some(_) => {}
+                    }
                 }
             }
             _ => {}

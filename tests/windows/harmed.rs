@@ -51,8 +51,8 @@ pub(crate) struct Harmed {
     pub(crate) frozen: watch::Receiver<bool>,
     /// Where this worker left the views.
     pub(crate) left: Mutex<HashMap<View, Offset>>,
-    /// Hears of the windows that were claimed.
-    pub(crate) claimed: mpsc::UnboundedSender<String>,
+    /// Hears of the windows that were claimed, and with which tag.
+    pub(crate) claimed: mpsc::UnboundedSender<(String, u8)>,
 }
 
 impl Harmed {
@@ -116,7 +116,7 @@ impl Gate for Harmed {
         self.thawed().await;
         let due = self.inner.claim_due(view, epoch, claim).await?;
         if view.name == views::WINDOWS {
-            due.iter().filter(|due| due.tag == 0).for_each(|due| drop(self.claimed.send(due.key.clone())));
+            due.iter().for_each(|due| drop(self.claimed.send((due.key.clone(), due.tag))));
         }
         if self.mutation == Mutation::ClaimRemoves && !due.is_empty() {
             let applied = self.inner.read(view, &[]).await?.applied;

@@ -129,7 +129,8 @@ async fn month() {
     let records = world.history(&log);
     let events: Vec<Recorded> =
         records.iter().map(|r| decode_event(r.value.as_deref().expect("a value")).expect("an event")).collect();
-    let folds = fold(&events, &rules(), Mutation::None).unwrap_or_else(|finding| panic!("{finding}"));
+    let folds = fold(&events, &rules(), |envelope| envelope.recorded_at, Mutation::None)
+        .unwrap_or_else(|finding| panic!("{finding}"));
     at_rest(&folds).unwrap_or_else(|finding| panic!("{finding}"));
     assert_eq!(folds.len() as u64, CONVERSATIONS);
     let mut expired = 0;

@@ -1,6 +1,6 @@
 //! One play under a seed.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -11,9 +11,9 @@ use connector_domain::composer::Situation;
 use connector_domain::consent::Intent;
 use connector_domain::conversation::Conversation;
 use connector_domain::decide::{Reason, decide_send};
-use connector_domain::event::{ContactAdded, Event, MessageReceived, Recorded, TimeSource, WhatsAppEnabled};
+use connector_domain::event::{ContactAdded, Envelope, Event, MessageReceived, Recorded, TimeSource, WhatsAppEnabled};
 use connector_domain::identity::{Address, StreamKeys};
-use connector_domain::ids::{CommandId, StreamId};
+use connector_domain::ids::{CommandId, EventId, StreamId};
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Claim, View};
@@ -83,7 +83,7 @@ struct Process {
 }
 
 impl Process {
-    fn new(world: &SimWorld, name: &str, mutation: Mutation, claimed: mpsc::UnboundedSender<String>) -> Self {
+    fn new(world: &SimWorld, name: &str, mutation: Mutation, claimed: mpsc::UnboundedSender<(String, u8)>) -> Self {
         let clock = Arc::new(Skewed { right: world.clock(), millis: AtomicI64::new(0) });
         let (frozen, watched) = watch::channel(false);
         let gate = Harmed { inner: world.gate(), mutation, frozen: watched, left: Mutex::default(), claimed };
@@ -141,7 +141,7 @@ struct Play {
     dice: Dice,
     mutation: Mutation,
     processes: Vec<Process>,
-    claimed: mpsc::UnboundedReceiver<String>,
+    claimed: mpsc::UnboundedReceiver<(String, u8)>,
     /// Writes what the other services would.
     inbound: Platform,
     sender: Platform,
@@ -149,8 +149,10 @@ struct Play {
     streams: Vec<StreamId>,
     /// When the contact of each conversation wrote, by the right clock.
     wrote: BTreeMap<StreamId, Vec<Timestamp>>,
-    /// Conversations of which a sender was told that the contact does not want messages.
-    opted_out: BTreeSet<StreamId>,
+    /// When each event of this play was written into the log, by the right clock.
+    written: BTreeMap<EventId, Timestamp>,
+    /// Conversations in which the contact's last word was STOP, and whether a sender was told so.
+    opted_out: BTreeMap<StreamId, bool>,
     messages: usize,
 }
 
@@ -186,7 +188,8 @@ pub(crate) async fn play(seed: u64, mutation: Mutation) -> Result<(), String> {
         inbound,
         sender,
         wrote: BTreeMap::new(),
-        opted_out: BTreeSet::new(),
+        written: BTreeMap::new(),
+        opted_out: BTreeMap::new(),
         messages: 0,
     };
     play.all().await
@@ -220,9 +223,11 @@ impl Play {
             time_source: TimeSource::Whatsapp,
             traceparent: None,
         };
-        let append = self.inbound.emitter("test").emit(event, &cause).expect("an event");
+        let emitter = self.inbound.emitter("test");
+        let recorded = emitter.recorded(event, &cause);
         let appender = self.inbound.log.appender().await.expect("an appender");
-        appender.append(vec![append]).await.expect("appended");
+        appender.append(vec![emitter.event(&recorded).expect("an event")]).await.expect("appended");
+        self.written.insert(recorded.envelope.event_id, self.now());
     }
 
     /// A user who may write to everybody.
@@ -285,12 +290,16 @@ impl Play {
                 if !self.wrote.get(stream).is_some_and(|wrote| wrote.iter().any(inside)) {
                     return Err(format!("a message to {stream} left outside its window at {now:?}"));
                 }
-                if self.opted_out.contains(stream) {
+                if self.opted_out.get(stream) == Some(&true) {
                     return Err(format!("a message to {stream} left after a STOP that was known"));
                 }
             }
-            Err(rejection) if rejection.reason == Reason::OptedOut => drop(self.opted_out.insert(stream.clone())),
-            Err(_) => {}
+            Err(rejection) => {
+                // After a START the view may still know of the STOP alone.
+                if let Some(told) = self.opted_out.get_mut(stream) {
+                    *told |= rejection.reason == Reason::OptedOut;
+                }
+            }
         }
         Ok(())
     }
@@ -313,7 +322,10 @@ impl Play {
                     let ago = Duration::from_secs(self.dice.below(200));
                     self.message(&stream, ago, Intent::Other).await;
                 }
-                28..31 => self.message(&stream, Duration::ZERO, Intent::Stop).await,
+                28..31 => {
+                    self.opted_out.entry(stream.clone()).or_default();
+                    self.message(&stream, Duration::ZERO, Intent::Stop).await;
+                }
                 31..34 => {
                     self.opted_out.remove(&stream);
                     self.message(&stream, Duration::ZERO, Intent::Start).await;
@@ -340,12 +352,13 @@ impl Play {
         Ok(())
     }
 
-    /// Time passes. Now and then a contact writes at the very moment at which a timer holds the end of their window in its hands.
+    /// Time passes. Now and then a contact writes at the very moment at which a timer holds their window in its hands.
     async fn wait(&mut self) {
         let until = self.now() + Duration::from_millis(self.dice.below(8_000));
-        while let Ok(Some(key)) = tokio::time::timeout(until.since(self.now()), self.claimed.recv()).await {
+        while let Ok(Some((key, tag))) = tokio::time::timeout(until.since(self.now()), self.claimed.recv()).await {
             let claimed = key.split_once('.').map(|(_, stream)| StreamId(stream.to_owned()));
-            if let Some(stream) = claimed.filter(|_| self.dice.below(2) == 0) {
+            // Not too often at a warning: windows have to come to their end.
+            if let Some(stream) = claimed.filter(|_| self.dice.below(if tag == 0 { 2 } else { 12 }) == 0) {
                 self.message(&stream, Duration::ZERO, Intent::Other).await;
             }
         }
@@ -377,7 +390,9 @@ impl Play {
                     process.start();
                 }
             }
-            let folds = fold(&self.history(), &rules(), self.mutation)?;
+            let skew = Duration::from_millis(SKEW.unsigned_abs());
+            let written = |envelope: &Envelope| self.written[&envelope.event_id] + skew;
+            let folds = fold(&self.history(), &rules(), written, self.mutation)?;
             let difference = self.difference(&folds).await;
             match difference {
                 None => return Ok(folds),

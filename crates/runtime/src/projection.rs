@@ -74,9 +74,22 @@ struct Held {
 
 /// Timers in hand.
 struct Claimed {
+    /// A moment at which all of them were due.
+    at: Timestamp,
     due: Vec<Due>,
-    /// The end of the log at a moment when all of them were due.
+    /// The end of the log at that moment.
     barrier: Offset,
+}
+
+/// Timers of a partition that are given out.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Given {
+    /// The partition.
+    pub partition: u32,
+    /// The view has applied what the log had at this moment. What has become due later must not be decided on it.
+    pub claimed_at: Timestamp,
+    /// The timers, oldest first.
+    pub due: Vec<Due>,
 }
 
 /// The views called `name` of all partitions held.
@@ -246,7 +259,7 @@ impl Projection {
     ///
     /// # Errors
     /// When log or gate are away, or a view has a newer owner.
-    pub async fn due(&mut self, now: Timestamp) -> Result<Vec<(u32, Vec<Due>)>, Failure> {
+    pub async fn due(&mut self, now: Timestamp) -> Result<Vec<Given>, Failure> {
         let limit = (IN_HAND / self.held.len().max(1)).max(50);
         let (gate, log, source) = (&self.gate, &self.log, &self.source);
         let ready = try_join_all(self.held.iter_mut().map(async |(partition, held)| {
@@ -261,7 +274,9 @@ impl Projection {
                 // That nothing was changed behind our back: what this owner moved since is not among them any more.
                 held.view.read(&[NO_KEY.to_owned()]).await?;
             }
-            Ok::<_, Failure>(ready.map(|claimed| (*partition, claimed.due.clone())))
+            let give =
+                |claimed: &Claimed| Given { partition: *partition, claimed_at: claimed.at, due: claimed.due.clone() };
+            Ok::<_, Failure>(ready.map(give))
         }))
         .await?;
         Ok(ready.into_iter().flatten().collect())
@@ -378,7 +393,7 @@ impl Held {
             let next = gate.next_due(view).await?;
             self.wake = next.unwrap_or(now + RECHECK).min(now + RECHECK);
         } else {
-            self.claimed = Some(Claimed { due, barrier });
+            self.claimed = Some(Claimed { at: now, due, barrier });
         }
         Ok(())
     }

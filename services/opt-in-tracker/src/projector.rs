@@ -24,7 +24,7 @@ use connector_runtime::situation::{conversation_key, load};
 
 use crate::PRODUCER;
 use crate::fold::{Fold, Stored};
-use connector_runtime::projection::Projection;
+use connector_runtime::projection::{Given, Projection};
 
 /// The handler.
 pub struct Projector {
@@ -171,7 +171,7 @@ impl Handler for Projector {
         let now = self.clock.now();
         self.projection.verify(now).await?;
         let mut read = Vec::new();
-        for (partition, due) in self.projection.due(now).await? {
+        for Given { partition, due, .. } in self.projection.due(now).await? {
             let keys: Vec<_> = due.iter().map(|due| due.key.clone()).collect();
             let values = self.projection.read(partition, &keys).await?;
             read.push((partition, due, values));

@@ -17,7 +17,7 @@ use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
 use connector_runtime::platform::{Platform, views};
-use connector_runtime::projection::Projection;
+use connector_runtime::projection::{Given, Projection};
 use connector_telemetry::Metrics;
 use connector_telemetry::metrics::WindowTransition;
 
@@ -141,9 +141,18 @@ impl WindowTimer {
     }
 
     /// What a timer that is due says, if it has something to say.
-    fn say(&self, partition: u32, due: &Due, now: Timestamp) -> Result<Option<(Append, Timestamp)>, Failure> {
+    fn say(
+        &self,
+        partition: u32,
+        due: &Due,
+        claimed_at: Timestamp,
+        now: Timestamp,
+    ) -> Result<Option<(Append, Timestamp)>, Failure> {
         let window = self.window(Timer { at: due.at, tag: due.tag })?;
-        let Some((event, moment)) = self.leads.due(window, now) else { return Ok(None) };
+        // A warning that had to wait for the view until its window's end came says nothing about that end: a message may have renewed the
+        // window between the claim and the end. The timer is claimed again, and held against the log as it is then.
+        let said = self.leads.due(window, now).filter(|(_, moment)| *moment <= claimed_at);
+        let Some((event, moment)) = said else { return Ok(None) };
         let owner = self.names.get(&partition).and_then(|names| names.owner(&due.key));
         let stray = || Failure::Reinitialise("a timer belongs to no window".to_owned());
         let (organization, stream) = owner.ok_or_else(stray)?;
@@ -269,9 +278,9 @@ impl Handler for WindowTimer {
         self.metrics.timers.oldest_overdue(self.projection.oldest_due().map_or(Duration::ZERO, |at| now.since(at)));
         // Nothing below waits or is tried again: what is proposed here is returned here.
         let mut appends = Vec::new();
-        for (partition, due) in given {
+        for Given { partition, claimed_at, due } in given {
             for due in due {
-                if let Some((append, moment)) = self.say(partition, &due, now)?
+                if let Some((append, moment)) = self.say(partition, &due, claimed_at, now)?
                     && self.projection.propose(partition, &due.key, moment)?
                 {
                     self.count(&append, now.since(moment));

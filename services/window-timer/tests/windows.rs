@@ -2,8 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use async_trait::async_trait;
+use bytes::Bytes;
 use connector_contracts::{Topic, Topics, decode_event};
 use connector_domain::consent::Intent;
 use connector_domain::event::{Event, MessageReceived, Recorded, TimeSource};
@@ -11,8 +14,8 @@ use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::StreamId;
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
-use connector_ports::gate::View;
-use connector_ports::log::TopicSpec;
+use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
+use connector_ports::log::{Offset, TopicSpec};
 use connector_ports::partition::partition_for;
 use connector_ports::{Clock, Gate, Ids};
 use connector_runtime::emit::Cause;
@@ -20,6 +23,7 @@ use connector_runtime::platform::{Platform, views};
 use connector_runtime::service::Service;
 use connector_simulated::{BEGINNING, Fault, Noise, Plan, Run, SimWorld, When};
 use connector_telemetry::Metrics;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use window_timer::Config;
 
@@ -213,4 +217,129 @@ async fn a_noisy_world_heals() {
     let noise = Noise { crash_before: 3, crash_after: 3, fail_before: 10, fail_after: 10, rebalance: 5, wipe_gate: 5 };
     let plan = Plan::noisy(noise);
     check(&run(plan.clone()).await.0, &plan);
+}
+
+/// A gate that is slow at the worst of moments.
+struct Slow {
+    world: SimWorld,
+    inner: Arc<dyn Gate>,
+    /// When somebody last looked whether the views are still there.
+    looked: watch::Sender<Timestamp>,
+    /// When the warning is due.
+    warning: AtomicI64,
+    /// 0 until the warning is due, 1 until the view gets on after it, then 2.
+    chapter: AtomicUsize,
+}
+
+impl Slow {
+    fn turns(&self, from: usize) -> bool {
+        self.chapter.compare_exchange(from, from + 1, Ordering::Relaxed, Ordering::Relaxed).is_ok()
+    }
+}
+
+#[async_trait]
+impl Gate for Slow {
+    async fn inspect(&self, view: &View, from: u64) -> Result<u64, GateError> {
+        let now = self.world.clock().now();
+        self.looked.send_replace(now);
+        if now.as_millis() >= self.warning.load(Ordering::Relaxed) && self.turns(0) {
+            // Right before the claim the log gets something that the view does not have.
+            write(&self.world, "b", "beside").await;
+        }
+        self.inner.inspect(view, from).await
+    }
+
+    async fn apply(
+        &self,
+        view: &View,
+        epoch: Epoch,
+        expected: Option<Offset>,
+        next: Offset,
+        changes: Vec<Change>,
+    ) -> Result<(), GateError> {
+        if self.turns(1) {
+            // The contact writes in time, and the window's end passes before the view is where the log was at the claim.
+            write(&self.world, "a", "in time").await;
+            tokio::time::sleep(LEAD + Duration::from_secs(3)).await;
+        }
+        self.inner.apply(view, epoch, expected, next, changes).await
+    }
+
+    async fn acquire(&self, view: &View) -> Result<Ownership, GateError> {
+        self.inner.acquire(view).await
+    }
+
+    async fn read(&self, view: &View, keys: &[String]) -> Result<Snapshot<Bytes>, GateError> {
+        self.inner.read(view, keys).await
+    }
+
+    async fn recall(&self, view: &View, ids: &[Bytes]) -> Result<Snapshot<u64>, GateError> {
+        self.inner.recall(view, ids).await
+    }
+
+    async fn timers(&self, view: &View, keys: &[String]) -> Result<Snapshot<Timer>, GateError> {
+        self.inner.timers(view, keys).await
+    }
+
+    async fn claim_due(&self, view: &View, epoch: Epoch, claim: Claim) -> Result<Vec<Due>, GateError> {
+        self.inner.claim_due(view, epoch, claim).await
+    }
+
+    async fn next_due(&self, view: &View) -> Result<Option<Timestamp>, GateError> {
+        self.inner.next_due(view).await
+    }
+
+    async fn discard(&self, view: &View) -> Result<(), GateError> {
+        self.inner.discard(view).await
+    }
+
+    async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {
+        self.inner.take(limits, now).await
+    }
+
+    async fn give_back(&self, limit: &Limit) -> Result<(), GateError> {
+        self.inner.give_back(limit).await
+    }
+
+    async fn hold(&self, limit_key: &str, until: Timestamp) -> Result<(), GateError> {
+        self.inner.hold(limit_key, until).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_warning_that_was_held_up_until_the_end_of_its_window_does_not_end_one_that_was_renewed() {
+    assert_eq!(partition_for(b"a", PARTITIONS), partition_for(b"b", PARTITIONS), "they hold each other up");
+    let world = SimWorld::new(7);
+    for name in [Topics::new("").name(Topic::ConversationEvents), Topics::new("").dlq(Topic::ConversationEvents)] {
+        let spec = TopicSpec { name: name.into(), partitions: PARTITIONS, replication: 1, settings: vec![] };
+        world.calm_log().create_topic(&spec).await.expect("a topic");
+    }
+    let (looked, mut seen) = watch::channel(BEGINNING);
+    let warning = AtomicI64::new(i64::MAX);
+    let slow =
+        Arc::new(Slow { world: world.clone(), inner: world.gate(), looked, warning, chapter: AtomicUsize::new(0) });
+    let platform = Platform { gate: slow.clone(), ..platform(&world) };
+    let mut service = Service::new(platform, CancellationToken::new());
+    window_timer::start(Config::default(), &mut service);
+    let running = tokio::spawn(service.run());
+    // The views are looked at once a second, with the tick that comes then: it shall be the one that claims the warning.
+    seen.changed().await.expect("it runs");
+    tokio::time::sleep(Duration::from_millis(950)).await;
+    let first = world.clock().now();
+    write(&world, "a", "first").await;
+    slow.warning.store((first + (WINDOW - LEAD)).as_millis(), Ordering::Relaxed);
+    while said(&world, "WindowExpired").len() < 2 {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    running.abort();
+    assert_eq!(slow.chapter.load(Ordering::Relaxed), 2, "the story was told to its end");
+    let ends = history(&world).into_iter().filter_map(|recorded| match recorded.event {
+        Event::WindowExpired(expired) if recorded.envelope.stream_id.as_str() == "a" => Some(expired.deadline),
+        _ => None,
+    });
+    let renewed = history(&world).into_iter().filter_map(|recorded| match recorded.event {
+        Event::MessageReceived(message) if recorded.envelope.stream_id.as_str() == "a" => message.window_deadline,
+        _ => None,
+    });
+    assert_eq!(ends.collect::<Vec<_>>(), renewed.skip(1).collect::<Vec<_>>(), "only the renewed window has an end");
 }
