@@ -155,6 +155,23 @@ async fn with_fleet(report: &mut Report, fleet: &Fleet, delay: Duration) -> Outc
     Ok(())
 }
 
+/// How many contacts are in a log that nobody writes to.
+async fn contacts_in(log: &dyn Log) -> Outcome<usize> {
+    let name = Topics::default().name(Topic::ConversationEvents);
+    let mut known = 0;
+    for number in 0..PARTITIONS {
+        let partition = TopicPartition::new(name.as_str(), number);
+        let each = |record: connector_ports::log::Record| {
+            let recorded = decode_event(record.value.as_deref().unwrap_or_default())?;
+            known += usize::from(matches!(recorded.event, Event::ContactAdded(_)));
+            Ok(())
+        };
+        let read = connector_runtime::replay::replay(log, &partition, Start::Beginning, Isolation::Committed, each);
+        read.await.map_err(|failure| failure.to_string())?;
+    }
+    Ok(known)
+}
+
 /// Waits until the contacts are in the log, and with them what the tracker made of them.
 async fn known(log: &dyn Log, contacts: usize) -> Outcome<()> {
     let mut reader = reader(log, Topic::ConversationEvents, Start::Beginning).await?;
@@ -375,12 +392,29 @@ async fn embedded(report: &mut Report) -> Outcome<()> {
         let log = connector_embedded::open(&path, Arc::new(SystemClock))?;
         provision::apply(&log, &provision::specs(&Topics::default(), PARTITIONS, 1)).await?;
         load::prepare(&log, &contacts, SystemClock.now()).await?;
-        load::write(&log, load::commands(&contacts, 0, count, SystemClock.now())?).await?;
     }
     let settings = vec![("LOG_PATH", path.display().to_string())];
     let plan = plan(Backend::Embedded, Duration::ZERO, settings);
     let mut fleet = Fleet::start_plan(plan, &programs()?, home.path()).await?;
     let simulator = fleet.settings().simulator_url();
+    // The log has one process at a time: the connector learns its contacts, ends, and finds the commands when it comes back.
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        tokio::time::sleep(Duration::from_secs(2)).await;
+        tokio::task::block_in_place(|| fleet.end("connector", PATIENCE));
+        let log = connector_embedded::open(&path, Arc::new(SystemClock))?;
+        let there = contacts_in(&log).await?;
+        if there == contacts.len() {
+            load::write(&log, load::commands(&contacts, 0, count, SystemClock.now())?).await?;
+            break;
+        }
+        if Instant::now() > deadline {
+            return Err(format!("only {there} of {} contacts are known after {PATIENCE:?}", contacts.len()).into());
+        }
+        drop(log);
+        fleet.spawn("connector")?;
+    }
+    fleet.spawn("connector")?;
     let (mut times, deadline) = (vec![(Instant::now(), 0)], Instant::now() + PATIENCE);
     while times.last().is_some_and(|(_, posts)| *posts < count as u64) {
         if Instant::now() > deadline {
