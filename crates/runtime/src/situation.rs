@@ -7,7 +7,7 @@ use bytes::Bytes;
 use connector_domain::composer::Situation;
 use connector_domain::conversation::{Conversation, closed, heeding};
 use connector_domain::directory::{ContactEntry, Enablement};
-use connector_domain::identity::StreamKeys;
+use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
 use connector_ports::partition::partition_for;
 use futures::future::try_join_all;
@@ -54,6 +54,9 @@ pub fn membership_key(user: &StreamId, conversation: &StreamId) -> String {
 pub fn alias_membership_keys(user: &StreamId, conversation: &Conversation) -> Vec<String> {
     conversation.aliases.iter().map(|alias| membership_key(user, alias)).collect()
 }
+
+/// So many entries of a contact list are read at once.
+const ENTRIES_AT_ONCE: usize = 1_000;
 
 /// Links are followed this far, one question after the other; a circle ends earlier.
 pub const FARTHEST: usize = 8;
@@ -304,6 +307,33 @@ impl Situations {
     ) -> Result<ContactEntry, Failure> {
         let stored = self.settled_value(user, contact_key(user, contact), within).await?;
         load(stored.as_ref())
+    }
+
+    /// How the contact list of the question's user addresses the person of a conversation, after its view has caught up. Reads the whole
+    /// list: for people of whom the conversation itself knows no address, because they never wrote.
+    ///
+    /// # Errors
+    /// As [`Situations::settled`].
+    pub async fn listed_address(
+        &self,
+        question: &Question,
+        conversation: &Conversation,
+        within: Duration,
+    ) -> Result<Option<Address>, Failure> {
+        let user = self.keys.user(&question.organization_id, &question.user_id);
+        let listed = self.settled_value(&user, contact_list_key(&user), within).await?;
+        let contacts: BTreeSet<ContactId> = load(listed.as_ref())?;
+        let keys: Vec<_> = contacts.iter().map(|contact| contact_key(&user, contact)).collect();
+        let is_theirs = |id: &StreamId| *id == question.conversation_id || conversation.aliases.contains(id);
+        for keys in keys.chunks(ENTRIES_AT_ONCE) {
+            for stored in self.reading.caught_up(partition_of(&user, self.partitions), keys, within).await? {
+                let entry: ContactEntry = load(stored.as_ref())?;
+                if entry.conversation_id.as_ref().is_some_and(is_theirs) && !entry.address.is_empty() {
+                    return Ok(Some(entry.address));
+                }
+            }
+        }
+        Ok(None)
     }
 
     /// The enablement of a user after its view has caught up.

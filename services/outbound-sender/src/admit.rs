@@ -69,6 +69,9 @@ impl Open {
     }
 }
 
+/// The field that lacks what nobody knows: how WhatsApp addresses the recipient.
+const ADDRESS: &str = "recipient.address";
+
 /// An accepted command, with the address its message goes to.
 struct Accepted {
     event: MessageAccepted,
@@ -146,11 +149,12 @@ impl Admit {
         }
         let event = decide_send(situation, command, template, &self.platform.rules, now)?;
         let address = self.address(command, conversation, &situation.conversation);
-        let address = address.ok_or(Reason::Invalid.at("recipient.address"))?;
+        let address = address.ok_or(Reason::Invalid.at(ADDRESS))?;
         Ok(Accepted { event, address })
     }
 
-    /// How WhatsApp addresses the recipient: as the conversation knows it, else as the command says, if that is the same person.
+    /// How WhatsApp addresses the recipient: as the conversation knows it, else as the command says, if that is the same person (and
+    /// else as the user's contact list does, see [`Situations::listed_address`]).
     /// A consent never covers an address that was merely named beside a conversation.
     fn address(&self, command: &SendMessage, id: &StreamId, conversation: &Conversation) -> Option<Address> {
         if !conversation.address.is_empty() {
@@ -197,9 +201,9 @@ impl Admit {
             return Ok(answers);
         }
         let settled = self.settled.ask(&questions, PATIENCE).await?;
-        for (at, situation) in doubtful.into_iter().zip(settled) {
+        for ((at, question), situation) in doubtful.into_iter().zip(questions).zip(settled) {
             let open = &opens[at];
-            let Some(situation) = situation else {
+            let Some(mut situation) = situation else {
                 return Err(Failure::Later("a projection is behind the log, nobody can be refused".to_owned()));
             };
             if situation.conversation.canonical != situations[at].conversation.canonical {
@@ -209,6 +213,13 @@ impl Admit {
             let number = self.number(open, true).await?;
             let template = self.template(open, number.as_deref(), true).await?;
             answers[at] = self.decide(open, &situation, number.as_deref(), template.as_deref(), now);
+            if answers[at].as_ref().is_err_and(|refusal| refusal.field == ADDRESS)
+                && let Some(address) =
+                    self.situations.listed_address(&question, &situation.conversation, PATIENCE).await?
+            {
+                situation.conversation.address = address;
+                answers[at] = self.decide(open, &situation, number.as_deref(), template.as_deref(), now);
+            }
         }
         Ok(answers)
     }
@@ -311,7 +322,7 @@ fn is_opaque(id: &StreamId) -> bool {
 fn may_be_news(refusal: &Rejection) -> bool {
     match refusal.reason {
         Reason::UnsupportedContent | Reason::Expired | Reason::Conflict => false,
-        Reason::Invalid => matches!(refusal.field, "content.reply_to" | "recipient.address"),
+        Reason::Invalid => matches!(refusal.field, "content.reply_to" | ADDRESS),
         _ => true,
     }
 }

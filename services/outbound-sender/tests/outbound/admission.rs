@@ -1,17 +1,20 @@
 //! Admission: one first answer per command.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use connector_contracts::Topic;
-use connector_domain::command::Content;
+use connector_domain::command::{Content, Recipient, SendMessage};
 use connector_domain::consent::{ConsentState, ConsentStatus};
 use connector_domain::conversation::Conversation;
+use connector_domain::directory::ContactEntry;
 use connector_domain::event::Event;
-use connector_domain::ids::StreamId;
+use connector_domain::identity::Address;
+use connector_domain::ids::{ContactId, StreamId};
 use connector_ports::gate::View;
 use connector_ports::log::Offset;
 use connector_runtime::platform::views;
-use connector_runtime::situation::{conversation_key, store};
+use connector_runtime::situation::{contact_key, contact_list_key, conversation_key, store};
 
 use crate::scene::{Scene, address, appears, conversation, ended, keys, number, of, refusal, talking, text};
 
@@ -81,12 +84,35 @@ async fn consent_covers_no_address_that_is_merely_named_beside_a_conversation() 
 }
 
 #[tokio::test(start_paused = true)]
+async fn somebody_who_never_wrote_is_addressed_as_the_contact_list_says() {
+    let scene = Scene::new(14).await;
+    let user = keys().user(&"acme".into(), &"ada".into());
+    let list = |n: usize| ContactId(format!("entry {n}"));
+    for n in [1, 2] {
+        let entry = ContactEntry { conversation_id: Some(conversation(n)), address: address(n), name: None };
+        scene.project(&user, contact_key(&user, &list(n)), &entry).await;
+    }
+    scene.project(&user, contact_list_key(&user), &BTreeSet::from([list(1), list(2)])).await;
+    let by_id = |name: &str, n: usize| {
+        let recipient = Recipient { conversation_id: Some(conversation(n)), address: Address::default() };
+        SendMessage { recipient, ..text(name, n) }
+    };
+    let commands = [by_id("a", 2), by_id("b", 3)];
+    scene.publish(&commands).await;
+    scene.run_to_the_end(&commands).await;
+    assert_eq!(scene.story(&commands[0]), ["MessageAccepted", "MessageSent"]);
+    assert_eq!(scene.world.whatsapp_side().posts()[0].outbound.address, address(2));
+    let refused = refusal(&of(&scene.events(), commands[1].command_id));
+    assert_eq!(refused, ("invalid".to_owned(), "recipient.address".to_owned()), "nobody knows it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_phone_number_in_place_of_a_conversation_is_refused_and_becomes_no_key() {
     let scene = Scene::new(5).await;
     let mut command = text("a", 1);
     command.recipient.conversation_id = Some(StreamId("491701234567".to_owned()));
     let mut nobody = text("b", 1);
-    nobody.recipient.address = connector_domain::identity::Address::default();
+    nobody.recipient.address = Address::default();
     scene.publish(&[command.clone(), nobody.clone()]).await;
     scene.run_to_the_end(&[command.clone(), nobody.clone()]).await;
     let user = keys().user(&"acme".into(), &"ada".into());
