@@ -176,14 +176,13 @@ impl InboundHandler {
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 
-    /// Messages of people who are known by nothing may have been recorded before under their phone number, in another partition: until the
+    /// Messages of people who are known by nothing may have been recorded before under another identity, in another partition: until the
     /// two are known to be one person, only the id of the message tells. The memories of other partitions are asked as they stand: they
     /// move with what their owners write and not with the log, so no position says that they are complete.
-    async fn recorded_by_phone(&self, items: &[&Item], people: &People) -> Result<HashSet<EventId>, Failure> {
+    async fn recorded_elsewhere(&self, items: &[&Item], people: &People) -> Result<HashSet<EventId>, Failure> {
         let is_stranger = |item: &&&Item| {
-            let address = &item.meaning.address;
             let message = matches!(item.meaning.event, Event::MessageReceived(_));
-            message && address.phone.is_none() && !people.is_anybody(&item.home)
+            message && !people.is_anybody(&item.home)
         };
         let strangers: Vec<_> = items.iter().filter(is_stranger).collect();
         if strangers.is_empty() {
@@ -349,8 +348,8 @@ impl Handler for InboundHandler {
         let is_new = |item: &&Item| !recorded.contains(&item.meaning.event_id());
         let new: Vec<&Item> = understood.iter().filter_map(|item| item.as_ref().ok()).filter(is_new).collect();
         let (mut people, linked) = self.people(&new).await?;
-        let by_phone = self.recorded_by_phone(&new, &people).await?;
-        recorded.extend(by_phone);
+        let elsewhere = self.recorded_elsewhere(&new, &people).await?;
+        recorded.extend(elsewhere);
 
         let mut written = Written::default();
         let mut steps = Vec::with_capacity(work.len());

@@ -70,19 +70,25 @@ async fn what_comes_still_later_is_recognised_by_its_id() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_message_that_comes_by_phone_and_then_by_user_id_is_recorded_once() {
-    let world = scene(SimWorld::new(10)).await;
+async fn a_message_that_comes_under_one_identity_and_then_under_the_other_is_recorded_once() {
     let phone = by_phone("15550100042");
     let id = apart_from(&phone);
     let by_id = format!(r#""from_user_id":"{id}""#);
-    deliver(&world, &text("A", PHONE)).await;
-    process(&world).await.expect("processed");
-    world.restart();
-    deliver(&world, &text("A", &by_id)).await;
-    deliver(&world, &text("B", &by_id)).await;
-    process(&world).await.expect("processed");
-    let expected = [(phone, "wamid.A".to_owned()), (by_bsuid(&id), "wamid.B".to_owned())];
-    assert_eq!(received(&world), expected, "nothing says yet that the two are one person");
+    let (phone, bsuid) = ((PHONE, phone), (by_id.as_str(), by_bsuid(&id)));
+    for [(first, first_stream), (second, second_stream)] in [[phone.clone(), bsuid.clone()], [bsuid, phone]] {
+        let world = scene(SimWorld::new(10)).await;
+        deliver(&world, &text("A", first)).await;
+        process(&world).await.expect("processed");
+        world.restart();
+        deliver(&world, &text("A", second)).await;
+        deliver(&world, &text("B", second)).await;
+        process(&world).await.expect("processed");
+        let mut expected = [(first_stream, "wamid.A".to_owned()), (second_stream, "wamid.B".to_owned())];
+        let mut received = received(&world);
+        expected.sort();
+        received.sort();
+        assert_eq!(received, expected, "nothing says yet that the two are one person");
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -114,4 +120,46 @@ async fn links_in_a_circle_neither_loop_nor_lose() {
     let expected: Vec<_> = (0..3).map(|n| (least.clone(), format!("wamid.{n}"))).collect();
     assert_eq!(received, expected);
     assert_eq!(of_items(&log(&world)).len(), log(&world).len(), "no further links: {:?}", log(&world));
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_conversations_with_a_history_each_are_linked_and_both_histories_stay_in_order() {
+    let world = scene(SimWorld::new(12)).await;
+    let phone = by_phone("15550100042");
+    let id = apart_from(&phone);
+    let bsuid = by_bsuid(&id);
+    let by_id = format!(r#""from_user_id":"{id}""#);
+    for n in 0..3 {
+        deliver(&world, &text(&format!("p{n}"), PHONE)).await;
+        deliver(&world, &text(&format!("u{n}"), &by_id)).await;
+    }
+    process(&world).await.expect("processed");
+    // What the tracker made of that.
+    for stream in [&phone, &bsuid] {
+        let conversation = Conversation { phone_number_id: Some(NUMBER.into()), ..Conversation::default() };
+        known(&world, stream, &conversation).await;
+    }
+    world.restart();
+    deliver(&world, &text("both", &format!(r#"{PHONE},{by_id}"#))).await;
+    process(&world).await.expect("processed");
+    let log_of = |name: &str| -> Vec<StreamId> {
+        let of_type = log(&world).into_iter().filter(|recorded| recorded.event.type_name() == name);
+        of_type.map(|recorded| recorded.envelope.stream_id).collect()
+    };
+    assert_eq!(log_of("ConversationLinked"), std::slice::from_ref(&bsuid));
+    assert_eq!(log_of("IdentityLearned"), std::slice::from_ref(&phone));
+    known(&world, &bsuid, &Conversation { canonical: Some(phone.clone()), ..Conversation::default() }).await;
+    world.restart();
+    for (n, who) in [&by_id, PHONE, &by_id].into_iter().enumerate() {
+        deliver(&world, &text(&format!("x{n}"), who)).await;
+        process(&world).await.expect("processed");
+        world.restart();
+    }
+
+    let of = |stream: &StreamId| -> Vec<String> {
+        received(&world).into_iter().filter(|(at, _)| at == stream).map(|(_, wamid)| wamid).collect()
+    };
+    let expected = ["p0", "p1", "p2", "both", "x0", "x1", "x2"].map(|name| format!("wamid.{name}"));
+    assert_eq!(of(&phone), expected, "it continues here");
+    assert_eq!(of(&bsuid), ["wamid.u0", "wamid.u1", "wamid.u2"], "what stood here stays");
 }
