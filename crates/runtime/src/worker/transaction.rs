@@ -96,6 +96,9 @@ impl<H: Handler> Worker<H> {
             };
             self.metrics.transaction(&result, self.clock.now().since(started));
             result?;
+            for (partition, position) in &positions {
+                tracing::debug!(worker = self.spec.name, %partition, position = position.0, "committed");
+            }
             appended = written;
             for (name, position) in positions {
                 if let Some(partition) = self.partitions.get_mut(&name) {

@@ -260,6 +260,7 @@ impl<H: Handler> Worker<H> {
         let committed = self.log.committed(&self.spec.group, partitions).await?;
         for (partition, committed) in partitions.iter().zip(committed) {
             self.handler.revoked(partition);
+            tracing::debug!(worker = self.spec.name, %partition, committed = committed.map(|at| at.0), "taking over");
             let from = match self.handler.assigned(partition, committed).await? {
                 TakeUp::Committed => committed.map_or(Start::Beginning, Start::At),
                 TakeUp::At(offset) => Start::At(offset),
@@ -292,10 +293,11 @@ impl<H: Handler> Worker<H> {
             return Ok(());
         }
         self.commit().await?;
+        // What cannot be released now stays on its way out and is tried again: dropped, nobody would ever get it.
+        reader.release(&done).await?;
         for partition in &done {
             self.drop_partition(partition);
         }
-        reader.release(&done).await?;
         tracing::info!(worker = self.spec.name, count = done.len(), "partitions handed back");
         Ok(())
     }

@@ -246,6 +246,10 @@ impl Dispatcher {
         if let Some((ending @ (Ending::Sent(_) | Ending::Failed { .. }), _)) = ending {
             return Plan::Again(job, attempt, ending);
         }
+        if !job.repeats() && matches!(ending, Some((Ending::Unconfirmed(_), true))) {
+            // Another owner told its end; what we know ourselves comes too late.
+            return Plan::Unsettled(job, attempt);
+        }
         match self.known(&job, attempt.id, ending.is_some()) {
             Known::Answer(exchange) => return Plan::Conclude(Fact { job, attempt, exchange, took: Duration::ZERO }),
             Known::Soon => {
