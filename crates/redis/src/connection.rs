@@ -2,30 +2,27 @@
 
 use std::time::Duration;
 
+use futures::FutureExt;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
-use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::{Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, Value};
 
+use crate::cluster::Cluster;
 use crate::config::RedisConfig;
 
 /// A connection that is made when first used, and again after every loss. Clones share it.
 #[derive(Clone)]
 pub(crate) enum Connection {
     One(ConnectionManager),
-    Cluster(Box<ClusterConnection>),
+    Cluster(Cluster),
 }
 
 impl Connection {
     pub(crate) fn new(config: &RedisConfig) -> RedisResult<Self> {
         let nodes =
             config.url.expose().split(',').map(|url| info(url.trim(), config)).collect::<RedisResult<Vec<_>>>()?;
-        // Few attempts, because callers repeat by themselves: an answer that comes late is no use to them.
         if config.cluster {
-            let client = ClusterClient::builder(nodes).retries(2).min_retry_wait(50).max_retry_wait(500).build()?;
-            let settings =
-                ClusterConfig::new().set_connection_timeout(config.timeout).set_response_timeout(config.timeout);
-            return Ok(Self::Cluster(Box::new(client.get_pending_async_connection_with_config(settings))));
+            return Cluster::new(nodes, config).map(Self::Cluster);
         }
         let Some(node) = nodes.into_iter().next() else {
             return Err((redis::ErrorKind::InvalidClientConfig, "no URL").into());
@@ -33,6 +30,7 @@ impl Connection {
         let manager = ConnectionManagerConfig::new()
             .set_connection_timeout(Some(config.timeout))
             .set_response_timeout(Some(config.timeout))
+            // Few attempts, because callers repeat by themselves: an answer that comes late is no use to them.
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_millis(500));
@@ -55,7 +53,7 @@ impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
             Self::One(connection) => connection.req_packed_command(cmd),
-            Self::Cluster(connection) => connection.req_packed_command(cmd),
+            Self::Cluster(cluster) => cluster.call(async |connection| connection.req_packed_command(cmd).await).boxed(),
         }
     }
 
@@ -67,14 +65,20 @@ impl ConnectionLike for Connection {
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
             Self::One(connection) => connection.req_packed_commands(pipeline, offset, count),
-            Self::Cluster(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::Cluster(cluster) => {
+                let call = async move |connection: &mut ClusterConnection| {
+                    connection.req_packed_commands(pipeline, offset, count).await
+                };
+                cluster.call(call).boxed()
+            }
         }
     }
 
     fn get_db(&self) -> i64 {
         match self {
             Self::One(connection) => connection.get_db(),
-            Self::Cluster(connection) => connection.get_db(),
+            // A cluster has no others.
+            Self::Cluster(_) => 0,
         }
     }
 }

@@ -15,6 +15,7 @@
 //! **Redis Cluster.** Every script touches the keys of one view or of one limiter, each in one slot; views and limiters are spread over the
 //! slots by their names.
 
+mod cluster;
 mod config;
 mod connection;
 mod gate;

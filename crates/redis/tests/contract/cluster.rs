@@ -12,6 +12,7 @@ use connector_ports::log::Offset;
 use connector_redis::{RedisConfig, RedisGate};
 use connector_testkit::contract::gate::GateWorld;
 use connector_testkit::servers::{RedisOptions, RedisServer};
+use connector_testkit::wait::until;
 
 /// A cluster that the tests of this binary share.
 struct Cluster {
@@ -137,4 +138,41 @@ async fn lies_on(nodes: &[RedisServer], dead: usize, view: &View) -> bool {
     };
     let line = lines.lines().find(|line| line.contains(&dead)).expect("the node is known");
     line.split(' ').any(|range| holds(range) == Some(true))
+}
+
+/// All masters die and come back, again and again, while everything is in use: whoever asks gets answers again. A client of a cluster that
+/// has lost all of its nodes does not find them by itself each time.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_whose_masters_have_all_died_and_come_back_is_found_again() {
+    let mut nodes = tokio::task::spawn_blocking(three_masters).await.expect("no panic");
+    let gates: Vec<Arc<RedisGate>> = (0..4).map(|_| Arc::new(gate(&nodes))).collect();
+    let views: Vec<View> = (0..12).map(|partition| View::new("steady", partition)).collect();
+    let each = || gates.iter().flat_map(|gate| views.iter().map(move |view| (gate, view)));
+    let mut asking = tokio::task::JoinSet::new();
+    for (gate, view) in each() {
+        let (gate, view) = (Arc::clone(gate), view.clone());
+        asking.spawn(async move {
+            let mut pace = tokio::time::interval(Duration::from_millis(2));
+            loop {
+                pace.tick().await;
+                // What is answered does not matter here.
+                drop(gate.read(&view, &[]).await);
+            }
+        });
+    }
+    let within = Duration::from_secs(20);
+    for round in 0..5 {
+        nodes.iter_mut().for_each(RedisServer::kill9);
+        for (gate, view) in each() {
+            let lost = async || gate.read(view, &[]).await.err();
+            until(&format!("{view} to be away in round {round}"), within, lost).await;
+        }
+        for node in &mut nodes {
+            node.restart().expect("restart");
+        }
+        for (gate, view) in each() {
+            let found = async || gate.read(view, &[]).await.ok();
+            until(&format!("{view} to be there again in round {round}"), within, found).await;
+        }
+    }
 }
