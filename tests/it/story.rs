@@ -93,8 +93,8 @@ async fn the_story_holds_on_kafka_while_every_service_is_killed_and_redis_loses_
             && let Some((_, redis)) = fleet.stack()
         {
             // Without persistence a restart is a wipe.
-            redis.kill9();
-            redis.restart().unwrap_or_else(|error| panic!("{error}"));
+            redis.first().kill9();
+            redis.first().restart().unwrap_or_else(|error| panic!("{error}"));
         }
     };
     let held = story::play(cast, &mut tell, harm).await;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use connector_demo::{Backend, Environment, Fleet, Member, Plan};
+use local_stack::RedisNodes;
 use tokio::task::block_in_place;
 
 use crate::log::{Log, Publisher};
@@ -16,7 +17,7 @@ pub const SESSION: Duration = Duration::from_secs(3);
 /// How long a process may take to end when it is asked to.
 const DRAIN: Duration = Duration::from_secs(10);
 /// How long a process stays dead.
-const DEAD: Duration = Duration::from_millis(500);
+pub(crate) const DEAD: Duration = Duration::from_millis(500);
 /// How long brokers stand still.
 const OUTAGE: Duration = Duration::from_secs(45);
 /// WhatsApp's customer service window: nothing ends during a run.
@@ -57,7 +58,7 @@ pub enum Harm {
     Broker,
     /// Every broker stands still for most of a minute: nobody can write, nothing is lost.
     Outage,
-    /// Redis dies and comes back empty.
+    /// Redis, or the first master of its cluster, dies and comes back empty.
     Redis,
 }
 
@@ -86,6 +87,23 @@ impl Ground {
     /// The fleet itself.
     pub fn fleet(&mut self) -> &mut Fleet {
         &mut self.fleet
+    }
+
+    /// Redis.
+    ///
+    /// # Errors
+    /// Never: the fleet stands on it.
+    pub fn redis(&mut self) -> Outcome<&mut RedisNodes> {
+        let (_, redis) = self.fleet.stack().ok_or("the fleet stands on Redis")?;
+        Ok(redis)
+    }
+
+    /// Where Kafka and Redis are.
+    ///
+    /// # Errors
+    /// Never: the fleet stands on them.
+    pub fn servers(&self) -> Outcome<(String, String)> {
+        Ok(self.fleet.servers().ok_or("the fleet stands on Kafka and Redis")?)
     }
 
     /// The log, of which nothing has been read.
@@ -157,11 +175,10 @@ impl Ground {
                 self.fleet.revive()?;
             }
             Harm::Redis => {
-                let (_, redis) = self.fleet.stack().ok_or("the fleet stands on Redis")?;
-                redis.kill9();
+                self.redis()?.first().kill9();
                 tokio::time::sleep(DEAD).await;
-                let (_, redis) = self.fleet.stack().ok_or("the fleet stands on Redis")?;
-                block_in_place(|| redis.restart())?;
+                let redis = self.redis()?;
+                block_in_place(|| redis.first().restart())?;
             }
         }
         Ok(())

@@ -2,7 +2,7 @@
 //!
 //! A scenario puts load on a fleet, harms it meanwhile ([`fleet::Harm`]), waits until everything is at rest, and then judges by
 //! two witnesses who know nothing of each other: the log ([`log::Log`]) and the ledger of the simulated WhatsApp
-//! ([`whatsapp::WhatsAppSide`]). It ends with one line of counts, and holds or does not.
+//! ([`whatsapp::WhatsAppSide`]), or Redis. It ends with one line of counts, and holds or does not.
 
 pub mod fleet;
 pub mod inbound;
@@ -10,6 +10,7 @@ pub mod log;
 pub mod outbound;
 mod random;
 pub mod whatsapp;
+pub mod windows;
 
 use std::path::{Path, PathBuf};
 
@@ -28,6 +29,8 @@ pub enum Scenario {
     Outbound,
     /// Messages on their way in.
     Inbound,
+    /// Customer service windows, and what decisions know of conversations.
+    Windows,
 }
 
 /// What a scenario found out.
@@ -52,13 +55,22 @@ pub struct Options {
     pub quick: bool,
     /// Decides the order of the harm, and which answers WhatsApp loses.
     pub seed: u64,
+    /// Redis is a cluster of three masters, one of which dies. Windows only.
+    pub cluster: bool,
 }
 
 impl Options {
     /// A run of the programs in this folder.
     #[must_use]
     pub fn new(programs: &Path, folder: &Path) -> Self {
-        Self { programs: programs.to_owned(), folder: folder.to_owned(), sends: None, quick: false, seed: 1 }
+        Self {
+            programs: programs.to_owned(),
+            folder: folder.to_owned(),
+            sends: None,
+            quick: false,
+            seed: 1,
+            cluster: false,
+        }
     }
 }
 
@@ -71,6 +83,7 @@ impl Scenario {
         match self {
             Self::Outbound => outbound::play(options).await,
             Self::Inbound => inbound::play(options).await,
+            Self::Windows => windows::play(options).await,
         }
     }
 }

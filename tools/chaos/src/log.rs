@@ -49,7 +49,14 @@ impl Publisher {
                 headers: Vec::new(),
             })
         };
-        let appends: Vec<_> = records.iter().map(append).collect::<Outcome<_>>()?;
+        self.append(records.iter().map(append).collect::<Outcome<_>>()?).await
+    }
+
+    /// Appends records as they are, and waits until all of them are durable.
+    ///
+    /// # Errors
+    /// As [`Publisher::publish`].
+    pub async fn append(&mut self, appends: Vec<Append>) -> Outcome<()> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             match self.appender.append(appends.clone()).await {

@@ -16,10 +16,15 @@ impl Random {
         z ^ (z >> 31)
     }
 
+    /// A number below this one.
+    pub(crate) const fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
     /// Puts something into an order that only the seed decides.
     pub(crate) fn shuffle<T>(&mut self, things: &mut [T]) {
         for last in (1..things.len()).rev() {
-            let other = usize::try_from(self.next() % (last as u64 + 1)).unwrap_or(0);
+            let other = usize::try_from(self.below(last as u64 + 1)).unwrap_or(0);
             things.swap(last, other);
         }
     }

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use local_stack::{Data, KafkaCluster, KafkaOptions, RedisOptions, RedisServer, Server, ServerError, free_port};
+use local_stack::{Data, KafkaCluster, KafkaOptions, RedisNodes, Server, ServerError, free_port};
 
 use crate::settings::Settings;
 
@@ -71,6 +71,8 @@ pub struct Plan {
     pub brokers: u16,
     /// True when the brokers work long enough to be worth optimising.
     pub long_runs: bool,
+    /// Masters of a Redis Cluster, three or more; one is a Redis of its own.
+    pub redis_masters: usize,
     /// Settings of all members, over those of the demo.
     pub settings: Environment,
     /// Settings of the simulator, over those of the demo.
@@ -85,7 +87,16 @@ impl Plan {
             Backend::Embedded => vec![Member::only("connector")],
             Backend::Kafka => SERVICES.map(Member::only).to_vec(),
         };
-        Self { backend, window, members, brokers: 1, long_runs: false, settings: Vec::new(), simulator: Vec::new() }
+        Self {
+            backend,
+            window,
+            members,
+            brokers: 1,
+            long_runs: false,
+            redis_masters: 1,
+            settings: Vec::new(),
+            simulator: Vec::new(),
+        }
     }
 }
 
@@ -123,7 +134,7 @@ pub struct Fleet {
     binaries: PathBuf,
     processes: BTreeMap<&'static str, Process>,
     // Dropped last: the services go before the servers they stand on.
-    stack: Option<(KafkaCluster, RedisServer)>,
+    stack: Option<(KafkaCluster, RedisNodes)>,
 }
 
 impl Fleet {
@@ -150,9 +161,10 @@ impl Fleet {
             let _ = std::fs::remove_file(folder.join(name));
         }
         let options = KafkaOptions { brokers: plan.brokers, long_runs: plan.long_runs, ..KafkaOptions::default() };
+        let masters = plan.redis_masters;
         let stack = match plan.backend {
             Backend::Embedded => None,
-            Backend::Kafka => Some(blocking(move || start_stack(&options)).await??),
+            Backend::Kafka => Some(blocking(move || start_stack(&options, masters)).await??),
         };
         let mut fleet = Self {
             plan,
@@ -194,7 +206,7 @@ impl Fleet {
     }
 
     /// The servers, for tests that kill them.
-    pub fn stack(&mut self) -> Option<&mut (KafkaCluster, RedisServer)> {
+    pub fn stack(&mut self) -> Option<&mut (KafkaCluster, RedisNodes)> {
         self.stack.as_mut()
     }
 
@@ -222,6 +234,7 @@ impl Fleet {
                 environment.push(("BACKEND", "kafka".to_owned()));
                 environment.push(("KAFKA_BOOTSTRAP_SERVERS", kafka));
                 environment.push(("REDIS_URL", redis));
+                environment.push(("REDIS_CLUSTER", (self.plan.redis_masters > 1).to_string()));
             }
         }
         environment.extend(self.plan.settings.iter().cloned());
@@ -382,8 +395,8 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|error| FleetError(error.to_string()))
 }
 
-fn start_stack(kafka: &KafkaOptions) -> Result<(KafkaCluster, RedisServer), FleetError> {
-    let redis = RedisServer::start(&RedisOptions::default())?;
+fn start_stack(kafka: &KafkaOptions, masters: usize) -> Result<(KafkaCluster, RedisNodes), FleetError> {
+    let redis = RedisNodes::start(masters)?;
     let kafka = KafkaCluster::start(kafka)?;
     Ok((kafka, redis))
 }

@@ -10,8 +10,10 @@
 mod kafka;
 mod process;
 mod redis;
+mod redis_nodes;
 mod watchdog;
 
 pub use kafka::{KafkaCluster, KafkaOptions, KafkaServer};
 pub use process::{Data, Server, ServerError, free_port};
-pub use redis::{RedisOptions, RedisServer};
+pub use redis::{Dump, RedisOptions, RedisServer};
+pub use redis_nodes::{Dumps, RedisNodes};

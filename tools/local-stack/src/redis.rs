@@ -1,12 +1,19 @@
 //! Redis as a child.
 
+use std::fs;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::process::{Data, Server, ServerError, free_port};
+use crate::process::{Data, Server, ServerError, failed, free_port};
+
+/// How long a command that looks through everything may take.
+const WHOLE: Duration = Duration::from_secs(30);
+
+/// What Redis calls the file with its data.
+const DUMP: &str = "dump.rdb";
 
 /// How to start Redis.
 #[derive(Clone, Debug, Default)]
@@ -21,6 +28,10 @@ pub struct RedisOptions {
     pub cluster: bool,
 }
 
+/// What a Redis had in it at some time. Counts them, so that a later one does not take the place of an earlier.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dump(usize);
+
 /// A running Redis. Killed on drop.
 #[derive(Debug)]
 pub struct RedisServer {
@@ -28,6 +39,7 @@ pub struct RedisServer {
     port: u16,
     persistent: bool,
     cluster: bool,
+    dumps: usize,
 }
 
 impl RedisServer {
@@ -39,6 +51,7 @@ impl RedisServer {
         let data = Data::new(options.data.as_deref(), "redis")?;
         let port = match options.port {
             Some(port) => port,
+            None if options.cluster => free_cluster_port()?,
             None => free_port()?,
         };
         let mut redis = Self {
@@ -46,6 +59,7 @@ impl RedisServer {
             port,
             persistent: options.persistent,
             cluster: options.cluster,
+            dumps: 0,
         };
         redis.run()?;
         Ok(redis)
@@ -55,6 +69,8 @@ impl RedisServer {
         let mut command = Command::new("redis-server");
         command.args(["--bind", "127.0.0.1", "--port", &self.port.to_string(), "--daemonize", "no", "--save", ""]);
         command.args(["--maxmemory-policy", "noeviction", "--appendonly", if self.persistent { "yes" } else { "no" }]);
+        // For going back to an old dump, see `RedisServer::go_back`.
+        command.args(["--dbfilename", DUMP, "--enable-debug-command", "local"]);
         if self.cluster {
             // It knows its cluster again after a restart, and goes on serving its own slots while others are away.
             let nodes = self.server.folder().join("nodes.conf");
@@ -111,7 +127,64 @@ impl RedisServer {
     /// As [`RedisServer::start`].
     pub fn restart(&mut self) -> Result<(), ServerError> {
         self.server.kill9();
+        fs::remove_file(self.server.folder().join(DUMP)).ok();
         self.run()
+    }
+
+    /// Kills it if it runs and starts it again with what it had in it then.
+    ///
+    /// # Errors
+    /// As [`RedisServer::start`].
+    pub fn restart_from(&mut self, dump: Dump) -> Result<(), ServerError> {
+        self.server.kill9();
+        self.lay_out(dump)?;
+        self.run()
+    }
+
+    /// Forgets everything (`FLUSHALL`) and keeps its connections.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn flush(&self) -> Result<(), ServerError> {
+        self.order("FLUSHALL")
+    }
+
+    /// Keeps what it has in it.
+    ///
+    /// # Errors
+    /// When it does not answer, or the disk is full.
+    pub fn dump(&mut self) -> Result<Dump, ServerError> {
+        self.order("SAVE")?;
+        self.dumps += 1;
+        let (dump, folder) = (Dump(self.dumps), self.server.folder());
+        fs::rename(folder.join(DUMP), folder.join(dump.file())).map_err(failed("keep a dump"))?;
+        Ok(dump)
+    }
+
+    /// Has in it what it had then, from one moment to the next, and keeps its connections: what a failover to a replica that lagged
+    /// behind looks like.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn go_back(&self, dump: Dump) -> Result<(), ServerError> {
+        self.lay_out(dump)?;
+        self.order("DEBUG RELOAD NOSAVE")
+    }
+
+    /// Puts a dump where Redis looks for its data.
+    fn lay_out(&self, dump: Dump) -> Result<(), ServerError> {
+        let folder = self.server.folder();
+        fs::copy(folder.join(dump.file()), folder.join(DUMP)).map_err(failed("restore a dump"))?;
+        Ok(())
+    }
+
+    /// A command that has to answer OK.
+    fn order(&self, command: &str) -> Result<(), ServerError> {
+        let answer = ask(self.port, &format!("{command}\r\n"), WHOLE).map_err(failed("command Redis"))?;
+        if answer.starts_with("+OK") {
+            return Ok(());
+        }
+        Err(ServerError(format!("Redis answers to {command}: {}", answer.trim_end())))
     }
 
     /// Freezes the process (SIGSTOP): connections stay open and nothing answers.
@@ -137,20 +210,40 @@ impl RedisServer {
     }
 }
 
+impl Dump {
+    fn file(self) -> String {
+        format!("dump-{}.rdb", self.0)
+    }
+}
+
+/// A port of a cluster's node: the nodes speak among themselves on the one that is greater by 10,000.
+fn free_cluster_port() -> Result<u16, ServerError> {
+    // Among the ports that the system gives out, one in five is too high.
+    for _ in 0..100 {
+        let port = free_port()?;
+        if port.checked_add(10_000).is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
+            return Ok(port);
+        }
+    }
+    Err(ServerError("there are no two free ports for a node of a cluster".to_owned()))
+}
+
 fn ping(port: u16) -> bool {
     answer(port, "PING\r\n").starts_with("+PONG")
 }
 
 /// The beginning of what it answers to an inline command; nothing when it does not.
 fn answer(port: u16, command: &str) -> String {
-    let ask = || -> std::io::Result<String> {
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
-        stream.set_read_timeout(Some(Duration::from_millis(500)))?;
-        stream.write_all(command.as_bytes())?;
-        let mut answer = [0; 512];
-        let read = stream.read(&mut answer)?;
-        Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
-    };
-    ask().unwrap_or_default()
+    ask(port, command, Duration::from_millis(500)).unwrap_or_default()
+}
+
+/// The beginning of what it answers to an inline command.
+fn ask(port: u16, command: &str, within: Duration) -> std::io::Result<String> {
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
+    stream.set_read_timeout(Some(within))?;
+    stream.write_all(command.as_bytes())?;
+    let mut answer = [0; 512];
+    let read = stream.read(&mut answer)?;
+    Ok(String::from_utf8_lossy(&answer[..read]).into_owned())
 }

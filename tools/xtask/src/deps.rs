@@ -61,13 +61,14 @@ const MEASURED: &[&str] = &[
     "local-stack",
 ];
 
-/// What `make chaos` writes commands with and reads the log with; the services are processes.
+/// What `make chaos` writes commands with and reads log and gate with; the services are processes.
 const HARMED: &[&str] = &[
     "connector-domain",
     "connector-contracts",
     "connector-ports",
     "connector-runtime",
     "connector-kafka",
+    "connector-redis",
     "connector-whatsapp",
     "connector-demo",
     "local-stack",
