@@ -35,10 +35,10 @@ check: ## Format, lints, licences, unused dependencies, direction of dependencie
 	cargo xtask catalogue --check
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
-chaos: ## Kills, freezes and cuts off processes and servers under load, and counts what was lost. ONLY=outbound: that one; ARGS=--quick
+chaos: ## Kills, freezes and cuts off processes and servers under load, and counts what was lost. ONLY=outbound|inbound|windows; ARGS="--quick --seed 2", ARGS=--cluster; RELEASE=1
 	@deploy/local/require.sh kafka
-	cargo build --locked --quiet $(CHAOS_PROGRAMS)
-	@target/debug/connector-chaos $(ONLY) $(ARGS)
+	cargo build --locked --quiet $(if $(RELEASE),--release) $(CHAOS_PROGRAMS)
+	@target/$(if $(RELEASE),release,debug)/connector-chaos $(ONLY) $(ARGS)
 
 bench: ## The figures, as a table and in target/bench/results.json. ARGS="--only rss": some of them
 	@deploy/local/require.sh kafka
