@@ -2,8 +2,8 @@
 //! time, so that windows of some seconds open, are renewed and end. Then the log must say of each window once and in time that it has
 //! ended, and Redis must be the fold of the log (R1, R8).
 //!
-//! The log judges the timers ([`fold`]); the gate, asked through its port, is compared with the log up to the position at which it
-//! stands ([`witness`]).
+//! The log judges the timers (`fold`); the gate, asked through its port, is compared with the log up to the position at which it
+//! stands (`witness`).
 
 mod contacts;
 mod fold;
