@@ -3,6 +3,8 @@
 //! Events carry the CloudEvents attributes of the Kafka binding's binary mode, so that stock tools recognise them:
 //! <https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/bindings/kafka-protocol-binding.md>
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 use connector_domain::event::Recorded;
 use connector_domain::time::Timestamp;
@@ -51,15 +53,15 @@ pub mod dlq {
 
 /// The headers of an event's record.
 #[must_use]
-pub fn event_headers(recorded: &Recorded) -> Vec<(String, Bytes)> {
+pub fn event_headers(recorded: &Recorded) -> Vec<(Cow<'static, str>, Bytes)> {
     let envelope = &recorded.envelope;
     let mut headers = vec![
         header(CE_ID, envelope.event_id.to_string()),
         header(CE_TYPE, format!("{CE_TYPE_PREFIX}{}", recorded.event.type_name())),
         header(CE_SOURCE, format!("/{}", envelope.producer)),
-        (CE_SPECVERSION.to_owned(), Bytes::from_static(b"1.0")),
+        (CE_SPECVERSION.into(), Bytes::from_static(b"1.0")),
         header(CE_TIME, rfc3339(envelope.occurred_at)),
-        (CONTENT_TYPE.to_owned(), Bytes::from_static(AVRO.as_bytes())),
+        (CONTENT_TYPE.into(), Bytes::from_static(AVRO.as_bytes())),
     ];
     if let Some(traceparent) = &envelope.traceparent {
         headers.push(header(TRACEPARENT, traceparent.clone()));
@@ -67,8 +69,8 @@ pub fn event_headers(recorded: &Recorded) -> Vec<(String, Bytes)> {
     headers
 }
 
-fn header(name: &str, value: String) -> (String, Bytes) {
-    (name.to_owned(), Bytes::from(value))
+fn header(name: &'static str, value: String) -> (Cow<'static, str>, Bytes) {
+    (name.into(), Bytes::from(value))
 }
 
 /// A moment as RFC 3339 in UTC with milliseconds, `1970-01-01T00:00:00.000Z`.

@@ -1,8 +1,10 @@
 //! Records between our form and librdkafka's, and checks before anything is handed over.
 
+use std::sync::OnceLock;
+
 use bytes::{Bytes, BytesMut};
 use connector_domain::time::Timestamp;
-use connector_ports::log::{Append, LogError, Offset, Record, Start, TopicName, TopicPartition};
+use connector_ports::log::{Append, HeaderName, LogError, Offset, Record, Start, TopicName, TopicPartition};
 use rdkafka::Message;
 use rdkafka::TopicPartitionList;
 use rdkafka::message::{BorrowedMessage, Headers, OwnedHeaders};
@@ -50,11 +52,31 @@ pub(crate) fn headers(record: &Append) -> Option<OwnedHeaders> {
     }))
 }
 
+/// Names of headers that were read: kept once and for ever, so that no record asks for memory for them. They are few; what goes beyond that
+/// comes from elsewhere and is not kept.
+static NAMES: [OnceLock<&'static str>; 64] = [const { OnceLock::new() }; 64];
+
+/// Longer names are not kept.
+const LONGEST_NAME: usize = 64;
+
+fn header_name(name: &str) -> HeaderName {
+    if name.len() <= LONGEST_NAME {
+        for kept in &NAMES {
+            let kept = kept.get_or_init(|| name.to_owned().leak());
+            if *kept == name {
+                return HeaderName::Borrowed(kept);
+            }
+        }
+    }
+    HeaderName::Owned(name.to_owned())
+}
+
 /// A record as read. All of it lies in one piece of memory, which its parts share: with a few dozen small ones a reader that catches up
 /// would do little else than ask for memory.
 pub(crate) fn record(message: &BorrowedMessage<'_>, source: TopicPartition) -> Record {
-    let (key, value, headers) = (message.key(), message.payload(), message.headers());
-    let values = || headers.iter().flat_map(|headers| headers.iter()).filter_map(|header| header.value);
+    let (key, value) = (message.key(), message.payload());
+    let headers: Vec<_> = message.headers().map_or_else(Vec::new, |headers| headers.iter().collect());
+    let values = || headers.iter().filter_map(|header| header.value);
     let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + values().map(<[u8]>::len).sum::<usize>();
     let mut whole = BytesMut::with_capacity(size);
     for part in key.into_iter().chain(value).chain(values()) {
@@ -67,12 +89,10 @@ pub(crate) fn record(message: &BorrowedMessage<'_>, source: TopicPartition) -> R
         offset: Offset(message.offset()),
         key: key.map(&mut part),
         value: value.map(&mut part),
-        headers: headers.map_or_else(Vec::new, |headers| {
-            headers
-                .iter()
-                .map(|header| (header.key.to_owned(), header.value.map_or_else(Bytes::new, &mut part)))
-                .collect()
-        }),
+        headers: headers
+            .iter()
+            .map(|header| (header_name(header.key), header.value.map_or_else(Bytes::new, &mut part)))
+            .collect(),
         timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
     }
 }
@@ -133,7 +153,7 @@ mod tests {
             partition: None,
             key: None,
             value: Some(vec![0; bytes].into()),
-            headers: vec![("name".to_owned(), Bytes::from_static(b"value"))],
+            headers: vec![("name".into(), Bytes::from_static(b"value"))],
         }
     }
 
@@ -144,6 +164,16 @@ mod tests {
             check(&[append("t", 5), append("t", 990)], 1_000),
             Err(LogError::TooLarge { bytes: 1_007, .. })
         ));
+    }
+
+    #[test]
+    fn names_of_headers_are_kept_up_to_a_bound_and_read_alike_beyond_it() {
+        let names: Vec<String> = (0..100).map(|n| format!("name-{n}")).chain(["long".repeat(20)]).collect();
+        for name in &names {
+            assert_eq!(header_name(name), *name);
+        }
+        let kept = names.iter().filter(|name| matches!(header_name(name), HeaderName::Borrowed(_))).count();
+        assert!(kept > 0 && kept <= 64, "{kept}");
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The partitioned log: topics, consumer groups, transactions. Kafka's semantics, behind four small traits.
 
 use std::any::Any;
+use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -78,8 +79,11 @@ impl Offset {
     }
 }
 
+/// The name of a record header. There are few of them and many records, so that most are known at compile time, or kept once by an adapter.
+pub type HeaderName = Cow<'static, str>;
+
 /// A record header. Names may repeat.
-pub type Header = (String, Bytes);
+pub type Header = (HeaderName, Bytes);
 
 /// A record as read.
 #[derive(Clone, Debug, PartialEq, Eq)]

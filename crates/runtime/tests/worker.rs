@@ -288,7 +288,7 @@ async fn what_cannot_be_understood_goes_to_the_dead_letters_byte_for_byte() {
     let world = SimWorld::new(1);
     prepare(&world).await;
     let mut bad = append("in", b"key", b"bad");
-    bad.headers = vec![("origin".to_owned(), Bytes::from_static(b"somewhere"))];
+    bad.headers = vec![("origin".into(), Bytes::from_static(b"somewhere"))];
     let appender = world.calm_log().appender().await.expect("appender");
     let at = appender.append(vec![bad.clone()]).await.expect("append").remove(0);
     let dead = |world: SimWorld| async move {

@@ -117,7 +117,7 @@ impl Admit {
     /// The command for the conversation its recipient continues in, in that conversation's partition.
     fn link(&self, record: &Record, command: &SendMessage, stream: &StreamId) -> Result<Append, Failure> {
         let mut headers = record.headers.clone();
-        headers.push((LINKED.to_owned(), bytes::Bytes::from_static(b"1")));
+        headers.push((LINKED.into(), bytes::Bytes::from_static(b"1")));
         Ok(Append {
             topic: record.source.topic.clone(),
             partition: None,

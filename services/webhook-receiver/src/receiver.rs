@@ -15,7 +15,7 @@ use connector_contracts::{Topic, encode};
 use connector_domain::command::WebhookKind;
 use connector_domain::time::Timestamp;
 use connector_ports::Appender;
-use connector_ports::log::{Append, LogError, TopicName};
+use connector_ports::log::{Append, Header, LogError, TopicName};
 use connector_runtime::platform::Platform;
 use connector_telemetry::metrics::{Delivery, ItemKind};
 use connector_telemetry::{current_traceparent, span_from};
@@ -216,14 +216,14 @@ impl Receiver {
             (dlq::SERVICE, SERVICE.to_owned()),
             (dlq::FAILED_AT, rfc3339(at)),
         ] {
-            headers.push((name.to_owned(), Bytes::from(value)));
+            headers.push((name.into(), Bytes::from(value)));
         }
         Append { topic: self.dead_letters.clone(), partition: None, key: None, value: Some(body), headers }
     }
 }
 
-fn trace(traceparent: Option<&str>) -> Vec<(String, Bytes)> {
-    traceparent.map(|value| (TRACEPARENT.to_owned(), Bytes::from(value.to_owned()))).into_iter().collect()
+fn trace(traceparent: Option<&str>) -> Vec<Header> {
+    traceparent.map(|value| (TRACEPARENT.into(), Bytes::from(value.to_owned()))).into_iter().collect()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

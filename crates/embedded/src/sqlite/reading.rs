@@ -127,7 +127,7 @@ fn decode_headers(mut encoded: Bytes) -> Vec<Header> {
     };
     let mut headers = Vec::new();
     while let (Some(name), Some(value)) = (part(), part()) {
-        headers.push((String::from_utf8_lossy(&name).into_owned(), value));
+        headers.push((String::from_utf8_lossy(&name).into_owned().into(), value));
     }
     headers
 }

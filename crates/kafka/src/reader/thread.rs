@@ -146,6 +146,8 @@ impl Thread {
             return false;
         }
         let mut batch: Vec<Datum> = Vec::new();
+        // Records come in runs of one partition.
+        let mut run: Option<(TopicPartition, Option<u64>)> = None;
         let mut count = 0;
         let mut more = true;
         let consumer = Arc::clone(&self.consumer);
@@ -154,15 +156,26 @@ impl Thread {
             match consumer.poll(Duration::ZERO) {
                 Some(Ok(message)) => {
                     count += 1;
-                    let source = self.source(message.topic(), message.partition());
-                    if let Some(generation) = self.current(&source) {
+                    let (topic, number) = (message.topic(), message.partition());
+                    let goes_on = run.as_ref().is_some_and(|(source, _)| {
+                        source.topic.as_str() == topic && record::partition_number(source.partition) == number
+                    });
+                    if !goes_on {
+                        let source = self.source(topic, number);
+                        let generation = self.current(&source);
+                        run = Some((source, generation));
+                    }
+                    if let Some((source, Some(generation))) = &run {
                         let record = record::record(&message, source.clone());
                         self.shared.sent(cost(&record));
                         match batch.last_mut() {
-                            Some(Datum { partition, what: What::Records(records), .. }) if *partition == source => {
+                            Some(Datum { partition, what: What::Records(records), .. }) if partition == source => {
                                 records.push(record);
                             }
-                            _ => batch.push(Datum { partition: source, generation, what: What::Records(vec![record]) }),
+                            _ => {
+                                let (partition, generation) = (source.clone(), *generation);
+                                batch.push(Datum { partition, generation, what: What::Records(vec![record]) });
+                            }
                         }
                     }
                 }
@@ -176,6 +189,7 @@ impl Thread {
             if let Some(rebalance) = consumer.context().next_rebalance() {
                 batch.drain(..).for_each(|datum| self.hand(Item::Data(datum)));
                 self.rebalance(rebalance);
+                run = None;
             }
         }
         batch.into_iter().for_each(|datum| self.hand(Item::Data(datum)));

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use connector_ports::log::{Append, Isolation, LogError, Start, TopicFacts, TopicName, TopicSpec};
+use connector_ports::log::{Append, Header, Isolation, LogError, Start, TopicFacts, TopicName, TopicSpec};
 use connector_ports::partition::partition_for;
 
 use super::{LogWorld, append, at, new_name, new_topic, read, reader, record, records, text, values};
@@ -14,11 +14,11 @@ pub async fn records_come_back_as_they_were_written(world: &dyn LogWorld) {
     let topic = new_topic(&*log, 1).await;
     let blob = Bytes::from((0..=255).cycle().take(10_000).collect::<Vec<u8>>());
     let headers = vec![
-        ("trace".to_owned(), Bytes::from_static(b"\x00\xff")),
-        ("trace".to_owned(), Bytes::from_static(b"second")),
-        ("empty".to_owned(), Bytes::new()),
+        ("trace".into(), Bytes::from_static(b"\x00\xff")),
+        ("trace".into(), Bytes::from_static(b"second")),
+        ("empty".into(), Bytes::new()),
     ];
-    let shape = |key: Option<Bytes>, value: Option<Bytes>, headers: &[(String, Bytes)]| Append {
+    let shape = |key: Option<Bytes>, value: Option<Bytes>, headers: &[Header]| Append {
         topic: topic.clone(),
         partition: Some(0),
         key,
