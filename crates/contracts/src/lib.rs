@@ -5,6 +5,7 @@
 //!   the repository's `schemas/` folder compiled in.
 //! - [`confluent`]: reads the framing of publishers that use a schema registry.
 //! - [`schema`]: those schemas and their fingerprints.
+//! - [`glimpse`](glimpse()): a quick look at an event, for those who read a whole log.
 //! - [`headers`]: names of record headers, for events (CloudEvents) and for dead letters.
 
 pub mod codec;
@@ -14,8 +15,10 @@ pub mod schema;
 pub mod topic;
 
 mod event;
+mod glimpse;
 
 pub use codec::{Contract, ContractError, decode, encode, encode_into};
 pub use event::{decode_event, encode_event};
+pub use glimpse::{Glimpse, event_type, glimpse};
 pub use headers::event_headers;
 pub use topic::{Topic, Topics};

@@ -13,6 +13,7 @@ use apache_avro::schema::{Name, UnionSchema};
 use apache_avro::writer::datum::GenericDatumWriter;
 
 use crate::codec::ContractError;
+use crate::glimpse::Shape;
 
 const FILES: &[(&str, &str)] = include!(concat!(env!("OUT_DIR"), "/schema_files.rs"));
 
@@ -81,6 +82,8 @@ pub(crate) struct Reader {
     pub(crate) datum: GenericDatumReader<'static>,
     /// Set for an older version: the data is resolved to the current schema by Avro's rules before serde sees it.
     pub(crate) resolve: bool,
+    /// How its records lie in their bytes, for a quick look; of events only.
+    pub(crate) shape: Option<Shape>,
 }
 
 /// How a record of one subject is written: always with its current schema.
@@ -183,7 +186,8 @@ impl Registry {
                 .human_readable(false)
                 .build()
                 .map_err(broken)?;
-            let reader = Reader { subject: file.subject, datum, resolve: newest.is_some() };
+            let shape = file.subject.strip_prefix("events/").and_then(|_| Shape::of(&file.schema));
+            let reader = Reader { subject: file.subject, datum, resolve: newest.is_some(), shape };
             let other = readers.insert(file.fingerprint, reader);
             if other.is_some_and(|other| other.subject != file.subject) {
                 return Err(ContractError::BrokenSchema(format!("{}: fingerprint is taken", file.subject)));

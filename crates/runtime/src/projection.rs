@@ -186,7 +186,7 @@ impl Projection {
     ///
     /// # Errors
     /// As [`Projection::read`].
-    pub async fn timers_of(&self, keys: &BTreeMap<u32, Vec<String>>) -> Result<Vec<Vec<Option<Timer>>>, Failure> {
+    pub async fn timers_of(&self, keys: &[(u32, &[String])]) -> Result<Vec<Vec<Option<Timer>>>, Failure> {
         try_join_all(keys.iter().map(async |(partition, keys)| {
             let held = self.held.get(partition).ok_or_else(|| missing(self.name, *partition))?;
             match &held.rebuild {
@@ -245,7 +245,9 @@ impl Projection {
             return Ok(());
         }
         let gate = &self.gate;
-        try_join_all(self.held.values_mut().map(async |held| {
+        // One that is being built is looked at by the next step.
+        let built = self.held.values_mut().filter(|held| held.rebuild.is_none());
+        try_join_all(built.map(async |held| {
             held.inspected = gate.inspect(held.view.view(), held.inspected).await?;
             held.view.read(&[NO_KEY.to_owned()]).await
         }))
@@ -263,7 +265,8 @@ impl Projection {
         let limit = (IN_HAND / self.held.len().max(1)).max(50);
         let (gate, log, source) = (&self.gate, &self.log, &self.source);
         let ready = try_join_all(self.held.iter_mut().map(async |(partition, held)| {
-            if held.claimed.is_none() && held.wake <= now {
+            // While the view is built its timers are those of long ago.
+            if held.rebuild.is_none() && held.claimed.is_none() && held.wake <= now {
                 let source = TopicPartition { topic: source.clone(), partition: *partition };
                 // In this order: a timer that is lost between two calls would wait for the end of its lease.
                 let barrier = log.end_offset(&source, Isolation::Uncommitted).await?;
@@ -298,18 +301,6 @@ impl Projection {
         Ok(proposed.insert(key.to_owned(), at) != Some(at))
     }
 
-    /// Moves timers of a view that stands still: they were set under other rules.
-    ///
-    /// # Errors
-    /// As [`Projection::committed`].
-    pub async fn correct(&mut self, partition: u32, changes: Vec<Change>) -> Result<(), Failure> {
-        let held = self.held(partition)?;
-        match held.view.applied() {
-            Some(applied) if !changes.is_empty() => held.view.apply(applied, changes).await,
-            _ => Ok(()),
-        }
-    }
-
     /// The timers that were given out for a partition are dealt with.
     pub fn resolved(&mut self, partition: u32) {
         if let Some(held) = self.held.get_mut(&partition) {
@@ -332,34 +323,34 @@ impl Held {
     /// Applies what is pending. Done again after a failure it comes to the same end. While the view is built, up to `known` timers are kept
     /// in memory.
     async fn apply(&mut self, next: Offset, known: usize, metrics: &Metrics) -> Result<(), Failure> {
-        // Kept until it has worked: the call is repeated when the gate is away.
-        let changes = match &mut self.rebuild {
+        let applied = match &mut self.rebuild {
             Some(rebuild) => {
                 rebuild.take(std::mem::take(&mut self.pending));
                 if !rebuild.due(next, known) {
                     return Ok(());
                 }
-                rebuild.changes()
-            }
-            None => self.pending.clone(),
-        };
-        match self.view.apply(next, changes.clone()).await {
-            Ok(()) => self.pending.clear(),
-            Err(failure) => {
-                match failure {
-                    Failure::Reinitialise(_) => metrics.gate.conflict(),
-                    Failure::Fenced(_) => metrics.gate.fenced(),
-                    Failure::Later(_) | Failure::Fatal(_) => {}
+                let mut applied = rebuild.write(&mut self.view, next).await;
+                if applied.is_ok() && rebuild.over(next, known) {
+                    applied = rebuild.written(&mut self.view).await;
+                    if applied.is_ok() {
+                        self.rebuild = None;
+                    }
                 }
-                return Err(failure);
+                applied
             }
-        }
-        if let Some(rebuild) = &mut self.rebuild {
-            rebuild.written();
-            self.rebuild = self.rebuild.take().filter(|rebuild| !rebuild.over(next, known));
+            // Kept until it has worked: the call is repeated when the gate is away.
+            None => self.view.apply(next, self.pending.clone()).await,
+        };
+        if let Err(failure) = applied {
+            match failure {
+                Failure::Reinitialise(_) => metrics.gate.conflict(),
+                Failure::Fenced(_) => metrics.gate.fenced(),
+                Failure::Later(_) | Failure::Fatal(_) => {}
+            }
+            return Err(failure);
         }
         let mut moved = HashSet::new();
-        for change in changes {
+        for change in std::mem::take(&mut self.pending) {
             match change {
                 Change::Schedule { key, at, .. } => {
                     self.proposed.remove(&key);

@@ -8,10 +8,11 @@ use bytes::Bytes;
 use connector_contracts::decode_event;
 use connector_domain::event::Recorded;
 use connector_domain::time::Timestamp;
-use connector_ports::gate::{Change, Epoch, Snapshot, Timer, View};
+use connector_ports::gate::{Change, Epoch, GateError, Snapshot, Timer, View};
 use connector_ports::log::{Appended, Isolation, Offset, Start, TopicName, TopicPartition};
 use connector_ports::{Clock, Gate, Log};
 use futures::future::try_join_all;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::failure::Failure;
 use crate::replay::replay;
@@ -100,6 +101,30 @@ impl OwnedView {
         Ok(())
     }
 }
+
+impl OwnedView {
+    /// Begins to apply changes; [`OwnedView::stepped`] waits for it. One at a time: the view does not move before that.
+    pub(crate) fn step(&self, next: Offset, changes: Vec<Change>) -> Step {
+        let (gate, view, epoch, expected) = (self.gate.clone(), self.view.clone(), self.epoch, self.applied);
+        let apply = async move { gate.apply(&view, epoch, expected, next, changes).await };
+        Step(AbortOnDropHandle::new(tokio::spawn(apply)))
+    }
+
+    /// Waits for a step to `next`.
+    ///
+    /// # Errors
+    /// As [`OwnedView::apply`]; `Later` when the gate is away.
+    pub(crate) async fn stepped(&mut self, next: Offset, step: Step) -> Result<(), Failure> {
+        step.0
+            .await
+            .map_err(|error| Failure::Reinitialise(format!("a step of {} broke off: {error}", self.view)))??;
+        self.applied = Some(next);
+        Ok(())
+    }
+}
+
+/// Changes on their way to a view.
+pub(crate) struct Step(AbortOnDropHandle<Result<(), GateError>>);
 
 /// Asks a view that somebody else owns, and knows whether its answer is final (R2).
 ///

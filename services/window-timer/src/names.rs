@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use connector_domain::ids::{OrganizationId, StreamId};
+use connector_domain::ids::OrganizationId;
 use connector_ports::gate::Change;
 use connector_runtime::failure::Failure;
 use connector_runtime::projection::Projection;
@@ -18,7 +18,7 @@ const LEADS: &str = "leads";
 #[derive(Debug, Default)]
 pub(crate) struct Names {
     organizations: Vec<OrganizationId>,
-    numbers: HashMap<OrganizationId, usize>,
+    numbers: HashMap<String, usize>,
     /// So many of them stand in the view; the others are on their way there.
     stored: usize,
     /// So many were given out by [`Names::changes`].
@@ -44,25 +44,25 @@ impl Names {
         let count: usize = text(Some(count)).and_then(|count| count.parse().ok()).ok_or_else(broken)?;
         let keys: Vec<String> = (0..count).map(key_of).collect();
         for value in projection.read(partition, &keys).await? {
-            names.number(&text(value).ok_or_else(broken)?.as_str().into());
+            names.number(&text(value).ok_or_else(broken)?);
         }
         (names.stored, names.offered) = (count, count);
         Ok(names)
     }
 
     /// The number of an organization, a new one if need be.
-    fn number(&mut self, organization: &OrganizationId) -> usize {
+    fn number(&mut self, organization: &str) -> usize {
         if let Some(number) = self.numbers.get(organization) {
             return *number;
         }
         let number = self.organizations.len();
-        self.organizations.push(organization.clone());
-        self.numbers.insert(organization.clone(), number);
+        self.organizations.push(organization.into());
+        self.numbers.insert(organization.to_owned(), number);
         number
     }
 
     /// The key of a conversation's timer.
-    pub(crate) fn key(&mut self, organization: &OrganizationId, stream: &StreamId) -> String {
+    pub(crate) fn key(&mut self, organization: &str, stream: &str) -> String {
         format!("{}.{stream}", self.number(organization))
     }
 
@@ -105,7 +105,7 @@ mod tests {
     #[test]
     fn an_organization_keeps_its_number_and_is_written_once() {
         let mut names = Names::default();
-        let keys = ["acme", "zoo", "acme"].map(|name| names.key(&name.into(), &"k1-a.b".into()));
+        let keys = ["acme", "zoo", "acme"].map(|name| names.key(name, "k1-a.b"));
         assert_eq!(keys, ["0.k1-a.b", "1.k1-a.b", "0.k1-a.b"]);
         assert_eq!(names.owner(&keys[1]), Some((&"zoo".into(), "k1-a.b")));
         assert_eq!([names.owner("2.x"), names.owner("x"), names.owner(".x")], [None; 3]);

@@ -1,13 +1,13 @@
 //! Projects the log into the `windows` views, and says what their timers bring.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use connector_contracts::decode_event;
 use connector_contracts::headers::{CE_TYPE, CE_TYPE_PREFIX};
-use connector_domain::event::{Event, Recorded, TimeSource};
+use connector_contracts::{decode_event, event_type, glimpse};
+use connector_domain::event::{Event, TimeSource};
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
 use connector_ports::gate::{Change, Due, Timer};
@@ -22,7 +22,7 @@ use connector_telemetry::Metrics;
 use connector_telemetry::metrics::WindowTransition;
 
 use crate::names::{self, Names};
-use crate::window::{Leads, Window};
+use crate::window::{self, Leads, Told, Window};
 
 /// The name of this service in the envelopes of its events.
 const PRODUCER: &str = "window-timer";
@@ -30,25 +30,38 @@ const PRODUCER: &str = "window-timer";
 /// The pause between two looks while timers are in hand.
 const SOON: Duration = Duration::from_millis(5);
 
-/// Whether an event says something about a window.
-const fn about_window(event: &Event) -> bool {
-    matches!(event, Event::MessageReceived(_) | Event::WindowClosingSoon(_) | Event::WindowExpired(_))
-}
-
-/// Whether a record is an event that says nothing about a window. Most of the log is, and need not be decoded.
+/// Whether a record is an event that says nothing about a window. Most of the log is, and need not be read. One that a newer build wrote is
+/// known by its header.
 fn beside(record: &Record) -> bool {
+    if let Some(event_type) = record.value.as_deref().and_then(event_type) {
+        return !Told::by(event_type);
+    }
     let name = record.header(CE_TYPE).and_then(|name| name.strip_prefix(CE_TYPE_PREFIX.as_bytes()));
-    name.is_some_and(|name| !matches!(name, b"MessageReceived" | b"WindowClosingSoon" | b"WindowExpired"))
+    name.and_then(|name| std::str::from_utf8(name).ok()).is_some_and(|name| !Told::by(name))
 }
 
-/// An event to be folded.
-struct Folded {
-    /// Of the timer it is about.
-    key: String,
-    /// Its place in the batch.
-    at: usize,
-    replay: bool,
-    recorded: Recorded,
+/// What the records of a partition say about windows.
+#[derive(Default)]
+struct Heard {
+    /// The timers it is about.
+    keys: Vec<String>,
+    places: HashMap<String, usize>,
+    /// Place of the timer, place of the record in the batch, what it says.
+    told: Vec<(usize, usize, Told)>,
+}
+
+impl Heard {
+    fn hear(&mut self, key: String, at: usize, told: Told) {
+        let place = match self.places.get(&key) {
+            Some(place) => *place,
+            None => {
+                self.keys.push(key.clone());
+                self.places.insert(key, self.keys.len() - 1);
+                self.keys.len() - 1
+            }
+        };
+        self.told.push((place, at, told));
+    }
 }
 
 /// The handler.
@@ -77,36 +90,30 @@ impl WindowTimer {
         }
     }
 
-    /// Folds the records of partitions, and returns the changes of each view.
+    /// Folds what was heard of partitions, and returns the changes of each view.
     async fn fold(
         &mut self,
-        events: BTreeMap<u32, Vec<Folded>>,
-        steps: &mut [Option<Step<()>>],
+        heard: BTreeMap<u32, Heard>,
+        work: &[Work],
+        steps: &mut [Step<()>],
     ) -> Result<Vec<(u32, Vec<Change>)>, Failure> {
-        let keys = |events: &[Folded]| events.iter().map(|event| event.key.clone()).collect::<BTreeSet<_>>();
-        let keys: BTreeMap<u32, Vec<String>> =
-            events.iter().map(|(partition, events)| (*partition, keys(events).into_iter().collect())).collect();
+        let keys: Vec<_> = heard.iter().map(|(partition, heard)| (*partition, &*heard.keys)).collect();
         let timers = self.projection.timers_of(&keys).await?;
         let mut changed = Vec::new();
-        for (((partition, events), keys), timers) in events.into_iter().zip(keys.into_values()).zip(timers) {
-            let mut windows: HashMap<&str, (Option<Window>, Option<Window>)> = HashMap::with_capacity(keys.len());
-            for (key, timer) in keys.iter().zip(timers) {
-                let before = timer.map(|timer| self.window(timer)).transpose()?;
-                windows.insert(key, (before, before));
-            }
-            for Folded { key, at, replay, recorded } in &events {
-                let Some((_, window)) = windows.get_mut(key.as_str()) else { continue };
-                let (after, opened) = self.leads.evolve(*window, recorded);
+        for ((partition, heard), timers) in heard.into_iter().zip(timers) {
+            let window = |timer: Option<Timer>| timer.map(|timer| self.window(timer)).transpose();
+            let before: Vec<_> = timers.into_iter().map(window).collect::<Result<_, _>>()?;
+            let mut windows = before.clone();
+            for (place, at, told) in heard.told {
+                let Some(window) = windows.get_mut(place) else { continue };
+                let after = self.leads.evolve(*window, told);
+                if after != *window && !work[at].replay {
+                    steps[at] = self.announce(*window, &work[at].record)?;
+                }
                 *window = after;
-                let appends = match opened.filter(|_| !replay) {
-                    Some(event) => vec![self.announce(event, recorded)?],
-                    None => Vec::new(),
-                };
-                steps[*at] = Some(Step::Done(appends));
             }
             let mut changes = self.names.entry(partition).or_default().changes(&self.leads.name());
-            for (key, (before, now)) in windows {
-                let key = key.to_owned();
+            for ((key, before), now) in heard.keys.into_iter().zip(before).zip(windows) {
                 match now {
                     _ if before == now => {}
                     Some(window) => {
@@ -126,18 +133,25 @@ impl WindowTimer {
         self.leads.window(timer).ok_or_else(strange)
     }
 
-    fn announce(&self, event: Event, recorded: &Recorded) -> Result<Append, Failure> {
-        let envelope = &recorded.envelope;
+    /// What follows from a record that turned `before` into another window.
+    fn announce(&self, before: Option<Window>, record: &Record) -> Result<Step<()>, Failure> {
+        let recorded = match decode_event(record.value.as_deref().unwrap_or_default()) {
+            Ok(recorded) => recorded,
+            // Its window counts nevertheless, as it will when the log is read again.
+            Err(error) => return Ok(Step::DeadLetter(Reason::new(error.reason(), error))),
+        };
+        let Some(event) = window::announce(before, &recorded) else { return Ok(Step::Done(Vec::new())) };
+        let envelope = recorded.envelope;
         let cause = Cause {
-            organization_id: envelope.organization_id.clone(),
-            stream_id: envelope.stream_id.clone(),
+            organization_id: envelope.organization_id,
+            stream_id: envelope.stream_id,
             cause_id: envelope.event_id.to_string(),
             command_id: None,
             occurred_at: envelope.occurred_at,
             time_source: envelope.time_source,
-            traceparent: envelope.traceparent.clone(),
+            traceparent: envelope.traceparent,
         };
-        self.emitter.emit(event, &cause)
+        Ok(Step::Done(vec![self.emitter.emit(event, &cause)?]))
     }
 
     /// What a timer that is due says, if it has something to say.
@@ -209,38 +223,33 @@ impl Handler for WindowTimer {
     }
 
     async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
-        let mut steps: Vec<Option<Step<()>>> = work.iter().map(|_| None).collect();
-        let mut by_partition: BTreeMap<u32, Vec<Folded>> = BTreeMap::new();
-        for (at, Work { record, replay, .. }) in work.iter().enumerate() {
+        let mut steps: Vec<Step<()>> = work.iter().map(|_| Step::Done(Vec::new())).collect();
+        let mut by_partition: BTreeMap<u32, Heard> = BTreeMap::new();
+        for (at, Work { record, .. }) in work.iter().enumerate() {
             let partition = record.source.partition;
-            let events = by_partition.entry(partition).or_default();
+            let heard = by_partition.entry(partition).or_default();
             if beside(record) {
-                steps[at] = Some(Step::Done(Vec::new()));
                 continue;
             }
-            match record.value.as_deref().map(decode_event) {
-                Some(Ok(recorded)) if about_window(&recorded.event) => {
-                    let names = self.names.entry(partition).or_default();
-                    let key = names.key(&recorded.envelope.organization_id, &recorded.envelope.stream_id);
-                    events.push(Folded { key, at, replay: *replay, recorded });
+            match record.value.as_deref().map(glimpse) {
+                Some(Ok(event)) => {
+                    if let Some(told) = Told::of(&event) {
+                        let names = self.names.entry(partition).or_default();
+                        heard.hear(names.key(event.organization_id, event.stream_id), at, told);
+                    }
                 }
-                Some(Ok(_)) => steps[at] = Some(Step::Done(Vec::new())),
-                Some(Err(error)) => steps[at] = Some(Step::DeadLetter(Reason::new(error.reason(), error))),
-                None => {
-                    let reason = Reason::new("tombstone", "the log takes nothing back");
-                    steps[at] = Some(Step::DeadLetter(reason));
-                }
+                Some(Err(error)) => steps[at] = Step::DeadLetter(Reason::new(error.reason(), error)),
+                None => steps[at] = Step::DeadLetter(Reason::new("tombstone", "the log takes nothing back")),
             }
         }
-        let (folded, beside): (BTreeMap<_, _>, BTreeMap<_, _>) =
-            by_partition.into_iter().partition(|(_, events)| !events.is_empty());
-        let mut changed = self.fold(folded, &mut steps).await?;
+        let (heard, beside): (BTreeMap<_, _>, BTreeMap<_, _>) =
+            by_partition.into_iter().partition(|(_, heard)| !heard.told.is_empty());
+        let mut changed = self.fold(heard, work, &mut steps).await?;
         changed.extend(beside.into_keys().map(|partition| (partition, Vec::new())));
         // Only now: what a failed call had kept would be applied with the next one.
         for (partition, changes) in changed {
             self.projection.keep(partition, changes)?;
         }
-        let steps: Vec<_> = steps.into_iter().flatten().collect();
         for step in &steps {
             if matches!(step, Step::Done(appends) if !appends.is_empty()) {
                 self.metrics.timers.window(WindowTransition::Opened);

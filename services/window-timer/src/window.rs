@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use connector_contracts::Glimpse;
 use connector_domain::conversation::Conversation;
 use connector_domain::decide::{announce_window, decide_closing_soon, decide_expiry};
 use connector_domain::event::{Envelope, Event, Recorded};
@@ -26,6 +27,46 @@ pub(crate) struct Window {
     pub(crate) deadline: Timestamp,
     /// When something has to be said next: a warning, or that it has ended.
     pub(crate) wake: Timestamp,
+}
+
+/// What an event says about a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Told {
+    what: What,
+    deadline: Timestamp,
+    occurred_at: Timestamp,
+    recorded_at: Timestamp,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum What {
+    Wrote,
+    Warned,
+    Ended,
+}
+
+impl Told {
+    /// Whether events of this type say something about windows.
+    pub(crate) fn by(event_type: &str) -> bool {
+        What::of(event_type).is_some()
+    }
+
+    /// What an event says; `None` when that is nothing.
+    pub(crate) fn of(event: &Glimpse<'_>) -> Option<Self> {
+        let &Glimpse { event_type, occurred_at, recorded_at, deadline, .. } = event;
+        Some(Self { what: What::of(event_type)?, deadline: deadline?, occurred_at, recorded_at })
+    }
+}
+
+impl What {
+    fn of(event_type: &str) -> Option<Self> {
+        match event_type {
+            "MessageReceived" => Some(Self::Wrote),
+            "WindowClosingSoon" => Some(Self::Warned),
+            "WindowExpired" => Some(Self::Ended),
+            _ => None,
+        }
+    }
 }
 
 impl Leads {
@@ -70,29 +111,22 @@ impl Leads {
         Window { deadline, wake: self.warnings(deadline).find(|moment| *moment > said).unwrap_or(deadline) }
     }
 
-    /// Folds an event: the window after it, and the announcement that a closed window opened.
-    pub(crate) fn evolve(&self, window: Option<Window>, recorded: &Recorded) -> (Option<Window>, Option<Event>) {
-        let Recorded { envelope: Envelope { event_id, occurred_at, recorded_at, .. }, event } = recorded;
-        match (event, window) {
-            (Event::MessageReceived(message), _) => {
-                let Some(deadline) = message.window_deadline else { return (window, None) };
+    /// Folds an event: the window after it.
+    pub(crate) fn evolve(&self, window: Option<Window>, told: Told) -> Option<Window> {
+        let Told { what, deadline, occurred_at, recorded_at } = told;
+        match (what, window) {
+            (What::Wrote, _) => {
                 let stale = match window {
                     Some(open) => deadline <= open.deadline,
-                    None => *recorded_at + self.slack >= deadline,
+                    None => recorded_at + self.slack >= deadline,
                 };
-                if stale {
-                    return (window, None);
-                }
-                let before = conversation(window.map(|open| open.deadline));
-                let mut after = before.clone();
-                after.evolve(event, *event_id, *occurred_at);
-                (Some(self.after(deadline, *occurred_at)), announce_window(&before, &after, *event_id))
+                if stale { window } else { Some(self.after(deadline, occurred_at)) }
             }
-            (Event::WindowClosingSoon(soon), Some(open)) if soon.deadline == open.deadline => {
-                (Some(self.after(open.deadline, open.wake.max(*occurred_at))), None)
+            (What::Warned, Some(open)) if deadline == open.deadline => {
+                Some(self.after(open.deadline, open.wake.max(occurred_at)))
             }
-            (Event::WindowExpired(expired), Some(open)) if expired.deadline == open.deadline => (None, None),
-            _ => (window, None),
+            (What::Ended, Some(open)) if deadline == open.deadline => None,
+            _ => window,
         }
     }
 
@@ -109,6 +143,15 @@ impl Leads {
     }
 }
 
+/// The announcement that an event opened a window which was closed, when it turned `before` into another one.
+pub(crate) fn announce(before: Option<Window>, recorded: &Recorded) -> Option<Event> {
+    let Recorded { envelope: Envelope { event_id, occurred_at, .. }, event } = recorded;
+    let before = conversation(before.map(|open| open.deadline));
+    let mut after = before.clone();
+    after.evolve(event, *event_id, *occurred_at);
+    announce_window(&before, &after, *event_id)
+}
+
 /// As the domain's decisions know it. What was open before is known by its deadline alone.
 fn conversation(deadline: Option<Timestamp>) -> Conversation {
     Conversation { deadline, ..Conversation::default() }
@@ -117,6 +160,7 @@ fn conversation(deadline: Option<Timestamp>) -> Conversation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use connector_contracts::{encode_event, glimpse};
     use connector_domain::event::{MessageReceived, TimeSource, WindowClosingSoon, WindowExpired};
     use connector_domain::identity::Address;
     use connector_domain::ids::EventId;
@@ -170,7 +214,9 @@ mod tests {
     fn told(leads: &Leads, stories: &[Recorded]) -> (Option<Window>, usize) {
         let (mut window, mut opened) = (None, 0);
         for recorded in stories {
-            let (after, announced) = leads.evolve(window, recorded);
+            let record = encode_event(recorded).expect("a record");
+            let after = leads.evolve(window, Told::of(&glimpse(&record).expect("an event")).expect("about windows"));
+            let announced = announce(window, recorded).filter(|_| after != window);
             window = after.map(|window| leads.window(leads.timer(window)).expect("ours"));
             assert_eq!(window, after);
             opened += usize::from(announced.is_some());

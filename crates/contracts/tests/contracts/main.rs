@@ -1,5 +1,6 @@
 //! The wire against the domain's types, against its own past, and against other languages.
 
+mod glimpse;
 mod golden;
 mod interop;
 mod robustness;

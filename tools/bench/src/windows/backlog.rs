@@ -1,5 +1,5 @@
-//! A long outage: a million windows have ended and nobody said so. How fast that is worked off, whether what ends meanwhile has to wait for
-//! it, and how fast all of it is read into an empty Redis.
+//! A long outage: a million windows have ended and nobody said so. How fast that is worked off, and whether what ends meanwhile has to wait
+//! for it.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -75,23 +75,6 @@ impl Servers {
             percentile(&told.late, 1.0)
         );
         report.add("expiry_lateness_ms_p99_beside_overdue", percentile(&told.late, 0.99), "ms", note);
-        self.rebuild(report, &platform).await
-    }
-
-    async fn rebuild(&self, report: &mut Report, platform: &Platform) -> Outcome<()> {
-        self.redis(&["FLUSHALL"])?;
-        let events: i64 = end(platform).await?.iter().map(|offset| offset.0).sum();
-        let began = Instant::now();
-        let running = timer(platform);
-        caught_up(platform, views::WINDOWS).await?;
-        let took = began.elapsed();
-        running.stop().await?;
-        #[expect(clippy::cast_precision_loss, reason = "far below 2^52")]
-        let rate = events as f64 / took.as_secs_f64();
-        let note = format!(
-            "{events} events of windows from the beginning of the log into an empty Redis, joining the group included"
-        );
-        report.add("projection_rebuild_per_s", rate, "1/s", note);
         Ok(())
     }
 }

@@ -3,6 +3,7 @@
 //! The workers run in this process, each with its own group, as their services would run them.
 
 mod backlog;
+mod rebuild;
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -86,9 +87,13 @@ pub(crate) async fn measure(report: &mut Report) -> Outcome<()> {
         let outcome = servers.healing(report).await;
         report.attempt("heal_ms_p99", outcome);
     }
-    if report.wants("expiries_per_s") || report.wants("projection_rebuild_per_s") {
+    if report.wants("expiries_per_s") {
         let outcome = servers.backlog(report).await;
         report.attempt("expiries_per_s", outcome);
+    }
+    if report.wants("projection_rebuild_per_s") {
+        let outcome = servers.rebuild(report).await;
+        report.attempt("projection_rebuild_per_s", outcome);
     }
     if report.wants("consent_events_per_s") {
         let outcome = servers.consent(report).await;
