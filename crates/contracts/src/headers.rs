@@ -24,6 +24,9 @@ pub const CONTENT_TYPE: &str = "content-type";
 /// W3C trace context of the cause.
 pub const TRACEPARENT: &str = "traceparent";
 
+/// The business number (`phone_number_id`) that a dispatched message leaves from: numbers are served in turn.
+pub const NUMBER: &str = "number";
+
 /// What stands in front of the event type in [`CE_TYPE`]: the namespace of the schema.
 pub const CE_TYPE_PREFIX: &str = "com.multiline.whatsapp.events.v1.";
 /// Media type of every record: Avro in single-object encoding.

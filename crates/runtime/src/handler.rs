@@ -8,7 +8,7 @@ use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use futures::future::BoxFuture;
 
 use crate::failure::Failure;
-use crate::lanes::{LaneKey, Work};
+use crate::lanes::{LaneKey, QueueKey, Work};
 
 /// What a record leads to.
 pub enum Step<F> {
@@ -87,6 +87,13 @@ pub trait Handler: Send {
 
     /// The lane of a record. Not asked for [`Order::Batch`].
     fn lane(&self, record: &Record) -> LaneKey {
+        let _ = record;
+        0
+    }
+
+    /// What the lane of a record shares with others. Each has the same right to be served, however many lanes and records it has.
+    /// Not asked for [`Order::Batch`].
+    fn queue(&self, record: &Record) -> QueueKey {
         let _ = record;
         0
     }

@@ -9,6 +9,9 @@ use connector_ports::log::Record;
 /// Which lane of its partition a record belongs to.
 pub type LaneKey = u64;
 
+/// What a lane shares with others, e.g. the business number: each of them has the same right to be served.
+pub type QueueKey = u64;
+
 /// A record on its way through a handler.
 #[derive(Clone, Debug)]
 pub struct Work {
@@ -23,6 +26,7 @@ pub struct Work {
 
 #[derive(Debug, Default)]
 struct Lane {
+    of: QueueKey,
     queue: VecDeque<Work>,
     running: bool,
     until: Option<Timestamp>,
@@ -32,7 +36,9 @@ struct Lane {
 #[derive(Debug, Default)]
 pub struct Lanes {
     lanes: HashMap<LaneKey, Lane>,
-    ready: VecDeque<LaneKey>,
+    ready: HashMap<QueueKey, VecDeque<LaneKey>>,
+    /// Those that have ready lanes, in the order in which they are served.
+    turns: VecDeque<QueueKey>,
     /// The waits of all lanes that wait.
     wakes: BinaryHeap<Reverse<(Timestamp, LaneKey)>>,
     queued: usize,
@@ -40,21 +46,44 @@ pub struct Lanes {
 }
 
 impl Lanes {
-    /// Puts a record at the end of its lane.
-    pub fn push(&mut self, key: LaneKey, work: Work) {
-        let lane = self.lanes.entry(key).or_default();
-        if lane.queue.is_empty() && !lane.running && lane.until.is_none() {
-            self.ready.push_back(key);
-        }
+    /// Puts a record at the end of its lane. A lane stays with the queue of its first record.
+    pub fn push(&mut self, key: LaneKey, of: QueueKey, work: Work) {
+        let lane = self.lanes.entry(key).or_insert_with(|| Lane { of, ..Lane::default() });
+        let of = lane.of;
+        let idle = lane.queue.is_empty() && !lane.running && lane.until.is_none();
         lane.queue.push_back(work);
         self.queued += 1;
+        if idle {
+            self.now_ready(key, of);
+        }
+    }
+
+    fn now_ready(&mut self, key: LaneKey, of: QueueKey) {
+        let ready = self.ready.entry(of).or_default();
+        if ready.is_empty() {
+            self.turns.push_back(of);
+        }
+        ready.push_back(key);
+    }
+
+    /// The next lane to be served: each queue in its turn, so that one with thousands of lanes keeps none of the others waiting.
+    fn next_ready(&mut self) -> Option<LaneKey> {
+        let of = self.turns.pop_front()?;
+        let ready = self.ready.get_mut(&of)?;
+        let key = ready.pop_front();
+        if ready.is_empty() {
+            self.ready.remove(&of);
+        } else {
+            self.turns.push_back(of);
+        }
+        key
     }
 
     /// Takes work of lanes that are ready: at most `lanes` of them, each with up to `each` records, which then run.
     pub fn take(&mut self, lanes: usize, each: usize) -> Vec<(LaneKey, Vec<Work>)> {
         let mut taken = Vec::new();
         while taken.len() < lanes {
-            let Some(key) = self.ready.pop_front() else { break };
+            let Some(key) = self.next_ready() else { break };
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
             let count = lane.queue.len().min(each);
             let work: Vec<_> = lane.queue.drain(..count).collect();
@@ -75,7 +104,8 @@ impl Lanes {
         if lane.queue.is_empty() {
             self.lanes.remove(&key);
         } else {
-            self.ready.push_back(key);
+            let of = lane.of;
+            self.now_ready(key, of);
         }
     }
 
@@ -90,9 +120,10 @@ impl Lanes {
             self.running -= 1;
         }
         lane.until = until;
+        let of = lane.of;
         match until {
             Some(until) => self.wakes.push(Reverse((until, key))),
-            None => self.ready.push_back(key),
+            None => self.now_ready(key, of),
         }
     }
 
@@ -104,7 +135,8 @@ impl Lanes {
             self.wakes.pop();
             if let Some(lane) = self.lanes.get_mut(&key) {
                 lane.until = None;
-                self.ready.push_back(key);
+                let of = lane.of;
+                self.now_ready(key, of);
             }
         }
     }
@@ -118,7 +150,7 @@ impl Lanes {
     /// Whether any lane may run now.
     #[must_use]
     pub fn has_ready(&self) -> bool {
-        !self.ready.is_empty()
+        !self.turns.is_empty()
     }
 
     /// Records that wait in lanes.
@@ -159,7 +191,7 @@ mod tests {
     fn a_lane_at_work_holds_back_its_own_records_only() {
         let mut lanes = Lanes::default();
         for (key, offset) in [(1, 10), (1, 11), (2, 12)] {
-            lanes.push(key, work(offset));
+            lanes.push(key, 0, work(offset));
         }
         let taken = lanes.take(9, 1);
         assert_eq!(offsets(&taken), [10, 12]);
@@ -172,16 +204,33 @@ mod tests {
     #[test]
     fn a_waiting_lane_keeps_its_order_and_wakes_in_time() {
         let mut lanes = Lanes::default();
-        lanes.push(1, work(10));
-        lanes.push(1, work(11));
+        lanes.push(1, 0, work(10));
+        lanes.push(1, 0, work(11));
         let taken = lanes.take(1, 1).remove(0);
         lanes.give_back(1, taken.1, Some(Timestamp(50)));
-        lanes.push(1, work(12));
+        lanes.push(1, 0, work(12));
         assert_eq!(lanes.next_wake(), Some(Timestamp(50)));
         lanes.wake(Timestamp(49));
         assert!(!lanes.has_ready());
         lanes.wake(Timestamp(50));
         assert_eq!(offsets(&lanes.take(9, 9)), [10, 11, 12]);
         assert_eq!(lanes.queued(), 0);
+    }
+
+    #[test]
+    fn a_queue_with_many_lanes_keeps_none_of_the_others_waiting() {
+        let mut lanes = Lanes::default();
+        for n in 0..1000 {
+            lanes.push(n, 1, work(n.cast_signed()));
+        }
+        for (key, of) in [(2000, 2), (2001, 2), (3000, 3)] {
+            lanes.push(key, of, work(i64::try_from(key).expect("small")));
+        }
+        assert_eq!(offsets(&lanes.take(5, 1)), [0, 2000, 3000, 1, 2001]);
+        // A lane that comes back stands behind those of its queue, and its queue has one turn like every other.
+        lanes.finish(2000);
+        lanes.push(2000, 2, work(2002));
+        assert_eq!(offsets(&lanes.take(3, 1)), [2, 2002, 3]);
+        assert_eq!((lanes.running(), lanes.queued()), (8 - 1, 1000 - 4));
     }
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use connector_contracts::{Topic, decode, encode};
+use bytes::Bytes;
+use connector_contracts::{Topic, decode, encode, headers};
 use connector_domain::command::{DirectoryRecord, Dispatch, SendMessage};
 use connector_domain::composer::Situation;
 use connector_domain::conversation::Conversation;
@@ -258,7 +259,8 @@ impl Admit {
             not_after: event.not_after,
         };
         let key = open.stream.as_str();
-        let queued = self.emitter.record(Topic::Dispatch, key, &dispatch, open.traceparent.as_deref())?;
+        let mut queued = self.emitter.record(Topic::Dispatch, key, &dispatch, open.traceparent.as_deref())?;
+        queued.headers.push((headers::NUMBER.into(), Bytes::from(dispatch.phone_number_id.to_string())));
         Ok(vec![self.emitter.emit(event, &self.cause(open, now))?, queued])
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use connector_domain::time::Timestamp;
 use connector_ports::log::{Offset, Record, TopicPartition};
 
-use crate::lanes::{LaneKey, Lanes, Work};
+use crate::lanes::{LaneKey, Lanes, QueueKey, Work};
 use crate::ledger::Ledger;
 
 /// One partition.
@@ -76,12 +76,12 @@ impl Partitions {
     }
 
     /// Takes a record in, unless its partition is not ours or on its way out.
-    pub(crate) fn push(&mut self, record: Record, lane: LaneKey) {
+    pub(crate) fn push(&mut self, record: Record, (lane, queue): (LaneKey, QueueKey)) {
         let Some(partition) = self.owned.get_mut(&record.source) else { return };
         if partition.revoked_until.is_none() && partition.ledger.delivered(record.offset, record.timestamp) {
             partition.caught_up = None;
             let replay = record.offset < partition.replay_below;
-            partition.lanes.push(lane, Work { record, replay, round: 0 });
+            partition.lanes.push(lane, queue, Work { record, replay, round: 0 });
         }
     }
 
@@ -167,10 +167,10 @@ mod tests {
         };
         let mut partitions = Partitions::default();
         partitions.insert(name.clone(), None);
-        partitions.push(record(4), 0);
+        partitions.push(record(4), (0, 0));
         partitions.get_mut(&name).expect("ours").ledger.finished(Offset(4));
         partitions.revoke_all();
-        partitions.push(record(5), 0);
+        partitions.push(record(5), (0, 0));
         partitions.caught_up(&name, Offset(6));
         assert_eq!(partitions.get(&name).expect("ours").ledger.frontier(), Some(Offset(5)));
     }

@@ -12,7 +12,7 @@ use super::{End, Finished, Worker};
 use crate::dead_letter::dead_letter;
 use crate::failure::Failure;
 use crate::handler::{Handler, Order, Step, TakeUp};
-use crate::lanes::{LaneKey, Work};
+use crate::lanes::{LaneKey, QueueKey, Work};
 
 /// Work for one call of the handler.
 #[derive(Default)]
@@ -23,10 +23,10 @@ struct Taken {
 }
 
 impl<H: Handler> Worker<H> {
-    pub(super) fn lane(&self, record: &Record) -> LaneKey {
+    pub(super) fn lane(&self, record: &Record) -> (LaneKey, QueueKey) {
         match self.handler.order() {
-            Order::Batch => 0,
-            Order::Lanes { .. } => self.handler.lane(record),
+            Order::Batch => (0, 0),
+            Order::Lanes { .. } => (self.handler.lane(record), self.handler.queue(record)),
         }
     }
 

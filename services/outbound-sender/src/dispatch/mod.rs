@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use connector_contracts::decode;
+use connector_contracts::{decode, headers};
 use connector_domain::command::{self, ContentKind, JournalKind, SendPolicy};
 use connector_domain::ids::{AttemptId, CommandId};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
@@ -24,7 +24,7 @@ use connector_ports::whatsapp::Outbound;
 use connector_runtime::emit::{Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Order, Reason as Letter, Step, TakeUp};
-use connector_runtime::lanes::{LaneKey, Work};
+use connector_runtime::lanes::{LaneKey, QueueKey, Work};
 use connector_runtime::platform::Platform;
 use connector_runtime::situation::{Situations, partition_of};
 use connector_runtime::view::Reading;
@@ -368,6 +368,12 @@ impl Dispatcher {
     }
 }
 
+fn hashed(bytes: Option<&Bytes>) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    bytes.hash(&mut hasher);
+    hasher.finish()
+}
+
 const NOT_BEGUN: Exchange = Exchange { left: BytesLeft::No, answer: Answer::Transport(Transport::Other) };
 
 #[async_trait]
@@ -379,9 +385,11 @@ impl Handler for Dispatcher {
     }
 
     fn lane(&self, record: &Record) -> LaneKey {
-        let mut hasher = DefaultHasher::new();
-        record.key.hash(&mut hasher);
-        hasher.finish()
+        hashed(record.key.as_ref())
+    }
+
+    fn queue(&self, record: &Record) -> QueueKey {
+        hashed(record.header(headers::NUMBER))
     }
 
     async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
