@@ -288,12 +288,11 @@ impl Thread {
                     self.state.seeks.remove(partition);
                     self.state.paused.remove(partition);
                 }
-                let list = record::list(&partitions);
                 if lost {
-                    hand_over(&self.consumer, false, &list);
+                    self.unassign(&partitions);
                     self.hand(Item::Lost(partitions));
                 } else {
-                    self.quietly("pause", self.consumer.pause(&list));
+                    self.quietly("pause", self.consumer.pause(&record::list(&partitions)));
                     self.state.revoking = Some((partitions.clone(), partitions.iter().cloned().collect()));
                     self.hand(Item::Revoked(partitions));
                 }
@@ -306,10 +305,18 @@ impl Thread {
             waiting.retain(|partition| !partitions.contains(partition));
             if waiting.is_empty() {
                 // All at once: the first call of this kind tells librdkafka that the revocation is done.
-                hand_over(&self.consumer, false, &record::list(all.iter()));
+                let all = std::mem::take(all);
                 self.state.revoking = None;
+                self.unassign(&all);
             }
         }
+    }
+
+    /// librdkafka never forgets by itself that the application paused a partition: one that comes back would not be read.
+    fn unassign(&self, partitions: &[TopicPartition]) {
+        let list = record::list(partitions);
+        self.quietly("resume", self.consumer.resume(&list));
+        hand_over(&self.consumer, false, &list);
     }
 
     /// Begins the partitions that were assigned, at the positions that were set in between.

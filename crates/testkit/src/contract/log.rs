@@ -79,6 +79,7 @@ macro_rules! log_contract {
             a_lone_member_gets_every_partition
             a_second_member_gets_its_share_after_release
             partitions_of_a_closed_member_go_to_the_other
+            a_partition_that_comes_back_is_read
             the_next_owner_starts_at_the_committed_position
             groups_do_not_see_each_other
             a_static_member_gets_its_partitions_back

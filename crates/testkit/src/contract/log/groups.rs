@@ -65,6 +65,29 @@ pub async fn partitions_of_a_closed_member_go_to_the_other(world: &dyn LogWorld)
     b.reader.close().await;
 }
 
+/// Also when it was paused in its former time here: that ended with it.
+pub async fn a_partition_that_comes_back_is_read(world: &dyn LogWorld) {
+    let (log, other) = (world.log().await, world.log().await);
+    let topic = new_topic(&*log, 4).await;
+    let group = new_name("group");
+    let mut a = Member::join(&*log, &group, &topic, None).await;
+    a.until_owns(4).await;
+    a.reader.pause(&a.owned.clone()).await.expect("pause");
+    let mut b = Member::join(&*other, &group, &topic, None).await;
+    both(&mut a, &mut b, "a share of each member", |a, b| a.owned.len() == 2 && b.owned.len() == 2).await;
+    let kept = a.owned.clone();
+    b.reader.close().await;
+    a.until_owns(4).await;
+    for partition in 0..4 {
+        append(&*log, records(&topic, partition, &["new"])).await;
+    }
+    a.until_seen(2).await;
+    assert!(a.seen.iter().all(|record| !kept.contains(&record.source)), "what stayed is paused still");
+    a.reader.resume(&kept).await.expect("resume");
+    a.until_seen(4).await;
+    a.reader.close().await;
+}
+
 /// Neither before it nor behind it.
 pub async fn the_next_owner_starts_at_the_committed_position(world: &dyn LogWorld) {
     let (log, other) = (world.log().await, world.log().await);
