@@ -19,6 +19,7 @@ use connector_domain::time::Timestamp;
 use connector_ports::gate::{Claim, View};
 use connector_ports::log::TopicSpec;
 use connector_ports::{Clock, Gate, Ids};
+use connector_runtime::audit::{self, Auditor};
 use connector_runtime::emit::Cause;
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::service::Service;
@@ -26,7 +27,7 @@ use connector_runtime::situation::{Question, Situations, conversation_key, load,
 use connector_runtime::worker::WorkerSpec;
 use connector_simulated::{Noise, Plan, SimWorld};
 use connector_telemetry::Metrics;
-use opt_in_tracker::Projector;
+use opt_in_tracker::{Conversations, Projector};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
@@ -40,6 +41,8 @@ const WINDOW: Duration = Duration::from_secs(120);
 const SKEW: i64 = 5_000;
 /// How long the projections may take to be the fold of the log again once nobody harms them.
 const HEALED_WITHIN: Duration = Duration::from_secs(60);
+/// How often each process compares one of its partitions with the log.
+const AUDIT: Duration = Duration::from_secs(3);
 /// Steps of a play: something happens in each.
 const STEPS: usize = 30;
 
@@ -79,6 +82,7 @@ struct Process {
     clock: Arc<Skewed>,
     frozen: watch::Sender<bool>,
     platform: Platform,
+    mutation: Mutation,
     running: Option<JoinHandle<()>>,
 }
 
@@ -88,15 +92,20 @@ impl Process {
         let (frozen, watched) = watch::channel(false);
         let gate = Harmed { inner: world.gate(), mutation, frozen: watched, left: Mutex::default(), claimed };
         let platform = platform(world, name, clock.clone(), Arc::new(gate));
-        Self { clock, frozen, platform, running: None }
+        Self { clock, frozen, platform, mutation, running: None }
     }
 
     fn start(&mut self) {
         let mut service = Service::new(self.platform.clone(), CancellationToken::new());
-        window_timer::start(window_timer::Config { tick: Duration::from_millis(200) }, &mut service);
+        // Of a gate that is broken on purpose the audit would heal what has to be found out.
+        let audit = if self.mutation == Mutation::None { AUDIT } else { Duration::ZERO };
+        window_timer::start(window_timer::Config { tick: Duration::from_millis(200), audit }, &mut service);
         let topics = vec![self.platform.topic(Topic::ConversationEvents)];
         let spec = WorkerSpec::new("projector", "projector".to_owned(), topics, self.platform.instance.clone());
-        service.worker(spec, Projector::new(&self.platform, Duration::from_secs(1)));
+        let projector = Projector::new(&self.platform, Duration::from_secs(1));
+        let auditor = Auditor::new(&self.platform, views::CONVERSATIONS, Box::new(|_| Conversations::default()));
+        audit::start(&mut service, "audit", auditor, projector.owned(), audit, None);
+        service.worker(spec, projector);
         self.running = Some(tokio::spawn(async move {
             // A process that ends with a failure is started again by whoever sees it, see `Play::calm`.
             let _ = service.run().await;
@@ -205,7 +214,29 @@ impl Play {
         tokio::time::sleep(WINDOW + Duration::from_secs(30)).await;
         let folds = self.is_the_fold().await?;
         at_rest(&folds)?;
+        self.audited()?;
         self.nothing_is_left().await
+    }
+
+    /// Whatever was done to gate and processes, the audit has only ever compared at the same position: it found nothing.
+    fn audited(&self) -> Result<(), String> {
+        if self.mutation != Mutation::None {
+            return Ok(());
+        }
+        let pages: Vec<_> = self.processes.iter().map(|process| process.platform.metrics.encode()).collect();
+        let count = |metric: &str| -> u64 {
+            let lines = pages.iter().flat_map(|page| page.lines()).filter(|line| line.starts_with(metric));
+            lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum()
+        };
+        for view in [views::WINDOWS, views::CONVERSATIONS] {
+            if count(&format!("connector_gate_audit_checked_total{{view=\"{view}\"}}")) == 0 {
+                return Err(format!("nothing of {view} was compared with the log"));
+            }
+        }
+        match count("connector_gate_audit_drifted_total") {
+            0 => Ok(()),
+            drifted => Err(format!("the audit takes {drifted} right conversations for wrong ones")),
+        }
     }
 
     fn now(&self) -> Timestamp {

@@ -158,6 +158,13 @@ impl MemoryGate {
         state.limiters = Limiters::default();
     }
 
+    /// Changes a view without its owner's knowledge, as somebody with his hands in the store does: position and owner stay.
+    pub fn by_hand(&self, view: &View, change: Change) {
+        if let Some(projection) = self.state().views.get_mut(view) {
+            projection.change(change);
+        }
+    }
+
     /// All views as they are.
     #[must_use]
     pub fn snapshot(&self) -> GateSnapshot {

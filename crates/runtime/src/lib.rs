@@ -4,6 +4,7 @@
 //! drain, batches, lanes, back-pressure, the contiguous frontier of finished work ([`ledger`]), transactions, dead letters,
 //! shutdown within a bound, and what to do after each kind of failure.
 
+pub mod audit;
 pub mod backoff;
 pub mod commands;
 pub mod dead_letter;

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::audit::Owned;
 use crate::failure::Failure;
 use crate::handler::TakeUp;
 use crate::platform::Platform;
@@ -102,6 +103,7 @@ pub struct Projection {
     held: BTreeMap<u32, Held>,
     verify_at: Timestamp,
     timers_only: bool,
+    owned: Owned,
 }
 
 impl Projection {
@@ -117,7 +119,14 @@ impl Projection {
             held: BTreeMap::new(),
             verify_at: Timestamp::EPOCH,
             timers_only: false,
+            owned: Owned::default(),
         }
+    }
+
+    /// The partitions held, for whoever compares their views with the log.
+    #[must_use]
+    pub fn owned(&self) -> Owned {
+        self.owned.clone()
     }
 
     /// Whoever folds asks for nothing but [`Projection::timers_of`]: a view that was lost is built in large steps then.
@@ -152,6 +161,7 @@ impl Projection {
             rebuild: committed.filter(|until| self.timers_only && applied.is_none() && until.0 > 0).map(Rebuild::up_to),
         };
         self.held.insert(partition, held);
+        self.owned.add(partition);
         Ok(applied.map_or(TakeUp::Beginning, TakeUp::At))
     }
 
@@ -167,6 +177,7 @@ impl Projection {
     /// Forgets a partition.
     pub fn forget(&mut self, partition: u32) {
         self.held.remove(&partition);
+        self.owned.remove(partition);
     }
 
     fn held(&mut self, partition: u32) -> Result<&mut Held, Failure> {

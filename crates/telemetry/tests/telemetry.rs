@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use connector_settings::load;
 use connector_telemetry::metrics::{
-    Delivery, InboundOutcome, ItemKind, Rebalance, TransactionResult, VerdictClass, WindowTransition, Word,
+    AuditResult, Delivery, InboundOutcome, ItemKind, Rebalance, TransactionResult, VerdictClass, WindowTransition, Word,
 };
 use connector_telemetry::{Metrics, TelemetryConfig, current_traceparent, init, span_from};
 
@@ -46,6 +46,8 @@ fn used() -> Metrics {
     metrics.gate.fenced();
     metrics.gate.healed();
     metrics.gate.rebuilt();
+    AuditResult::ALL.iter().for_each(|result| metrics.gate.audited("open-windows", *result));
+    metrics.gate.compared("open-windows", 100, 1);
     WindowTransition::ALL.iter().for_each(|transition| metrics.timers.window(*transition));
     metrics.timers.fired(Duration::from_secs(1));
     metrics.timers.oldest_overdue(Duration::ZERO);

@@ -41,6 +41,12 @@ const PATIENCE: Variable = Variable::with_default(
     "5s",
     "How long a contact's record waits for its user's record, before it goes to the dead letters as user_unknown.",
 );
+const AUDIT: Variable = Variable::with_default(
+    "CONSENT_AUDIT",
+    Kind::Duration,
+    "10s",
+    "How often one partition's conversations, enablements and contacts are compared with the log, one partition after the other. `0s`: never.",
+);
 
 /// What can be set about consent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -51,11 +57,13 @@ pub struct Config {
     pub tick: Duration,
     /// How long a contact's record waits for its user.
     pub patience: Duration,
+    /// How often one partition is compared with the log; zero for never.
+    pub audit: Duration,
 }
 
 impl Config {
     /// Every variable this reads.
-    pub const VARIABLES: &[Variable] = &[TEMPLATE, LANGUAGE, BODY, BUTTONS, TICK, PATIENCE];
+    pub const VARIABLES: &[Variable] = &[TEMPLATE, LANGUAGE, BODY, BUTTONS, TICK, PATIENCE, AUDIT];
 
     /// The variables for the reference page.
     pub const GROUP: Group = Group {
@@ -69,8 +77,9 @@ impl Config {
     pub fn from(reader: &mut Reader<'_>) -> Option<Self> {
         let (name, language) = (reader.text(&TEMPLATE), reader.text(&LANGUAGE));
         let (body, buttons) = (reader.list(&BODY).unwrap_or_default(), reader.list(&BUTTONS));
-        let (tick, patience) = (reader.duration(&TICK), reader.duration(&PATIENCE));
-        Some(Self { template: template(name?, language?, &body, &buttons?), tick: tick?, patience: patience? })
+        let (tick, patience, audit) = (reader.duration(&TICK), reader.duration(&PATIENCE), reader.duration(&AUDIT));
+        let template = template(name?, language?, &body, &buttons?);
+        Some(Self { template, tick: tick?, patience: patience?, audit: audit? })
     }
 }
 
@@ -99,6 +108,7 @@ impl Default for Config {
             ),
             tick: Duration::from_millis(500),
             patience: Duration::from_secs(5),
+            audit: Duration::from_secs(10),
         }
     }
 }

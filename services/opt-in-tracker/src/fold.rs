@@ -359,6 +359,23 @@ impl Fold {
     }
 }
 
+/// Whether two values of a key mean the same. An earlier version may have written less about what has not changed since.
+#[must_use]
+pub(crate) fn same(key: &str, one: Option<&Bytes>, other: Option<&Bytes>) -> bool {
+    fn by<T: DeserializeOwned + Default + PartialEq>(one: Option<&Bytes>, other: Option<&Bytes>) -> bool {
+        matches!((load::<T>(one), load::<T>(other)), (Ok(one), Ok(other)) if one == other)
+    }
+    match key.split_once(':').map(|(kind, _)| kind) {
+        _ if one == other => true,
+        Some("c") => by::<Stored>(one, other),
+        Some("u") => by::<Enablement>(one, other),
+        Some("e") => by::<ContactEntry>(one, other),
+        Some("m") => by::<u32>(one, other),
+        Some("l") => by::<BTreeSet<ContactId>>(one, other),
+        _ => false,
+    }
+}
+
 /// What a status leaves about the attempt it echoes: whoever waits for the fate of an attempt asks for it (R4).
 fn attempt_mark(Recorded { envelope, event }: &Recorded) -> Option<Change> {
     let Event::MessageStatusChanged(status) = event else { return None };

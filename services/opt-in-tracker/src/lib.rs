@@ -3,7 +3,7 @@
 //! Three workers. The [`Projector`] owns the `conversations` views: it folds the log into them, announces what a contact's answer
 //! means, and ends opt-in requests that nobody answered or that did not get to the contact. [`Consent`] answers consent commands.
 //! [`Directory`] turns the directory into facts. The latter two decide on views that have caught up (R2), since what they accept,
-//! others build on.
+//! others build on. Beside the projector goes an audit that folds the log a second time, without the gate, and compares.
 
 mod asking;
 mod config;
@@ -12,8 +12,11 @@ mod directory;
 mod fold;
 mod projector;
 mod settling;
+mod shadow;
 
 use connector_contracts::Topic;
+use connector_runtime::audit::{self, Auditor};
+use connector_runtime::platform::views;
 use connector_runtime::service::Service;
 use connector_runtime::worker::WorkerSpec;
 
@@ -21,6 +24,7 @@ pub use config::Config;
 pub use consent::Consent;
 pub use directory::Directory;
 pub use projector::Projector;
+pub use shadow::Conversations;
 
 /// The name of this service in the envelopes of its events. The memory of answered commands is rebuilt by it, so it never changes.
 pub(crate) const PRODUCER: &str = "opt-in-tracker";
@@ -29,7 +33,7 @@ pub(crate) const PRODUCER: &str = "opt-in-tracker";
 /// or many, and a rebuild has many.
 pub const PROJECTED_AT_ONCE: (usize, usize) = (2_000, 8_000);
 
-/// Adds the three workers.
+/// Adds the three workers and the audit.
 pub fn start(config: Config, service: &mut Service) {
     let platform = service.platform().clone();
     let spec = |name: &'static str, topic| {
@@ -39,7 +43,10 @@ pub fn start(config: Config, service: &mut Service) {
     (projector.batch, projector.buffer) = PROJECTED_AT_ONCE;
     let consent = spec("opt-in-tracker.consent", Topic::ConsentCommands);
     let directory = spec("opt-in-tracker.directory", Topic::Directory);
-    service.worker(projector, Projector::new(&platform, config.tick));
+    let handler = Projector::new(&platform, config.tick);
+    let auditor = Auditor::new(&platform, views::CONVERSATIONS, Box::new(|_| Conversations::default()));
+    audit::start(service, "opt-in-tracker.audit", auditor, handler.owned(), config.audit, None);
+    service.worker(projector, handler);
     service.worker(consent, Consent::new(&platform, config.template));
     service.worker(directory, Directory::new(&platform, config.patience));
 }

@@ -15,6 +15,7 @@ use connector_domain::time::Timestamp;
 use connector_ports::Clock;
 use connector_ports::gate::Due;
 use connector_ports::log::{Append, Appended, Offset, TopicPartition};
+use connector_runtime::audit::Owned;
 use connector_runtime::emit::{Cause, Emitter};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
@@ -46,6 +47,12 @@ impl Projector {
             clock: platform.clock.clone(),
             tick,
         }
+    }
+
+    /// The partitions held, for the audit.
+    #[must_use]
+    pub fn owned(&self) -> Owned {
+        self.projection.owned()
     }
 
     /// What a partition's records lead to, by their place in the batch.

@@ -4,7 +4,9 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use connector_domain::ids::OrganizationId;
-use connector_ports::gate::Change;
+use connector_ports::Gate;
+use connector_ports::gate::{Change, View};
+use connector_ports::log::Offset;
 use connector_runtime::failure::Failure;
 use connector_runtime::projection::Projection;
 
@@ -27,23 +29,44 @@ pub(crate) struct Names {
     leads: bool,
 }
 
-/// The leads that a view names.
-pub(crate) async fn leads(projection: &mut Projection, partition: u32) -> Result<Option<Bytes>, Failure> {
-    Ok(projection.read(partition, &[LEADS.to_owned()]).await?.pop().flatten())
+/// The values of a view: as its owner reads them, and as everybody else does, who has to know from which position on they count.
+pub(crate) enum Values<'a> {
+    Owned(&'a mut Projection, u32),
+    Seen(&'a dyn Gate, &'a View, Offset),
+}
+
+impl Values<'_> {
+    async fn of(&mut self, keys: &[String]) -> Result<Vec<Option<Bytes>>, Failure> {
+        match self {
+            Self::Owned(projection, partition) => projection.read(*partition, keys).await,
+            Self::Seen(gate, view, position) => {
+                let found = gate.read(view, keys).await?;
+                if found.applied < Some(*position) {
+                    return Err(Failure::Later(format!("{view} is being built again")));
+                }
+                Ok(found.answers)
+            }
+        }
+    }
+
+    /// The leads that the view names.
+    pub(crate) async fn leads(&mut self) -> Result<Option<Bytes>, Failure> {
+        Ok(self.of(&[LEADS.to_owned()]).await?.pop().flatten())
+    }
 }
 
 impl Names {
     /// Reads what the view has.
-    pub(crate) async fn read(projection: &mut Projection, partition: u32) -> Result<Self, Failure> {
-        let mut names = Self { leads: leads(projection, partition).await?.is_some(), ..Self::default() };
+    pub(crate) async fn read(mut values: Values<'_>) -> Result<Self, Failure> {
+        let mut names = Self { leads: values.leads().await?.is_some(), ..Self::default() };
         let broken = || Failure::Reinitialise("the organizations of a view cannot be read".to_owned());
         let text = |value: Option<Bytes>| String::from_utf8(value?.to_vec()).ok();
-        let Some(count) = projection.read(partition, &[COUNT.to_owned()]).await?.pop().flatten() else {
+        let Some(count) = values.of(&[COUNT.to_owned()]).await?.pop().flatten() else {
             return Ok(names);
         };
         let count: usize = text(Some(count)).and_then(|count| count.parse().ok()).ok_or_else(broken)?;
         let keys: Vec<String> = (0..count).map(key_of).collect();
-        for value in projection.read(partition, &keys).await? {
+        for value in values.of(&keys).await? {
             names.number(&text(value).ok_or_else(broken)?);
         }
         (names.stored, names.offered) = (count, count);
@@ -64,6 +87,11 @@ impl Names {
     /// The key of a conversation's timer.
     pub(crate) fn key(&mut self, organization: &str, stream: &str) -> String {
         format!("{}.{stream}", self.number(organization))
+    }
+
+    /// The key of a conversation's timer, if the organization has a number.
+    pub(crate) fn known_key(&self, organization: &str, stream: &str) -> Option<String> {
+        self.numbers.get(organization).map(|number| format!("{number}.{stream}"))
     }
 
     /// Whose timer it is.

@@ -12,6 +12,7 @@ use connector_domain::time::Timestamp;
 use connector_ports::Clock;
 use connector_ports::gate::{Change, Due, Timer};
 use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
+use connector_runtime::audit::Owned;
 use connector_runtime::emit::{Cause, Emitter};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
@@ -21,7 +22,7 @@ use connector_runtime::projection::{Given, Projection};
 use connector_telemetry::Metrics;
 use connector_telemetry::metrics::WindowTransition;
 
-use crate::names::{self, Names};
+use crate::names::{Names, Values};
 use crate::window::{self, Leads, Told, Window};
 
 /// The name of this service in the envelopes of its events.
@@ -32,7 +33,7 @@ const SOON: Duration = Duration::from_millis(5);
 
 /// Whether a record is an event that says nothing about a window. Most of the log is, and need not be read. One that a newer build wrote is
 /// known by its header.
-fn beside(record: &Record) -> bool {
+pub(crate) fn beside(record: &Record) -> bool {
     if let Some(event_type) = record.value.as_deref().and_then(event_type) {
         return !Told::by(event_type);
     }
@@ -88,6 +89,12 @@ impl WindowTimer {
             tick,
             names: BTreeMap::new(),
         }
+    }
+
+    /// The partitions held, for the audit.
+    #[must_use]
+    pub fn owned(&self) -> Owned {
+        self.projection.owned()
     }
 
     /// Folds what was heard of partitions, and returns the changes of each view.
@@ -207,12 +214,12 @@ impl Handler for WindowTimer {
     async fn assigned(&mut self, partition: &TopicPartition, committed: Option<Offset>) -> Result<TakeUp, Failure> {
         let number = partition.partition;
         let mut take_up = self.projection.acquire(number, committed).await?;
-        let leads = names::leads(&mut self.projection, number).await?;
+        let leads = Values::Owned(&mut self.projection, number).leads().await?;
         if leads.is_some_and(|leads| leads != self.leads.name()) {
             tracing::info!(partition = number, "other leads are set: the windows are read again");
             take_up = self.projection.discard(number, committed).await?;
         }
-        let names = Names::read(&mut self.projection, number).await?;
+        let names = Names::read(Values::Owned(&mut self.projection, number)).await?;
         self.names.insert(number, names);
         Ok(take_up)
     }

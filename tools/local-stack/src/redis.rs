@@ -149,6 +149,16 @@ impl RedisServer {
         self.order("FLUSHALL")
     }
 
+    /// A field of a hash, if it is a short text.
+    ///
+    /// # Errors
+    /// When it does not answer, or there is none.
+    pub fn hash_field(&self, key: &str, field: &str) -> Result<String, ServerError> {
+        let answer = answer(self.port, &format!("HGET {key} {field}\r\n"));
+        let text = answer.strip_prefix('$').and_then(|rest| rest.split("\r\n").nth(1)).filter(|text| !text.is_empty());
+        text.map(str::to_owned).ok_or_else(|| ServerError("Redis has no such field".to_owned()))
+    }
+
     /// Keeps what it has in it.
     ///
     /// # Errors

@@ -9,9 +9,10 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 
 use super::labels::{
-    DeadLetterLabels, Delivery, DeliveryLabels, GroupLabels, InboundLabels, InboundOutcome, ItemKind, ItemLabels,
-    PartitionLabels, ReasonLabels, Rebalance, RebalanceLabels, RequestLabels, RouteLabels, TopicLabels,
-    TransactionLabels, TransactionResult, VerdictClass, VerdictLabels, WindowLabels, WindowTransition, Word,
+    AuditLabels, AuditResult, DeadLetterLabels, Delivery, DeliveryLabels, GroupLabels, InboundLabels, InboundOutcome,
+    ItemKind, ItemLabels, PartitionLabels, ReasonLabels, Rebalance, RebalanceLabels, RequestLabels, RouteLabels,
+    TopicLabels, TransactionLabels, TransactionResult, VerdictClass, VerdictLabels, ViewLabels, WindowLabels,
+    WindowTransition, Word,
 };
 use super::registrar::{FAST, Histograms, Registrar, SLOW, Seconds};
 
@@ -265,6 +266,9 @@ pub struct Gate {
     fenced: Counter,
     heals: Counter,
     rebuilds: Counter,
+    audits: Family<AuditLabels, Counter>,
+    checked: Family<ViewLabels, Counter>,
+    drifted: Family<ViewLabels, Counter>,
 }
 
 impl Gate {
@@ -277,6 +281,14 @@ impl Gate {
             heals: registrar.counter("gate_heals", "Partitions taken back to the offset found in the projection"),
             rebuilds: registrar
                 .counter("gate_rebuilds", "Partitions built again from the beginning of the log. Alert on any"),
+            audits: registrar
+                .counters("gate_audits", "Looks at one partition of a projection, to compare it with the log"),
+            checked: registrar
+                .counters("gate_audit_checked", "Streams of a projection that were compared with the log"),
+            drifted: registrar.counters(
+                "gate_audit_drifted",
+                "Streams among them that were not what the log says; their partition is built again. Alert on any",
+            ),
         }
     }
 
@@ -303,6 +315,18 @@ impl Gate {
     /// A partition begins again at the beginning of the log.
     pub fn rebuilt(&self) {
         self.rebuilds.inc();
+    }
+
+    /// A partition of a projection was looked at.
+    pub fn audited(&self, view: &'static str, result: AuditResult) {
+        self.audits.get_or_create(&AuditLabels { view, result }).inc();
+    }
+
+    /// So many streams of a projection were compared with the log, and so many of them were not what it says.
+    pub fn compared(&self, view: &'static str, checked: usize, drifted: usize) {
+        let labels = ViewLabels { view };
+        self.checked.get_or_create(&labels).inc_by(checked as u64);
+        self.drifted.get_or_create(&labels).inc_by(drifted as u64);
     }
 }
 

@@ -110,6 +110,8 @@ labels! {
     ItemLabels { kind: ItemKind }
     InboundLabels { outcome: InboundOutcome }
     WindowLabels { transition: WindowTransition }
+    AuditLabels { view: &'static str, result: AuditResult }
+    ViewLabels { view: &'static str }
     RouteLabels { route: &'static str }
     RequestLabels { route: &'static str, status: u16 }
 }
@@ -219,5 +221,17 @@ words! {
         ClosingSoon = "closing_soon",
         /// It has ended.
         Expired = "expired",
+    }
+}
+
+words! {
+    /// What came of a look at one partition of a projection.
+    AuditResult {
+        /// A sample was compared with the log.
+        Compared = "compared",
+        /// Not yet: the log is still being read up to there, or the projection is being built.
+        Behind = "behind",
+        /// It broke off: Redis or Kafka did not answer, or the projection was lost meanwhile.
+        Failed = "failed",
     }
 }

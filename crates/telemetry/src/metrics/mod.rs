@@ -12,7 +12,7 @@ mod registrar;
 
 pub use families::{Api, Consumer, Gate, Inbound, Outbound, Timers, Webhook, Worker};
 pub use labels::{
-    Delivery, InboundOutcome, ItemKind, Rebalance, TransactionResult, VerdictClass, WindowTransition, Word,
+    AuditResult, Delivery, InboundOutcome, ItemKind, Rebalance, TransactionResult, VerdictClass, WindowTransition, Word,
 };
 
 use prometheus_client::encoding::text;

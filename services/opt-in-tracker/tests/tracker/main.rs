@@ -1,5 +1,6 @@
 //! The service in the simulated world.
 
+mod audit;
 mod links;
 mod moves;
 mod operators;
