@@ -165,7 +165,8 @@ impl HostConfig {
     }
 }
 
-fn rules(reader: &mut Reader<'_>) -> Option<Rules> {
+/// The numbers the rules depend on; `None` leaves a problem behind in the reader.
+pub fn rules(reader: &mut Reader<'_>) -> Option<Rules> {
     let window = reader.duration(&WINDOW_LENGTH);
     let margin = reader.duration(&WINDOW_MARGIN);
     let leads = reader.list(&WINDOW_CLOSING_SOON);

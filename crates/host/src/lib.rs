@@ -10,5 +10,5 @@ mod process;
 pub mod reference;
 
 pub use backend::{Backend, Backends, OpenError, Opened, open};
-pub use config::HostConfig;
+pub use config::{HostConfig, rules};
 pub use process::{StartError, run};

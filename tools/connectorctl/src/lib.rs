@@ -2,8 +2,10 @@
 //! settings cannot work.
 //!
 //! `topics`, `log`, `import` and `dlq` read the settings of the backend from the environment, as the services do (`BACKEND`, `KAFKA_…`,
-//! `LOG_PATH`, `TOPIC_PREFIX`). The embedded log serves one process: stop the connector first.
+//! `LOG_PATH`, `TOPIC_PREFIX`). The embedded log serves one process: stop the connector first. `audit` needs Kafka and Redis, and the
+//! `WINDOW_…` settings of the services.
 
+mod audit;
 mod dlq;
 mod import;
 mod log;
@@ -39,6 +41,9 @@ enum Command {
         #[command(subcommand)]
         what: import::Action,
     },
+    /// Hold the views in Redis against the log, and print the ids of conversations about which they disagree. Reads the log from its
+    /// beginning and changes nothing.
+    Audit(audit::Options),
     /// Look at dead letters. Facts only: their content is not printed.
     Dlq {
         #[command(subcommand)]
@@ -58,6 +63,9 @@ pub(crate) enum Failed {
     /// The log is away or refuses.
     #[error("the log does not answer")]
     Log(#[from] connector_ports::log::LogError),
+    /// Log or gate are away, or the view was built under other settings.
+    #[error("the views cannot be compared")]
+    Compare(#[from] connector_runtime::failure::Failure),
     /// What is read from a file does not fit the schema of its topic.
     #[error("an entry cannot be written")]
     Schema(#[from] connector_contracts::ContractError),
@@ -78,6 +86,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> ExitCode {
         Command::Topics { action } => topics::run(&action, out).await,
         Command::Log(options) => log::run(&options, out).await.map(|()| true),
         Command::Import { what } => import::run(&what, out).await,
+        Command::Audit(options) => audit::run(&options, out).await,
         Command::Dlq { action } => dlq::run(&action, out).await.map(|()| true),
     };
     match done {

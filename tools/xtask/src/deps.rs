@@ -198,7 +198,9 @@ fn ours(from: &Package, to: &Package, dev: bool) -> bool {
         ("connector", _) => inside || service || to.name == "cloud-api-simulator",
         ("connector-testkit", _) => inside || FOR_TESTS.contains(&to.name.as_str()),
         (_, Some("tests")) => true,
-        ("connectorctl", _) | (_, Some("services")) => inside,
+        // It folds as they do, to compare.
+        ("connectorctl", _) => inside || ["opt-in-tracker", "window-timer"].contains(&to.name.as_str()),
+        (_, Some("services")) => inside,
         _ => false,
     }
 }

@@ -166,6 +166,8 @@ pub struct Auditor<S> {
     source: TopicName,
     make: Make<S>,
     courses: BTreeMap<u32, Course<S>>,
+    /// Which part comes first, where a sample is divided.
+    turn: u64,
 }
 
 /// How much one look may do.
@@ -190,7 +192,14 @@ impl<S: Shadow> Auditor<S> {
     /// Of the views called `name`, which project the topic `source`.
     #[must_use]
     pub fn over(gate: Arc<dyn Gate>, log: Arc<dyn Log>, name: &'static str, source: TopicName, make: Make<S>) -> Self {
-        Self { gate, log, name, source, make, courses: BTreeMap::new() }
+        Self { gate, log, name, source, make, courses: BTreeMap::new(), turn: 0 }
+    }
+
+    /// Begins with another part, where a sample has to be divided.
+    #[must_use]
+    pub fn from_turn(mut self, turn: u64) -> Self {
+        self.turn = turn;
+        self
     }
 
     /// Looks at the view of a partition. After a failure the next look goes on.
@@ -201,7 +210,7 @@ impl<S: Shadow> Auditor<S> {
         let view = View::new(self.name, partition);
         let source = TopicPartition { topic: self.source.clone(), partition };
         let Some(applied) = self.gate.read(&view, &[]).await?.applied else { return Ok(Look::Elsewhere) };
-        let turn = self.courses.get(&partition).map_or(0, |course| course.slice.turn);
+        let turn = self.courses.get(&partition).map_or(self.turn, |course| course.slice.turn);
         let course = self.courses.entry(partition).or_insert_with(|| Course::begin(&self.make, bounds, turn));
         if course.position > Some(applied) {
             if course.position > Some(self.log.end_offset(&source, Isolation::Uncommitted).await?) {
@@ -215,7 +224,7 @@ impl<S: Shadow> Auditor<S> {
         tail.close().await;
         // What was left out has its turn now.
         if matches!(look, Ok(Look::Compared { .. })) && course.slice.bits > 0 {
-            *course = Course::begin(&self.make, bounds, turn + 1);
+            *course = Course::begin(&self.make, bounds, turn.wrapping_add(1));
         }
         look
     }
