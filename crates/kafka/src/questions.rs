@@ -2,7 +2,7 @@
 //! more than any answer; the calls block and run on tokio's blocking threads.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use connector_ports::log::{Isolation, LogError};
@@ -34,18 +34,29 @@ impl Questions {
     ) -> Result<T, LogError> {
         let client = self.client(config, isolation, group)?;
         let within = config.request_timeout;
-        tokio::task::spawn_blocking(move || {
+        let asked = Arc::clone(&client);
+        let answer = tokio::task::spawn_blocking(move || {
             // Serves what piled up since the last question: logs and errors.
-            while client.poll(Duration::ZERO).is_some() {}
-            question(&client, within)
+            while asked.poll(Duration::ZERO).is_some() {}
+            question(&asked, within)
         })
         .await
-        .map_err(|error| LogError::Unavailable { reason: error.to_string() })?
+        .map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
+        if matches!(answer, Err(LogError::Unavailable { .. })) {
+            self.clients().retain(|_, kept| !Arc::ptr_eq(kept, &client));
+        }
+        // Closing a client of a group takes a while: not on an async worker.
+        tokio::task::spawn_blocking(move || drop(client));
+        answer
+    }
+
+    fn clients(&self) -> MutexGuard<'_, HashMap<Key, Client>> {
+        self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn client(&self, config: &KafkaConfig, isolation: Isolation, group: Option<&str>) -> Result<Client, LogError> {
         let key = (isolation == Isolation::Committed, group.map(str::to_owned));
-        let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut clients = self.clients();
         if let Some(client) = clients.get(&key) {
             return Ok(Arc::clone(client));
         }
@@ -64,5 +75,25 @@ impl Drop for Questions {
         // Closing a client of a group takes a while: not on an async worker.
         let clients = std::mem::take(self.clients.get_mut().unwrap_or_else(PoisonError::into_inner));
         std::thread::spawn(move || drop(clients));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_client_without_an_answer_is_not_asked_again() {
+        let (config, questions) = (KafkaConfig::plaintext("127.0.0.1:1"), Questions::default());
+        let ask = async |answer: Result<(), LogError>| {
+            let asked = questions.ask(&config, Isolation::Committed, Some("group"), |_, _| answer);
+            let (answer, kept) = (asked.await, questions.clients().len());
+            (answer.is_ok(), kept)
+        };
+        assert_eq!(ask(Ok(())).await, (true, 1), "kept for the next question");
+        let away = LogError::Unavailable { reason: "timed out".to_owned() };
+        assert_eq!(ask(Err(away)).await, (false, 0));
+        let unknown = LogError::UnknownTopic { topic: "nothing".into() };
+        assert_eq!(ask(Err(unknown)).await, (false, 1), "that is an answer");
     }
 }

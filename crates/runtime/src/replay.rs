@@ -9,8 +9,9 @@ use crate::failure::Failure;
 
 /// How long one poll waits.
 const WAIT: Duration = Duration::from_millis(500);
-/// So many polls in a row may bring nothing: 20 seconds, longer than a broker takes to abort what a dead process left open.
-const PATIENCE: u32 = 40;
+/// So many polls in a row may bring nothing: 30 seconds. A broker aborts what a dead process left open after the transaction's time (10
+/// seconds unless set otherwise), and looks for that every 10 seconds (`transaction.abort.timed.out.transaction.cleanup.interval.ms`).
+const PATIENCE: u32 = 60;
 
 /// Hands every record from `from` up to the end (as it is now) to `each`, in order, and returns the position behind it.
 ///
