@@ -272,6 +272,9 @@ events! {
         deadline: Timestamp,
         /// The event that opened it.
         source: EventId,
+        /// What the contact did.
+        #[serde(default)]
+        cause: WindowCause,
     }
     /// The window ends soon.
     WindowClosingSoon {
@@ -327,6 +330,22 @@ events! {
         /// The conversation with that person.
         conversation_id: StreamId,
     }
+}
+
+/// What the contact did that opened a window. A call opens one at WhatsApp, too; nothing in the log tells of calls, so none opens one here.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WindowCause {
+    /// Wrote, or sent something else: a picture, a place, what the connector does not carry.
+    Message,
+    /// Tapped a button, chose from a list or filled in a form.
+    Reply,
+    /// Reacted to a message.
+    Reaction,
+    /// Not told, or something that a newer version knows.
+    #[default]
+    #[serde(other)]
+    Unknown,
 }
 
 /// Where the time of an event comes from.

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::event::WindowCause;
 use crate::settings::Rules;
 use crate::time::Timestamp;
 
@@ -35,6 +36,16 @@ pub fn is_open(deadline: Timestamp, margin: Duration, now: Timestamp) -> bool {
 #[must_use]
 pub fn opens_window(message_type: &str) -> bool {
     !matches!(message_type, "" | "system" | "request_welcome" | "edit" | "revoke")
+}
+
+/// What the contact did who sent a message of this type.
+#[must_use]
+pub fn cause(message_type: &str) -> WindowCause {
+    match message_type {
+        "button" | "interactive" => WindowCause::Reply,
+        "reaction" => WindowCause::Reaction,
+        _ => WindowCause::Message,
+    }
 }
 
 /// When `WindowClosingSoon` is due for a window, earliest first.

@@ -149,7 +149,7 @@ pub(crate) fn announce(before: Option<Window>, recorded: &Recorded) -> Option<Ev
     let before = conversation(before.map(|open| open.deadline));
     let mut after = before.clone();
     after.evolve(event, *event_id, *occurred_at);
-    announce_window(&before, &after, *event_id)
+    announce_window(&before, &after, *event_id, event)
 }
 
 /// As the domain's decisions know it. What was open before is known by its deadline alone.

@@ -1,6 +1,6 @@
 //! Windows in the simulated world: whatever goes wrong at whatever call, each window expires once, and never a renewed one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,9 +9,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use connector_contracts::{Topic, Topics, decode_event};
 use connector_domain::consent::Intent;
-use connector_domain::event::{Event, MessageReceived, Recorded, TimeSource};
+use connector_domain::event::{Event, MessageReceived, Recorded, TimeSource, WindowCause};
 use connector_domain::identity::{Address, StreamKeys};
-use connector_domain::ids::StreamId;
+use connector_domain::ids::{EventId, StreamId};
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
@@ -177,6 +177,16 @@ async fn every_window_is_said_to_open_to_end_soon_and_to_have_ended_within_a_sec
     let (world, _) = run(Plan::default()).await;
     check(&world, &Plan::default());
     assert_eq!(said(&world, "WindowClosingSoon"), said(&world, "WindowExpired"));
+    let messages: BTreeSet<EventId> = history(&world)
+        .iter()
+        .filter(|recorded| matches!(recorded.event, Event::MessageReceived(_)))
+        .map(|recorded| recorded.envelope.event_id)
+        .collect();
+    for Recorded { event, .. } in history(&world) {
+        if let Event::WindowOpened(opened) = event {
+            assert!(messages.contains(&opened.source) && opened.cause == WindowCause::Message, "{opened:?}");
+        }
+    }
     for Recorded { envelope, event } in history(&world) {
         if matches!(event, Event::WindowExpired(_) | Event::WindowClosingSoon(_)) {
             let late = envelope.recorded_at.since(envelope.occurred_at);

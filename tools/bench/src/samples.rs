@@ -6,7 +6,7 @@ use connector_domain::command::{Content, SendPolicy, SendPurpose};
 use connector_domain::consent::Intent;
 use connector_domain::event::{
     Envelope, Event, MessageAccepted, MessageReceived, MessageSent, MessageStatusChanged, OptInAccepted,
-    OptInRequested, Recorded, TimeSource, WindowOpened,
+    OptInRequested, Recorded, TimeSource, WindowCause, WindowOpened,
 };
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{AttemptId, CommandId, EventId, PhoneNumber, StreamId, Text, Wamid};
@@ -52,7 +52,7 @@ impl Story {
         story.add(asked);
         story.receive("button", "Yes, write to me", Intent::Accept);
         story.add(OptInAccepted { source: EventId::derived("tap"), how: "button".to_owned() });
-        story.add(WindowOpened { deadline, source: EventId::derived("tap") });
+        story.add(WindowOpened { deadline, source: EventId::derived("tap"), cause: WindowCause::Reply });
         story.receive(
             "text",
             "Is the appointment on Thursday still free? I could come a little earlier too.",

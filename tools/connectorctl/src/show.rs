@@ -2,7 +2,7 @@
 
 use connector_contracts::headers::rfc3339;
 use connector_domain::command::{Content, ContentKind};
-use connector_domain::event::{Event, Recorded};
+use connector_domain::event::{Event, Recorded, WindowCause};
 
 /// Time, stream, type, and what happened in a few words. Texts of messages are part of it; phone numbers are not.
 #[must_use]
@@ -50,6 +50,15 @@ fn limits(raw: &str) -> String {
     told.collect()
 }
 
+const fn window_cause(cause: WindowCause) -> &'static str {
+    match cause {
+        WindowCause::Message => "message",
+        WindowCause::Reply => "reply",
+        WindowCause::Reaction => "reaction",
+        WindowCause::Unknown => "something unknown",
+    }
+}
+
 fn because(reason: &str, code: Option<i64>) -> String {
     format!("{reason}{}", code.map(|code| format!(" code {code}")).unwrap_or_default())
 }
@@ -87,7 +96,7 @@ fn facts(event: &Event) -> String {
             let what = if e.marketing_only { "marketing stopped" } else { "opted out" };
             format!("{what} as {} at {}", e.alias, rfc3339(e.since))
         }
-        Event::WindowOpened(e) => format!("until {}", rfc3339(e.deadline)),
+        Event::WindowOpened(e) => format!("until {} by {}", rfc3339(e.deadline), window_cause(e.cause)),
         Event::WindowClosingSoon(e) => format!("at {}", rfc3339(e.deadline)),
         Event::WindowExpired(e) => format!("at {}", rfc3339(e.deadline)),
         Event::WhatsAppEnabled(e) => format!("{} on number {}", e.user_id, e.phone_number_id),

@@ -40,16 +40,28 @@ fn expected() -> BTreeMap<String, (String, Value)> {
         .collect()
 }
 
+/// A library shows an older record as it was written; Rust adds the fields that came later, with the defaults of the newest schema.
+fn as_written(ours: &mut Value, theirs: &Value, newest: &Value) {
+    let (Some(ours), Some(theirs)) = (ours.as_object_mut(), theirs.as_object()) else { return };
+    for field in newest["fields"].as_array().into_iter().flatten() {
+        let name = field["name"].as_str().expect("a name");
+        match theirs.get(name) {
+            Some(theirs) => as_written(ours.get_mut(name).expect("a field"), theirs, &field["type"]),
+            None if ours.get(name) == field.get("default") => drop(ours.remove(name)),
+            None => {}
+        }
+    }
+}
+
 fn assert_reads_the_same(output: &str) {
     let mut expected = expected();
     for line in output.lines() {
         let line: Value = serde_json::from_str(line).expect("a line of JSON");
         let file = line["file"].as_str().expect("the file's name");
         let (schema, mut value) = expected.remove(file).expect("a file that was asked for, once");
-        if let (Some(ours), Some(theirs)) = (value.as_object_mut(), line["value"].as_object()) {
-            // A library shows an older record as it was written; Rust adds the fields that came later, with their defaults.
-            ours.retain(|field, value| theirs.contains_key(field) || !value.is_null());
-        }
+        let subject = schema.trim_start_matches("com.multiline.whatsapp.").replace(".v1.", "/");
+        let newest = fs::read_to_string(schemas().join(format!("{subject}.avsc"))).expect("the newest schema");
+        as_written(&mut value, &line["value"], &serde_json::from_str(&newest).expect("a schema"));
         assert_eq!(line["schema"], schema.as_str(), "{file}");
         assert_eq!(line["value"], value, "{file}");
     }

@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use crate::conversation::Conversation;
-use crate::event::{Event, WindowClosingSoon, WindowExpired, WindowOpened};
+use crate::event::{Event, WindowCause, WindowClosingSoon, WindowExpired, WindowOpened};
 use crate::ids::EventId;
 use crate::time::Timestamp;
 use crate::window;
 
-/// What to announce after the event `id` turned `before` into `after`: that a window opened which was closed, or never was
+/// What to announce after `event` with this id turned `before` into `after`: that a window opened which was closed, or never was
 /// open. A renewal of an open window is no announcement.
 #[must_use]
-pub fn announce_window(before: &Conversation, after: &Conversation, id: EventId) -> Option<Event> {
+pub fn announce_window(before: &Conversation, after: &Conversation, id: EventId, event: &Event) -> Option<Event> {
     let deadline = after.deadline?;
     let opened = before.deadline < Some(deadline) && before.window_since != after.window_since;
-    opened.then(|| WindowOpened { deadline, source: id }.into())
+    let cause = match event {
+        Event::MessageReceived(message) => window::cause(&message.message_type),
+        _ => WindowCause::Unknown,
+    };
+    opened.then(|| WindowOpened { deadline, source: id, cause }.into())
 }
 
 /// The expiry of the window that ends at `deadline`, when a timer for it fires at `now`. `None` when the window was renewed

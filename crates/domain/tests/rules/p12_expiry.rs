@@ -2,7 +2,7 @@
 
 use connector_domain::composer::{Composer, TemplateOnlyReason};
 use connector_domain::decide::{announce_window, decide_closing_soon, decide_expiry};
-use connector_domain::event::{Event, WindowClosingSoon, WindowExpired, WindowOpened};
+use connector_domain::event::{Event, WindowCause, WindowClosingSoon, WindowExpired, WindowOpened};
 use connector_domain::ids::EventId;
 
 use crate::scenario::{Fact, HOUR, MINUTE, Scenario, t, window_expired, wrote};
@@ -45,17 +45,38 @@ fn announced(story: &Scenario, fact: Fact) -> Option<Event> {
     let id = EventId::derived("the-message");
     let mut after = story.conversation().clone();
     after.evolve(&fact.event, id, fact.at);
-    announce_window(story.conversation(), &after, id)
+    announce_window(story.conversation(), &after, id, &fact.event)
 }
 
 #[test]
 fn an_opening_is_announced_when_the_window_was_closed_and_not_when_it_is_renewed() {
     let source = EventId::derived("the-message");
-    let opened = |deadline| Some(WindowOpened { deadline, source }.into());
+    let opened = |deadline| Some(WindowOpened { deadline, source, cause: WindowCause::Message }.into());
     assert_eq!(announced(&Scenario::consented(), wrote(t(1, 0), "hello")), opened(t(25, 0)));
     assert_eq!(announced(&open(), wrote(t(20, 0), "again")), None);
     assert_eq!(announced(&open(), wrote(t(0, 30), "overtaken")), None);
     assert_eq!(announced(&open(), wrote(t(30, 0), "back")), opened(t(54, 0)));
     // Its expiry was published although a message from before the deadline was still under way: it opens again.
     assert_eq!(announced(&open().and(window_expired(t(25, 0))), wrote(t(24, 59), "slow")), opened(t(48, 59)));
+}
+
+#[test]
+fn an_opening_says_what_the_contact_did() {
+    let causes = [
+        ("text", WindowCause::Message),
+        ("image", WindowCause::Message),
+        ("whatever comes next", WindowCause::Message),
+        ("button", WindowCause::Reply),
+        ("interactive", WindowCause::Reply),
+        ("reaction", WindowCause::Reaction),
+    ];
+    for (message_type, expected) in causes {
+        let mut fact = wrote(t(1, 0), "hello");
+        let Event::MessageReceived(message) = &mut fact.event else { unreachable!() };
+        message.message_type = message_type.to_owned();
+        match announced(&Scenario::consented(), fact) {
+            Some(Event::WindowOpened(opened)) => assert_eq!(opened.cause, expected, "{message_type}"),
+            other => panic!("{message_type}: {other:?}"),
+        }
+    }
 }

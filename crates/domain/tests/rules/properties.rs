@@ -6,7 +6,8 @@ use connector_domain::consent::{ConsentWords, Intent, classify};
 use connector_domain::conversation::Conversation;
 use connector_domain::decide::{Reason, announce, decide_expiry, decide_send};
 use connector_domain::event::{
-    Event, MessageReceived, OptInAccepted, OptInDeclined, OptedBackIn, OptedOut, WindowClosingSoon, WindowOpened,
+    Event, MessageReceived, OptInAccepted, OptInDeclined, OptedBackIn, OptedOut, WindowCause, WindowClosingSoon,
+    WindowOpened,
 };
 use connector_domain::ids::EventId;
 use connector_domain::settings::Rules;
@@ -78,7 +79,10 @@ fn timer() -> impl Strategy<Value = Fact> {
     (moment(), 0_u8..3).prop_map(|(deadline, kind)| match kind {
         0 => window_expired(deadline),
         1 => Fact { at: deadline, event: WindowClosingSoon { deadline }.into() },
-        _ => Fact { at: deadline, event: WindowOpened { deadline, source: EventId::derived("a") }.into() },
+        _ => Fact {
+            at: deadline,
+            event: WindowOpened { deadline, source: EventId::derived("a"), cause: WindowCause::Message }.into(),
+        },
     })
 }
 

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use connector_contracts::Topic;
-use connector_domain::event::{Event, Recorded, WindowExpired, WindowOpened};
+use connector_domain::event::{Event, Recorded, WindowCause, WindowExpired, WindowOpened};
 use connector_domain::ids::EventId;
 use connector_ports::Clock;
 use connector_ports::clock::SystemClock;
@@ -23,7 +23,11 @@ impl Servers {
         let deadline = |n: u64| written + DAY + Duration::from_millis(n / 50);
         append(&platform, 2 * windows, |n| {
             let message = message(n / 2, written, deadline(n / 2));
-            let opened = WindowOpened { deadline: deadline(n / 2), source: message.envelope.event_id };
+            let opened = WindowOpened {
+                deadline: deadline(n / 2),
+                source: message.envelope.event_id,
+                cause: WindowCause::Message,
+            };
             if n % 2 == 0 { message } else { said(message, opened.into()) }
         })
         .await?;

@@ -211,7 +211,7 @@ impl Story {
 #[cfg(test)]
 mod tests {
     use connector_domain::consent::Intent;
-    use connector_domain::event::{Envelope, TimeSource, WindowExpired, WindowOpened};
+    use connector_domain::event::{Envelope, TimeSource, WindowCause, WindowExpired, WindowOpened};
     use connector_domain::identity::Address;
 
     use super::*;
@@ -267,7 +267,11 @@ mod tests {
     }
 
     fn opened(written: i64, deadline: i64) -> Entry {
-        entry(written, written, WindowOpened { deadline: s(deadline), source: id(written, written) })
+        entry(
+            written,
+            written,
+            WindowOpened { deadline: s(deadline), source: id(written, written), cause: WindowCause::Message },
+        )
     }
 
     /// What is found in a log; every message was acknowledged at the moment of its writing.
