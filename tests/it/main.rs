@@ -8,3 +8,4 @@ mod reference;
 mod start;
 mod story;
 mod stranger;
+mod windows;
