@@ -1,21 +1,23 @@
 //! The offset ledger of one partition: work may finish in any order, only the contiguous frontier is committed.
 
-use std::collections::VecDeque;
+use std::collections::BTreeMap;
 
 use connector_domain::time::Timestamp;
 use connector_ports::log::Offset;
 
 #[derive(Debug)]
-struct Entry {
-    offset: Offset,
+struct Open {
+    /// Where the record before it stands, whatever became of that.
+    before: Option<Offset>,
     written: Timestamp,
-    done: bool,
 }
 
-/// Delivered records of one partition, in order, and which of them are finished.
+/// Delivered records of one partition, in order, and which of them are not finished. Those that are need no memory, however many stand
+/// behind one that is not.
 #[derive(Debug, Default)]
 pub struct Ledger {
-    open: VecDeque<Entry>,
+    open: BTreeMap<Offset, Open>,
+    newest: Option<Offset>,
     frontier: Option<Offset>,
     reported: Option<Offset>,
     end: Option<Offset>,
@@ -37,24 +39,29 @@ impl Ledger {
     /// A record that was written at this moment was delivered. Offsets must rise; a repeat of an older one is ignored and answered
     /// with `false`.
     pub fn delivered(&mut self, offset: Offset, written: Timestamp) -> bool {
-        let newest = self.open.back().map(|entry| entry.offset);
-        if newest.is_some_and(|n| offset <= n) || self.frontier.is_some_and(|f| offset < f) {
+        if self.newest.is_some_and(|newest| offset <= newest) || self.frontier.is_some_and(|f| offset < f) {
             return false;
         }
         if self.frontier.is_none() {
             self.frontier = Some(offset);
         }
-        self.open.push_back(Entry { offset, written, done: false });
+        self.open.insert(offset, Open { before: self.newest, written });
+        self.newest = Some(offset);
         true
     }
 
     /// A record is finished. Unknown offsets are ignored.
     pub fn finished(&mut self, offset: Offset) {
-        if let Ok(at) = self.open.binary_search_by_key(&offset, |entry| entry.offset) {
-            self.open[at].done = true;
+        let first = self.open.first_key_value().map(|(first, _)| *first);
+        if self.open.remove(&offset).is_none() {
+            return;
         }
-        while let Some(first) = self.open.pop_front_if(|entry| entry.done) {
-            self.frontier = Some(first.offset.next());
+        if first == Some(offset) {
+            let last_finished = match self.open.first_key_value() {
+                Some((_, next)) => next.before,
+                None => self.newest,
+            };
+            self.frontier = self.frontier.max(last_finished.map(Offset::next));
         }
         self.settle();
     }
@@ -80,7 +87,7 @@ impl Ledger {
     /// The position to commit once everything up to this record is finished, when that moves what was committed.
     #[must_use]
     pub fn pending_after(&self, last: Offset) -> Option<Offset> {
-        let all = self.open.back().is_none_or(|entry| entry.offset <= last);
+        let all = self.open.last_key_value().is_none_or(|(offset, _)| *offset <= last);
         let frontier = if all { self.end.max(Some(last.next())) } else { Some(last.next()) };
         if frontier > self.reported { frontier } else { None }
     }
@@ -99,13 +106,20 @@ impl Ledger {
     /// When the oldest unfinished record was written.
     #[must_use]
     pub fn oldest(&self) -> Option<Timestamp> {
-        self.open.front().map(|entry| entry.written)
+        self.open.first_key_value().map(|(_, open)| open.written)
     }
 
-    /// Number of delivered records that are not below the frontier yet.
+    /// Number of delivered records that are not finished.
     #[must_use]
     pub fn open(&self) -> usize {
         self.open.len()
+    }
+
+    /// Over how many places the delivered records stretch of which the first is not finished: so much is read again by the next owner.
+    #[must_use]
+    pub fn span(&self) -> usize {
+        let newest = self.newest.map_or(0, |newest| newest.next().0);
+        usize::try_from(newest - self.frontier.map_or(newest, |frontier| frontier.0)).unwrap_or(0)
     }
 }
 
@@ -172,7 +186,10 @@ mod tests {
                 let first_open = (0..40).map(|o| o * 2).find(|o| !done.contains(o)).unwrap_or(80);
                 prop_assert!(ledger.pending().unwrap_or_default().0 <= first_open);
             }
-            prop_assert_eq!(ledger.open(), if done.is_empty() { 40 } else { 40 - (0..40).take_while(|o| done.contains(&(o * 2))).count() });
+            prop_assert_eq!(ledger.open(), 40 - done.len());
+            let below = (0..40).take_while(|o| done.contains(&(o * 2))).count();
+            prop_assert_eq!(ledger.frontier(), Some(if below == 0 { Offset(0) } else { Offset(2 * i64::try_from(below).unwrap() - 1) }));
+            prop_assert_eq!(ledger.span(), if below == 0 { 79 } else { 80 - 2 * below });
         }
     }
 }

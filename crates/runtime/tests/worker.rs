@@ -177,9 +177,13 @@ fn values(world: &SimWorld, name: &str) -> Vec<String> {
 }
 
 async fn serve<H: Handler + 'static>(world: SimWorld, handler: H) {
+    serve_with_room_for(4000, world, handler).await;
+}
+
+async fn serve_with_room_for<H: Handler + 'static>(buffer: usize, world: SimWorld, handler: H) {
     let mut service = Service::new(platform(&world), CancellationToken::new());
     let mut spec = WorkerSpec::new("test", "group".to_owned(), vec![topic("in")], "one".to_owned());
-    spec.batch = 4;
+    (spec.batch, spec.buffer) = (4, buffer);
     service.worker(spec, handler);
     service.run().await.expect("nothing here is fatal");
 }
@@ -222,13 +226,17 @@ async fn copied(plan: Plan, seed: u64, waited: bool) -> u64 {
 }
 
 async fn sent(plan: Plan, seed: u64, waited: bool) -> u64 {
-    let context = format!("{plan:?} seed {seed}");
+    sent_with_room_for(4000, plan, seed, waited).await
+}
+
+async fn sent_with_room_for(buffer: usize, plan: Plan, seed: u64, waited: bool) -> u64 {
+    let context = format!("{plan:?} seed {seed} room {buffer}");
     let world = SimWorld::new(seed).with(plan);
     prepare(&world).await;
     let ledger = Ledger::default();
     let service = |world: SimWorld| {
         let handler = Sender { ledger: ledger.clone(), world: world.clone(), journal: HashMap::new(), waited };
-        serve(world, handler)
+        serve_with_room_for(buffer, world, handler)
     };
     let run = world.run(LIMIT, service, all_out).await;
     let run = run.unwrap_or_else(|run| panic!("{context}: not finished in time, {run:?}, {:?}", values(&world, "out")));
@@ -239,6 +247,9 @@ async fn sent(plan: Plan, seed: u64, waited: bool) -> u64 {
         *once.entry(name.clone()).or_insert(0) += 1;
     }
     assert!(once.values().all(|count| *count == 1), "{context}: an effect happened twice: {once:?}");
+    // Two partitions are sought at take-over; each reading again seeks as well, but for the first.
+    let sought = world.trace().iter().filter(|call| **call == "log.seek").count();
+    assert!(buffer > RECORDS || sought > 2, "{context}: nothing was read again: {sought}");
     for lane in 0..5 {
         let lane: Vec<usize> =
             sent.iter().filter_map(|(_, v)| v.parse().ok()).filter(|n: &usize| n % 5 == lane).collect();
@@ -275,11 +286,24 @@ async fn an_effect_happens_once_whatever_happens_at_any_call() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_was_put_aside_happens_once_whatever_happens_at_any_call() {
+    let points = sent_with_room_for(2, Plan::default(), 1, true).await;
+    for point in 0..points {
+        for fault in faults() {
+            sent_with_room_for(2, Plan::one(point, fault), 1, true).await;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn nothing_is_lost_or_repeated_in_bad_weather() {
     let noise = Noise { crash_before: 5, crash_after: 5, fail_before: 20, fail_after: 20, rebalance: 5, wipe_gate: 0 };
     for seed in 0..40 {
         copied(Plan::noisy(noise), seed, seed % 2 == 1).await;
         sent(Plan::noisy(noise), seed, seed % 2 == 0).await;
+        if seed % 4 < 2 {
+            sent_with_room_for(3, Plan::noisy(noise), seed, seed % 2 == 0).await;
+        }
     }
 }
 

@@ -65,6 +65,7 @@ struct State {
     random: Random,
     weather: Weather,
     script: BTreeMap<usize, Reaction>,
+    of_number: HashMap<PhoneNumberId, Reaction>,
     calls: usize,
     known_as: HashMap<PhoneNumber, PhoneNumber>,
     ledger: Vec<Post>,
@@ -78,6 +79,7 @@ impl SimWhatsApp {
             random: Random::new(seed),
             weather: Weather::default(),
             script: BTreeMap::new(),
+            of_number: HashMap::new(),
             calls: 0,
             known_as: HashMap::new(),
             ledger: Vec::new(),
@@ -99,6 +101,15 @@ impl SimWhatsApp {
     /// What happens to the POST with this number, counted from 0; goes before the weather.
     pub fn script(&self, number: usize, reaction: Reaction) {
         self.state().script.insert(number, reaction);
+    }
+
+    /// What happens to every POST of a business number from now on, unless the script says otherwise; `None`: nothing special any more.
+    pub fn set_number(&self, number: &PhoneNumberId, reaction: Option<Reaction>) {
+        let of_number = &mut self.state().of_number;
+        match reaction {
+            Some(reaction) => drop(of_number.insert(number.clone(), reaction)),
+            None => drop(of_number.remove(number)),
+        }
     }
 
     /// A person whom WhatsApp knows under another number than the one that is asked for: accepted messages say so.
@@ -143,7 +154,8 @@ impl SimWhatsApp {
         let state = &mut *self.state();
         let number = state.calls;
         state.calls += 1;
-        let mut reaction = state.script.get(&number).cloned();
+        let of_number = || state.of_number.get(&outbound.phone_number_id);
+        let mut reaction = state.script.get(&number).or_else(of_number).cloned();
         for (per_mille, candidate) in &state.weather.0 {
             if state.random.happens(*per_mille) && reaction.is_none() {
                 reaction = Some(candidate.clone());

@@ -30,6 +30,7 @@ fn used() -> Metrics {
     worker.backlog(&topic, 3, 7, Duration::from_millis(1500));
     worker.rebalanced(Rebalance::Assigned, 2);
     worker.paused(1);
+    worker.waiting(1, 2);
     metrics.outbound.accepted();
     metrics.outbound.rejected("opt_in_required");
     metrics.outbound.attempted(took);

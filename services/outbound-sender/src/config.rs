@@ -10,6 +10,12 @@ const CONCURRENCY: Variable = Variable::with_default(
     "256",
     "How many conversations a worker sends to at the same time (1 to 10000): about the rate times the Graph API's answer time.",
 );
+const BUFFER: Variable = Variable::with_default(
+    "DISPATCH_BUFFER",
+    Kind::Number,
+    "4000",
+    "Messages per partition that wait in memory (100 to 100000). Of the others only their place is kept; they are read again when they may go.",
+);
 const NUMBER_RATE: Variable = Variable::with_default(
     "NUMBER_RATE",
     Kind::Number,
@@ -46,6 +52,8 @@ const CONFIGURATION_PAUSE: Variable = Variable::with_default(
 pub struct Config {
     /// Conversations that one worker sends to at the same time.
     pub concurrency: usize,
+    /// Messages per partition that wait in memory.
+    pub buffer: usize,
     /// Messages per second of one number.
     pub number_rate: u32,
     /// Messages of one number that may leave at once.
@@ -64,12 +72,13 @@ impl Config {
         title: "Outbound sender",
         doc: "How fast messages leave. The limits hold for all workers together; they are counted in the gate.",
         used_by: &["outbound-sender", "connector"],
-        variables: &[CONCURRENCY, NUMBER_RATE, NUMBER_BURST, PAIR_INTERVAL, PAIR_BURST, CONFIGURATION_PAUSE],
+        variables: &[CONCURRENCY, BUFFER, NUMBER_RATE, NUMBER_BURST, PAIR_INTERVAL, PAIR_BURST, CONFIGURATION_PAUSE],
     };
 
     /// Reads the settings; what is wrong with them stays with the reader.
     pub fn from(reader: &mut Reader<'_>) -> Option<Self> {
         let concurrency = reader.number_in(&CONCURRENCY, 1..=10_000);
+        let buffer = reader.number_in(&BUFFER, 100..=100_000);
         let number_rate = reader.number_in(&NUMBER_RATE, 1..=1000);
         let number_burst = reader.number_in(&NUMBER_BURST, 1..=1000);
         let pair_interval = reader.duration(&PAIR_INTERVAL);
@@ -77,6 +86,7 @@ impl Config {
         let configuration_pause = reader.duration(&CONFIGURATION_PAUSE);
         Some(Self {
             concurrency: concurrency?,
+            buffer: buffer?,
             number_rate: number_rate?,
             number_burst: number_burst?,
             pair_interval: pair_interval?,

@@ -43,5 +43,6 @@ pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service)
     service.worker(spec("outbound-sender.admit", Topic::SendCommands), admit);
 
     let dispatcher = Dispatcher::new(&platform, &config, whatsapp, tables);
-    service.worker(spec("outbound-sender.dispatch", Topic::Dispatch), dispatcher);
+    let dispatch = WorkerSpec { buffer: config.buffer, ..spec("outbound-sender.dispatch", Topic::Dispatch) };
+    service.worker(dispatch, dispatcher);
 }

@@ -81,6 +81,9 @@ impl Meters {
             return;
         }
         self.reported = now;
+        let waiting = partitions.iter().map(|(_, partition)| (partition.lanes.queued(), partition.lanes.aside()));
+        let (in_hand, aside) = waiting.fold((0, 0), |(a, b), (in_hand, aside)| (a + in_hand, b + aside));
+        self.worker.waiting(in_hand, aside);
         for (name, partition) in partitions.iter() {
             let oldest = partition.ledger.oldest().map_or(Duration::ZERO, |written| now.since(written));
             let topic = self.topic(&name.topic);

@@ -10,6 +10,7 @@
 
 mod meters;
 mod partitions;
+mod reread;
 mod transaction;
 mod turn;
 mod writer;
@@ -26,13 +27,14 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::failure::Failure;
-use crate::handler::Handler;
+use crate::handler::{Handler, Order};
 use crate::lanes::{LaneKey, Work};
 use crate::platform::Platform;
 use crate::status::Status;
 use connector_telemetry::metrics::Rebalance;
 use meters::Meters;
 use partitions::Partitions;
+use reread::Rereading;
 use writer::Writer;
 
 /// The fixed facts of a worker.
@@ -48,8 +50,15 @@ pub struct WorkerSpec {
     pub instance: String,
     /// Most records in one call of the handler.
     pub batch: usize,
-    /// Records in memory per partition above which it is paused; it goes on below half of it.
+    /// Records in memory per partition above which it is paused; it goes on below half of it. With lanes it is not paused: what is
+    /// more is put aside and read again when its lane could run.
     pub buffer: usize,
+    /// Most records that are aside or at work, over all partitions; about 140 bytes each. A partition with its share of them is
+    /// paused.
+    pub aside: usize,
+    /// Over how many records at most a partition is read on behind one that cannot be finished, over all partitions. The next owner
+    /// reads them again.
+    pub span: usize,
     /// Longest time for which a transaction stays open that effects and their results go on joining.
     pub commit_every: Duration,
     /// How long a drain may take before what is unfinished is left to the next owner.
@@ -62,7 +71,8 @@ impl WorkerSpec {
     pub fn new(name: &'static str, group: String, topics: Vec<TopicName>, instance: String) -> Self {
         let drain = Duration::from_secs(15);
         let commit_every = Duration::from_millis(200);
-        Self { name, group, topics, instance, batch: 500, buffer: 4000, commit_every, drain }
+        let (batch, buffer, aside, span) = (500, 4000, 250_000, 1_000_000);
+        Self { name, group, topics, instance, batch, buffer, aside, span, commit_every, drain }
     }
 }
 
@@ -102,6 +112,7 @@ pub struct Worker<H: Handler> {
     membership: Option<Membership>,
     effects: JoinSet<Finished<H::Fact>>,
     results: Vec<Finished<H::Fact>>,
+    rereading: Rereading,
     /// Which of the partitions with work came first last time.
     rotation: usize,
     backoff: Backoff,
@@ -119,8 +130,13 @@ impl<H: Handler> Worker<H> {
     pub fn new(mut spec: WorkerSpec, handler: H, platform: &Platform, status: Status) -> Self {
         // Two installations on one broker differ in their topic prefix: neither may join the other's groups.
         spec.group = platform.topics.prefixed(&spec.group);
+        let partitions = match handler.order() {
+            Order::Batch => Partitions::default(),
+            Order::Lanes { .. } => Partitions::with_room_for(spec.buffer),
+        };
         Self {
-            partitions: Partitions::default(),
+            partitions,
+            rereading: Rereading::default(),
             writer: Writer::new(&spec.group, &spec.instance),
             touched: BTreeSet::new(),
             membership: None,
@@ -302,6 +318,10 @@ impl<H: Handler> Worker<H> {
                 self.take_result(joined)?;
                 None
             }
+            answer = self.rereading.answer() => {
+                self.take_answer(answer)?;
+                None
+            }
             polled = reader.poll(wait, self.spec.batch) => Some(polled),
         };
         // A stream of results must not keep records, or the loss of a partition, from being heard.
@@ -335,6 +355,7 @@ impl<H: Handler> Worker<H> {
         self.report_caught_up().await?;
         self.hand_back(reader).await?;
         self.balance(reader).await?;
+        self.read_again();
         self.metrics.backlog(&self.partitions, now);
         if let (Some(at), Some(every)) = (*next_tick, self.handler.tick_every())
             && self.clock.now() >= at

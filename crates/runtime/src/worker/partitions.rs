@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use connector_domain::time::Timestamp;
 use connector_ports::log::{Offset, Record, TopicPartition};
 
-use crate::lanes::{LaneKey, Lanes, QueueKey, Work};
+use crate::lanes::{LaneKey, Lanes, QueueKey, Wanted, Work};
 use crate::ledger::Ledger;
 
 /// One partition.
@@ -29,13 +29,22 @@ pub(crate) struct Partition {
 pub(crate) struct Partitions {
     owned: BTreeMap<TopicPartition, Partition>,
     incarnations: u64,
+    /// Most records in hand per partition; `None`: as many as are read.
+    most: Option<usize>,
+    /// Whose records were read again last.
+    read_again: Option<TopicPartition>,
 }
 
 impl Partitions {
+    /// Partitions that put records aside when they have so many in hand.
+    pub(crate) fn with_room_for(most: usize) -> Self {
+        Self { most: Some(most), ..Self::default() }
+    }
+
     pub(crate) fn insert(&mut self, partition: TopicPartition, committed: Option<Offset>) {
         self.incarnations += 1;
         let state = Partition {
-            lanes: Lanes::default(),
+            lanes: self.most.map_or_else(Lanes::default, Lanes::with_room_for),
             ledger: Ledger::from_committed(committed),
             replay_below: committed.unwrap_or(Offset(0)),
             incarnation: self.incarnations,
@@ -82,6 +91,47 @@ impl Partitions {
             partition.caught_up = None;
             let replay = record.offset < partition.replay_below;
             partition.lanes.push(lane, queue, Work { record, replay, round: 0 });
+        }
+    }
+
+    /// Records that are aside and should be read again now, if any, with the incarnation of their partition. Each partition has its
+    /// turn.
+    pub(crate) fn wanted(&mut self, now: Timestamp) -> Option<(TopicPartition, u64, Wanted)> {
+        let last = self.read_again.take();
+        let (mut first, mut second) = (Vec::new(), Vec::new());
+        for (name, partition) in self.owned.iter_mut().filter(|(_, p)| p.revoked_until.is_none() && p.lanes.aside() > 0)
+        {
+            let later = last.as_ref().is_none_or(|last| name > last);
+            if later { first.push((name, partition)) } else { second.push((name, partition)) }
+        }
+        let mut all = first.into_iter().chain(second);
+        let wanted = |(name, partition): (&TopicPartition, &mut Partition)| {
+            let wanted = partition.lanes.wanted(now)?;
+            Some((name.clone(), partition.incarnation, wanted))
+        };
+        let found = all.find_map(wanted);
+        self.read_again = found.as_ref().map(|(name, ..)| name.clone()).or(last);
+        found
+    }
+
+    /// Makes room for records that were read again; `None` when their partition is not the same any more.
+    pub(crate) fn make_room(
+        &mut self,
+        name: &TopicPartition,
+        incarnation: u64,
+        of: QueueKey,
+        count: usize,
+    ) -> Option<()> {
+        let partition = self.owned.get_mut(name).filter(|partition| partition.incarnation == incarnation)?;
+        partition.lanes.make_room(of, count);
+        Some(())
+    }
+
+    /// Takes in a record that was read again.
+    pub(crate) fn returned(&mut self, record: Record, lane: LaneKey) {
+        if let Some(partition) = self.owned.get_mut(&record.source) {
+            let replay = record.offset < partition.replay_below;
+            partition.lanes.returned(lane, Work { record, replay, round: 0 });
         }
     }
 

@@ -324,11 +324,25 @@ impl<H: Handler> Worker<H> {
     /// Back-pressure with hysteresis: a full partition is paused, a half empty one resumed.
     pub(super) async fn balance(&mut self, reader: &mut dyn Reader) -> Result<(), Failure> {
         let (mut full, mut free) = (Vec::new(), Vec::new());
+        let lanes = matches!(self.handler.order(), Order::Lanes { .. });
+        let owned = self.partitions.iter().count().max(1);
+        let (aside, span) = ((self.spec.aside / owned).max(1), (self.spec.span / owned).max(1));
         for (name, partition) in self.partitions.iter_mut() {
-            if !partition.paused && partition.lanes.queued() >= self.spec.buffer {
+            let times = |times: usize| {
+                if lanes {
+                    partition.ledger.open() * times >= aside || partition.ledger.span() * times >= span
+                } else {
+                    partition.lanes.queued() * times >= self.spec.buffer
+                }
+            };
+            if !partition.paused && times(1) {
                 partition.paused = true;
                 full.push(name.clone());
-            } else if partition.paused && partition.lanes.queued() < self.spec.buffer / 2 {
+                if lanes {
+                    let (open, span) = (partition.ledger.open(), partition.ledger.span());
+                    tracing::warn!(worker = self.spec.name, partition = %name, open, span, "too much waits: no more is read");
+                }
+            } else if partition.paused && !times(2) {
                 partition.paused = false;
                 free.push(name.clone());
             }

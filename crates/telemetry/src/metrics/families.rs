@@ -29,6 +29,8 @@ pub struct Consumer {
     rebalances: Family<RebalanceLabels, Counter>,
     assigned: Family<GroupLabels, Gauge>,
     paused: Family<GroupLabels, Gauge>,
+    in_hand: Family<GroupLabels, Gauge>,
+    aside: Family<GroupLabels, Gauge>,
 }
 
 impl Consumer {
@@ -53,6 +55,9 @@ impl Consumer {
             rebalances: registrar.counters("consumer_rebalances", "Changes of assignment"),
             assigned: registrar.gauges("consumer_assigned_partitions", "Partitions this process works on"),
             paused: registrar.gauges("consumer_paused_partitions", "Partitions that wait for room or for a dependency"),
+            in_hand: registrar.gauges("consumer_records_in_hand", "Records that wait in memory"),
+            aside: registrar
+                .gauges("consumer_records_aside", "Records that wait in the log and are read again when they may go"),
         }
     }
 
@@ -121,6 +126,12 @@ impl Worker {
     /// How many partitions are paused now.
     pub fn paused(&self, partitions: usize) {
         self.families.paused.get_or_create(&self.group()).set(gauge_value(partitions));
+    }
+
+    /// How many records wait in memory, and of how many only the place is kept.
+    pub fn waiting(&self, in_hand: usize, aside: usize) {
+        self.families.in_hand.get_or_create(&self.group()).set(gauge_value(in_hand));
+        self.families.aside.get_or_create(&self.group()).set(gauge_value(aside));
     }
 
     fn group(&self) -> GroupLabels {

@@ -6,5 +6,6 @@ mod crashes;
 mod dispatch;
 mod links;
 mod mutations;
+mod numbers;
 mod scene;
 mod withdrawn;

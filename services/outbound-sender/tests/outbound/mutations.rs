@@ -18,7 +18,7 @@ use connector_ports::whatsapp::{BusinessProfile, Outbound, WhatsAppError};
 use connector_ports::{Appender, Log, Reader, Transactor, WhatsApp};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Order, Step, TakeUp};
-use connector_runtime::lanes::{LaneKey, Work};
+use connector_runtime::lanes::{LaneKey, QueueKey, Work};
 use connector_runtime::service::Service;
 use connector_runtime::worker::WorkerSpec;
 use outbound_sender::Config;
@@ -92,6 +92,10 @@ impl<H: Handler> Handler for JournalAfter<H> {
         self.inner.lane(record)
     }
 
+    fn queue(&self, record: &Record) -> QueueKey {
+        self.inner.queue(record)
+    }
+
     async fn assigned(&mut self, partition: &TopicPartition, committed: Option<Offset>) -> Result<TakeUp, Failure> {
         self.inner.assigned(partition, committed).await
     }
@@ -143,6 +147,10 @@ impl<H: Handler> Handler for Forgetful<H> {
 
     fn lane(&self, record: &Record) -> LaneKey {
         self.inner.lane(record)
+    }
+
+    fn queue(&self, record: &Record) -> QueueKey {
+        self.inner.queue(record)
     }
 
     async fn assigned(&mut self, partition: &TopicPartition, committed: Option<Offset>) -> Result<TakeUp, Failure> {

@@ -32,6 +32,8 @@ use tokio_util::sync::CancellationToken;
 use crate::mutations::{self, Mutation};
 
 pub(crate) const NUMBER: &str = "1055500001";
+/// Of the same organization, when a scene has it.
+pub(crate) const SECOND: &str = "1055500002";
 const PARTITIONS: u32 = 2;
 /// Virtual time after which a run has failed.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
@@ -54,6 +56,7 @@ pub(crate) fn conversation(n: usize) -> StreamId {
 pub(crate) fn config() -> Config {
     Config {
         concurrency: 8,
+        buffer: 4000,
         number_rate: 1000,
         number_burst: 100,
         pair_interval: Duration::from_millis(100),
@@ -78,6 +81,15 @@ pub(crate) fn text(name: &str, n: usize) -> SendMessage {
     }
 }
 
+/// Command `name` of user `bob` with a text from the second number to its contact `n`.
+pub(crate) fn text_of_second(name: &str, n: usize) -> SendMessage {
+    SendMessage { user_id: "bob".into(), phone_number_id: SECOND.into(), ..text(name, n) }
+}
+
+fn conversation_of_second(n: usize) -> StreamId {
+    keys().conversation(&SECOND.into(), &address(n)).expect("it has a phone")
+}
+
 /// A contact who accepted and wrote a moment ago.
 pub(crate) fn talking() -> Conversation {
     Conversation {
@@ -97,6 +109,7 @@ pub(crate) struct Scene {
     pub(crate) instances: usize,
     /// What is broken on purpose.
     pub(crate) mutation: Option<Mutation>,
+    pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Scene {
@@ -117,10 +130,15 @@ impl Scene {
             scene.converse(n, &talking()).await;
             scene.project(&user, membership_key(&user, &conversation(n)), &1_u32).await;
         }
+        scene.number(NUMBER).await;
+        scene
+    }
+
+    async fn number(&self, id: &str) {
         let number = DirectoryRecord {
             kind: DirectoryKind::Number,
             organization_id: "acme".into(),
-            phone_number_id: Some(NUMBER.into()),
+            phone_number_id: Some(id.into()),
             waba_id: Some("waba".into()),
             user_id: None,
             enabled: false,
@@ -129,13 +147,35 @@ impl Scene {
             name: None,
         };
         let key = number.key().expect("a number has a key");
-        scene.write(Topic::Directory, &key, &number).await;
-        scene
+        self.write(Topic::Directory, &key, &number).await;
+    }
+
+    /// The second number with user `bob`, whose contacts 0 to `contacts` have accepted and wrote a moment ago.
+    pub(crate) async fn second(&self, contacts: usize) {
+        self.number(SECOND).await;
+        let user = keys().user(&"acme".into(), &"bob".into());
+        let enablement = Enablement { enabled: true, phone_number_id: Some(SECOND.into()), ..Enablement::default() };
+        self.project(&user, enablement_key(&user), &enablement).await;
+        for n in 0..contacts {
+            let stream = conversation_of_second(n);
+            let state = Conversation { phone_number_id: Some(SECOND.into()), ..talking() };
+            self.project(&stream, conversation_key(&stream), &state).await;
+            self.project(&user, membership_key(&user, &stream), &1_u32).await;
+        }
+    }
+
+    /// The value of a gauge of the dispatcher.
+    pub(crate) fn gauge(&self, name: &str) -> usize {
+        let line = format!("connector_{name}{{group=\"outbound-sender.dispatch\"}} ");
+        let text = self.metrics.encode();
+        let value = text.lines().find_map(|found| found.strip_prefix(&line)).and_then(|value| value.parse().ok());
+        value.unwrap_or(0)
     }
 
     /// The scene of a world that was set up before, for what happens while the service runs.
     pub(crate) fn of(world: SimWorld) -> Self {
-        Self { world, config: config(), rules: Rules::default(), instances: 1, mutation: None }
+        let metrics = Arc::new(Metrics::new("0", "test"));
+        Self { world, config: config(), rules: Rules::default(), instances: 1, mutation: None, metrics }
     }
 
     pub(crate) fn plan(mut self, plan: Plan) -> Self {
@@ -218,7 +258,7 @@ impl Scene {
             keys: keys(),
             rules: self.rules.clone(),
             instance,
-            metrics: Arc::new(Metrics::new("0", "test")),
+            metrics: self.metrics.clone(),
         }
     }
 

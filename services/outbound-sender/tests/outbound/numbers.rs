@@ -1,0 +1,144 @@
+//! Two business numbers in the same partitions: what one of them cannot send keeps nothing of the other one waiting.
+
+use std::time::Duration;
+
+use connector_domain::command::SendMessage;
+use connector_domain::outcome::GraphError;
+use connector_simulated::{Reaction, SimWorld, When};
+
+use crate::scene::{NUMBER, SECOND, Scene, appears, ended, of, text, text_of_second, types};
+
+const CONTACTS: usize = 10;
+/// Messages per partition that may wait in memory.
+const BUFFER: usize = 16;
+
+fn refused() -> Reaction {
+    // The token is not valid any more.
+    Reaction::Refuse(400, GraphError { code: 190, subcode: None })
+}
+
+/// A backlog of the second number: many times what may be in memory.
+fn backlog() -> Vec<SendMessage> {
+    (0..400).map(|i| text_of_second(&format!("{i}"), i % 40)).collect()
+}
+
+async fn scene(seed: u64) -> Scene {
+    let mut scene = Scene::new(seed).await;
+    scene.config.buffer = BUFFER;
+    scene.second(40).await;
+    scene
+}
+
+/// Every message of the backlog was accepted by WhatsApp once, or is one of those that a crash left unconfirmed; each conversation in order.
+fn check_backlog(scene: &Scene, backlog: &[SendMessage], crashes: usize) {
+    let posts = scene.world.whatsapp_side().posts();
+    let accepted = posts.iter().filter(|post| post.accepted && post.outbound.phone_number_id == SECOND.into());
+    let numbers: Vec<usize> = accepted
+        .filter_map(|post| post.outbound.content.text.as_ref().and_then(|text| text.expose().parse().ok()))
+        .collect();
+    let events = scene.events();
+    let mut unconfirmed = 0;
+    for (i, command) in backlog.iter().enumerate() {
+        let posted = numbers.iter().filter(|number| **number == i).count();
+        let told = types(&of(&events, command.command_id));
+        match told.last().map(String::as_str) {
+            Some("MessageSent") => assert_eq!(posted, 1, "{i}"),
+            Some("MessageUnconfirmed") => unconfirmed += 1,
+            _ => panic!("{i}: {told:?}"),
+        }
+        assert!(told.len() == 2 && posted <= 1, "{i}: {told:?}, {posted} posts");
+    }
+    assert!(unconfirmed <= crashes * scene.config.concurrency, "{unconfirmed} unconfirmed");
+    for n in 0..40 {
+        let own: Vec<_> = numbers.iter().filter(|i| **i % 40 == n).collect();
+        assert!(own.is_sorted(), "{own:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_paused_number_with_a_backlog_keeps_no_other_one_waiting() {
+    // In the second world the process crashes while the backlog waits, and again while it leaves.
+    for crashes in [false, true] {
+        let scene = scene(40).await;
+        let whatsapp = scene.world.whatsapp_side();
+        whatsapp.set_number(&SECOND.into(), Some(refused()));
+        let backlog = backlog();
+        scene.publish(&backlog).await;
+        let flowing: Vec<_> = (0..60).map(|i| text(&format!("f{i}"), i % CONTACTS)).collect();
+        let publisher = Scene::of(scene.world.clone());
+        let crash = |world: &SimWorld| {
+            if crashes {
+                world.crash_at(world.points() + 5, When::After);
+            }
+        };
+        let run = async |world: SimWorld| {
+            appears(&world, |recorded| recorded.envelope.event_type == "NumberPaused").await;
+            let mut most = 0;
+            for (i, message) in flowing.iter().enumerate() {
+                publisher.publish(std::slice::from_ref(message)).await;
+                if i == 30 {
+                    crash(&world);
+                }
+                tokio::time::sleep(Duration::from_millis(300)).await;
+                most = most.max(scene.gauge("consumer_records_in_hand"));
+            }
+            tokio::time::timeout(Duration::from_secs(60), ended(&world, &flowing)).await.expect("they flow");
+            let sent = world.whatsapp_side().posts();
+            let sent_from = |number: &str| {
+                sent.iter().filter(|p| p.accepted && p.outbound.phone_number_id == number.into()).count()
+            };
+            assert_eq!(sent_from(SECOND), 0);
+            // A crash leaves one unconfirmed at most: they come one by one.
+            assert!(
+                (flowing.len() - usize::from(crashes)..=flowing.len()).contains(&sent_from(NUMBER)),
+                "{}",
+                sent_from(NUMBER)
+            );
+            // Two partitions, and what comes back from work.
+            assert!(most <= 2 * BUFFER + 8, "{most} in memory");
+            assert!(scene.gauge("consumer_records_aside") >= 400 - 2 * BUFFER - 8, "the rest is aside");
+
+            world.whatsapp_side().set_number(&SECOND.into(), None);
+            while world.whatsapp_side().posts().iter().filter(|post| post.accepted).count() < flowing.len() + 50 {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            crash(&world);
+            ended(&world, &backlog).await;
+        };
+        scene.run(run).await;
+        check_backlog(&scene, &backlog, 2 * usize::from(crashes));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_backlog_at_its_limit_keeps_no_other_number_waiting() {
+    let mut scene = scene(41).await;
+    (scene.config.number_rate, scene.config.number_burst) = (4, 1);
+    let backlog = backlog();
+    scene.publish(&backlog).await;
+    let flowing: Vec<_> = (0..20).map(|i| text(&format!("f{i}"), i % CONTACTS)).collect();
+    let publisher = Scene::of(scene.world.clone());
+    let run = async |world: SimWorld| {
+        while world.whatsapp_side().posts().len() < 10 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        for message in &flowing {
+            let before = tokio::time::Instant::now();
+            publisher.publish(std::slice::from_ref(message)).await;
+            let told = message.content.text.as_ref().expect("a text").expose().to_owned();
+            while !publisher.posts().iter().any(|(text, _)| *text == told) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+                assert!(before.elapsed() < Duration::from_millis(1500), "{told} waits");
+            }
+        }
+        ended(&world, &backlog).await;
+    };
+    scene.run(run).await;
+    check_backlog(&scene, &backlog, 0);
+    let posts = scene.world.whatsapp_side().posts();
+    let of_second: Vec<_> =
+        posts.iter().filter(|p| p.outbound.phone_number_id == SECOND.into()).map(|p| p.at).collect();
+    let took = of_second[399].since(of_second[0]);
+    // 399 intervals of 250 ms are 100 s.
+    assert!(took >= Duration::from_secs(99) && took < Duration::from_secs(115), "the limit is kept and used: {took:?}");
+}
