@@ -15,6 +15,7 @@ pub mod identity;
 pub mod ids;
 pub mod outcome;
 pub mod settings;
+pub mod share;
 pub mod status;
 pub mod template;
 pub mod time;

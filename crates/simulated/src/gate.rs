@@ -22,6 +22,14 @@ impl SimGate {
     fn gate(&self) -> &impl Gate {
         &self.process.shared.gate
     }
+
+    /// Whether these limiters can be reached.
+    fn reach<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Result<(), GateError> {
+        match keys.into_iter().any(|key| self.process.shared.is_away(key)) {
+            true => Err(unavailable("a limiter that is away", false)),
+            false => Ok(()),
+        }
+    }
 }
 
 #[async_trait]
@@ -72,14 +80,17 @@ impl Gate for SimGate {
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {
+        self.reach(limits.iter().map(|limit| limit.key.as_str()))?;
         self.process.call("gate.take", unavailable, self.gate().take(limits, now)).await
     }
 
     async fn give_back(&self, limit: &Limit) -> Result<(), GateError> {
+        self.reach([limit.key.as_str()])?;
         self.process.call("gate.give_back", unavailable, self.gate().give_back(limit)).await
     }
 
     async fn hold(&self, limit_key: &str, until: Timestamp) -> Result<(), GateError> {
+        self.reach([limit_key])?;
         self.process.call("gate.hold", unavailable, self.gate().hold(limit_key, until)).await
     }
 }

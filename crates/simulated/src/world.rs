@@ -43,6 +43,7 @@ struct Control {
     incarnation: u64,
     trace: Vec<&'static str>,
     snapshots: BTreeMap<u64, GateSnapshot>,
+    limiters_away: Option<String>,
 }
 
 /// What a call of a port belongs to.
@@ -67,6 +68,7 @@ impl SimWorld {
             incarnation: 0,
             trace: Vec::new(),
             snapshots: BTreeMap::new(),
+            limiters_away: None,
             random: Random::new(random.next()),
         };
         Self {
@@ -92,6 +94,11 @@ impl SimWorld {
     /// Adds a crash at a point.
     pub fn crash_at(&self, point: u64, when: When) {
         self.shared.control().plan.at.push((point, Fault::Crash(when)));
+    }
+
+    /// Limiters whose key begins like this cannot be reached from now on, while the rest of the gate answers; `None`: all can.
+    pub fn set_limiters_away(&self, prefix: Option<&str>) {
+        self.shared.control().limiters_away = prefix.map(str::to_owned);
     }
 
     fn process(&self) -> Process {
@@ -189,6 +196,10 @@ impl SimWorld {
 impl Shared {
     pub(crate) const fn whatsapp(&self) -> &SimWhatsApp {
         &self.whatsapp
+    }
+
+    pub(crate) fn is_away(&self, limiter: &str) -> bool {
+        self.control().limiters_away.as_ref().is_some_and(|prefix| limiter.starts_with(prefix))
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {

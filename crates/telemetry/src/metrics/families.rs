@@ -158,6 +158,7 @@ pub struct Outbound {
     overhead: Histogram,
     unconfirmed: Gauge,
     paused_numbers: Gauge,
+    limited_here: Gauge,
 }
 
 impl Outbound {
@@ -179,6 +180,10 @@ impl Outbound {
                 .gauge("outbound_unconfirmed_messages", "Messages of which it is not known whether WhatsApp has them"),
             paused_numbers: registrar
                 .gauge("outbound_paused_numbers", "Numbers that send nothing until someone acts. Alert on any"),
+            limited_here: registrar.gauge(
+                "outbound_locally_limited_numbers",
+                "Numbers whose limiter in the gate does not answer: each worker keeps to its share of the limit",
+            ),
         }
     }
 
@@ -212,6 +217,11 @@ impl Outbound {
     /// How many numbers are paused now.
     pub fn paused_numbers(&self, numbers: usize) {
         self.paused_numbers.set(gauge_value(numbers));
+    }
+
+    /// From how many numbers this worker sends with its own share of the limit.
+    pub fn limited_here(&self, numbers: usize) {
+        self.limited_here.set(gauge_value(numbers));
     }
 }
 

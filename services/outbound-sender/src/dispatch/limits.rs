@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_domain::ids::{CommandId, PhoneNumberId, StreamId};
+use connector_domain::share::Slots;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
 use connector_ports::gate::{Grant, Limit};
 use connector_runtime::failure::Failure;
 
+use super::local::Local;
 use crate::config::Config;
 
 /// How long others look away while one message finds out whether a paused number works again.
@@ -52,6 +54,7 @@ pub(super) struct Limits {
     pair_burst: u32,
     pause: Duration,
     numbers: HashMap<PhoneNumberId, Number>,
+    local: Local,
 }
 
 fn number_key(number: &PhoneNumberId) -> String {
@@ -63,10 +66,13 @@ fn pair_key(conversation: &StreamId) -> String {
 }
 
 impl Limits {
-    pub(super) fn new(gate: Arc<dyn Gate>, config: &Config) -> Self {
+    pub(super) fn new(gate: Arc<dyn Gate>, config: &Config, partitions: u32) -> Self {
+        let number_interval = Duration::from_secs(1) / config.number_rate;
+        let slots = Slots { interval: number_interval, burst: config.number_burst, partitions };
         Self {
             gate,
-            number_interval: Duration::from_secs(1) / config.number_rate,
+            local: Local::new(slots, config.pair_interval, config.pair_burst),
+            number_interval,
             number_burst: config.number_burst,
             pair_interval: config.pair_interval,
             pair_burst: config.pair_burst,
@@ -108,14 +114,15 @@ impl Limits {
         }
         let limits: Vec<_> = asking.iter().map(|at| self.number_limit(wanted[*at].number)).collect();
         let mut refused: BTreeMap<&PhoneNumberId, u32> = BTreeMap::new();
-        for (at, grant) in asking.iter().zip(self.gate.take(&limits, now).await?) {
-            grants[*at] = match grant {
+        for ((at, limit), asked) in asking.iter().zip(&limits).zip(self.local.ask(&self.gate, &limits, now).await?) {
+            let number = wanted[*at].number;
+            grants[*at] = match self.local.number(number, &limit.key, asked, now) {
                 Grant::Granted => Grant::Granted,
                 // One behind the other, instead of all at the moment when only one of them may.
                 Grant::NotBefore(moment) => {
-                    let before = refused.entry(wanted[*at].number).or_default();
+                    let before = refused.entry(number).or_default();
                     *before += 1;
-                    Grant::NotBefore(moment + self.number_interval * (*before - 1))
+                    Grant::NotBefore(moment + self.local.spacing(number) * (*before - 1))
                 }
             };
         }
@@ -125,10 +132,11 @@ impl Limits {
             .collect();
         if !asking.is_empty() {
             let limits: Vec<_> = asking.iter().map(|(_, limit)| limit.clone()).collect();
-            for ((at, _), grant) in asking.iter().zip(self.gate.take(&limits, now).await?) {
-                grants[*at] = grant;
-                if grant != Grant::Granted {
-                    self.give_back(wanted[*at].number).await;
+            for ((at, limit), asked) in asking.into_iter().zip(self.local.ask(&self.gate, &limits, now).await?) {
+                let Some(conversation) = wanted[at].conversation else { continue };
+                grants[at] = self.local.pair(conversation, &limit.key, asked, now);
+                if grants[at] != Grant::Granted {
+                    self.give_back(wanted[at].number, now).await;
                 }
             }
         }
@@ -142,14 +150,22 @@ impl Limits {
     }
 
     /// What was taken and is not used. That it stays taken only makes us slower.
-    async fn give_back(&self, number: &PhoneNumberId) {
-        if let Err(error) = self.gate.give_back(&self.number_limit(number)).await {
+    async fn give_back(&self, number: &PhoneNumberId, now: Timestamp) {
+        let limit = self.number_limit(number);
+        if self.local.is_away(&limit.key, now) {
+            return;
+        }
+        if let Err(error) = self.gate.give_back(&limit).await {
             tracing::debug!(%error, "a limiter keeps what was not used");
         }
     }
 
-    /// Holds a limiter back for everybody. When the gate is away, the waiting lane is held back all the same.
-    async fn hold(&self, key: &str, until: Timestamp) {
+    /// Holds a limiter back for everybody. When it does not answer, for this worker.
+    async fn hold(&mut self, key: &str, until: Timestamp, now: Timestamp) {
+        self.local.hold(key, until, now);
+        if self.local.is_away(key, now) {
+            return;
+        }
         if let Err(error) = self.gate.hold(key, until).await {
             tracing::warn!(%error, "other workers are not told to hold back");
         }
@@ -161,19 +177,19 @@ impl Limits {
         let factor = 1 << known.throttled.min(6);
         known.throttled += 1;
         let until = now + (least * factor).min(SLOWEST.max(least));
-        self.hold(&number_key(number), until).await;
+        self.hold(&number_key(number), until, now).await;
         until
     }
 
     /// WhatsApp asks to leave the number alone for a while that is no fault of its speed.
-    pub(super) async fn rest(&self, number: &PhoneNumberId, until: Timestamp) {
-        self.hold(&number_key(number), until).await;
+    pub(super) async fn rest(&mut self, number: &PhoneNumberId, until: Timestamp, now: Timestamp) {
+        self.hold(&number_key(number), until, now).await;
     }
 
     /// WhatsApp says that the pair is too fast: 4^n seconds.
-    pub(super) async fn slow_pair(&self, conversation: &StreamId, tries: u32, now: Timestamp) -> Timestamp {
+    pub(super) async fn slow_pair(&mut self, conversation: &StreamId, tries: u32, now: Timestamp) -> Timestamp {
         let until = now + Duration::from_secs(4_u64.pow(tries.min(5)));
-        self.hold(&pair_key(conversation), until).await;
+        self.hold(&pair_key(conversation), until, now).await;
         until
     }
 
@@ -191,7 +207,7 @@ impl Limits {
         };
         let until = now + length;
         known.pause = Some(Pause { until, length, probe: None });
-        self.hold(&number_key(number), until).await;
+        self.hold(&number_key(number), until, now).await;
         (until, news)
     }
 
@@ -213,6 +229,21 @@ impl Limits {
         for pause in self.numbers.values_mut().filter_map(|number| number.pause.as_mut()) {
             pause.probe = None;
         }
+    }
+
+    /// A partition is ours.
+    pub(super) fn owns(&mut self, partition: u32, now: Timestamp) {
+        self.local.owns(partition, now);
+    }
+
+    /// A partition is not ours any more.
+    pub(super) fn lost(&mut self, partition: u32) {
+        self.local.lost(partition);
+    }
+
+    /// How many numbers this worker sends from with its own share of the limit.
+    pub(super) fn counted_here(&self) -> usize {
+        self.local.numbers()
     }
 
     /// How many numbers are paused, as far as this worker knows.

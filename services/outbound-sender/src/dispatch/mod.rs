@@ -3,6 +3,7 @@
 mod journal;
 mod learned;
 mod limits;
+mod local;
 mod outcome;
 mod permit;
 
@@ -191,7 +192,7 @@ impl Dispatcher {
             conversations: platform.conversations(),
             tables,
             whatsapp,
-            limits: Limits::new(platform.gate.clone(), config),
+            limits: Limits::new(platform.gate.clone(), config, platform.partitions),
             concurrency: config.concurrency,
             nonce: platform.ids.fresh(),
             partitions: HashMap::new(),
@@ -395,12 +396,14 @@ impl Handler for Dispatcher {
     async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
         self.partitions.insert(partition.partition, None);
         self.limits.forget_probes();
+        self.limits.owns(partition.partition, self.platform.clock.now());
         // What was written may have gone with its transaction.
         self.learned = Learned::default();
         Ok(TakeUp::Committed)
     }
 
     fn revoked(&mut self, partition: &TopicPartition) {
+        self.limits.lost(partition.partition);
         let journal = self.partitions.remove(&partition.partition).flatten();
         let waiting = journal.map_or(0, |journal| journal.open().filter(|fate| fate.counted).count());
         self.platform.metrics.outbound.unconfirmed(-i64::try_from(waiting).unwrap_or(0));

@@ -273,7 +273,7 @@ impl Dispatcher {
                 self.fate(&job).concluded(attempt.id, ending, false);
                 let until = now + self.backoff(after, tries);
                 if scope != Scope::Message {
-                    self.limits.rest(&number, now + after).await;
+                    self.limits.rest(&number, now + after, now).await;
                 }
                 self.repeat(&job, until, appends)
             }

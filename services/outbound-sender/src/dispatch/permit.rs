@@ -106,6 +106,7 @@ impl Dispatcher {
                 permits[*at] = Permit::Wait { until, free: true };
             }
         }
+        self.platform.metrics.outbound.limited_here(self.limits.counted_here());
         Ok(())
     }
 }

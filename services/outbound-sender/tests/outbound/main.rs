@@ -4,6 +4,7 @@
 mod admission;
 mod crashes;
 mod dispatch;
+mod limiters;
 mod links;
 mod mutations;
 mod numbers;

@@ -1,0 +1,197 @@
+//! Limits for the time when the limiter in the gate does not answer: this worker's share, never more than the limit (R6).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use connector_domain::ids::{PhoneNumberId, StreamId};
+use connector_domain::share::{Owed, Share, Slots};
+use connector_domain::time::Timestamp;
+use connector_ports::gate::{Grant, Limit};
+use connector_ports::{Gate, Retry};
+use connector_runtime::failure::Failure;
+use futures::future::join_all;
+
+/// When a limiter that did not answer is asked again. A call that is not answered takes its time.
+const ASK_AGAIN: Duration = Duration::from_secs(10);
+/// So many pairs and holds are kept before those are dropped that say nothing any more.
+const SWEEP: usize = 10_000;
+
+/// What counts here instead of in the gate.
+pub(super) struct Local {
+    slots: Slots,
+    pair_interval: Duration,
+    pair_burst: u32,
+    /// The partitions of this worker.
+    owned: BTreeSet<u32>,
+    /// Limiters that do not answer, and when they are asked again.
+    away: HashMap<String, Timestamp>,
+    shares: HashMap<PhoneNumberId, Share>,
+    pairs: HashMap<StreamId, Owed>,
+    /// What is held back: the gate may have heard of it and be gone.
+    held: HashMap<String, Timestamp>,
+}
+
+fn grant(taken: Result<(), Timestamp>) -> Grant {
+    taken.map_or_else(Grant::NotBefore, |()| Grant::Granted)
+}
+
+impl Local {
+    pub(super) fn new(slots: Slots, pair_interval: Duration, pair_burst: u32) -> Self {
+        Self {
+            slots,
+            pair_interval,
+            pair_burst,
+            owned: BTreeSet::new(),
+            away: HashMap::new(),
+            shares: HashMap::new(),
+            pairs: HashMap::new(),
+            held: HashMap::new(),
+        }
+    }
+
+    /// A partition is ours. Its slots count from now on: the former owner may have used those before.
+    pub(super) fn owns(&mut self, partition: u32, now: Timestamp) {
+        if self.owned.insert(partition) {
+            let fresh = self.slots.begin(now);
+            self.shares.values_mut().for_each(|share| *share = fresh);
+        }
+    }
+
+    /// A partition is not ours any more, and its pairs are not either.
+    pub(super) fn lost(&mut self, partition: u32) {
+        if self.owned.remove(&partition) {
+            self.pairs.clear();
+        }
+    }
+
+    /// Nobody here sends before this moment, whoever answers.
+    pub(super) fn hold(&mut self, key: &str, until: Timestamp, now: Timestamp) {
+        if self.held.len() >= SWEEP {
+            self.held.retain(|_, until| *until > now);
+        }
+        let held = self.held.entry(key.to_owned()).or_insert(until);
+        *held = until.max(*held);
+    }
+
+    /// Whether a limiter did not answer a moment ago.
+    pub(super) fn is_away(&self, key: &str, now: Timestamp) -> bool {
+        self.away.get(key).is_some_and(|again| now < *again)
+    }
+
+    /// Asks the limiters in the gate. `None`: this one does not answer.
+    pub(super) async fn ask(
+        &mut self,
+        gate: &Arc<dyn Gate>,
+        limits: &[Limit],
+        now: Timestamp,
+    ) -> Result<Vec<Option<Grant>>, Failure> {
+        let mut grants = vec![None; limits.len()];
+        let asked: Vec<_> = (0..limits.len()).filter(|at| !self.is_away(&limits[*at].key, now)).collect();
+        if asked.is_empty() {
+            return Ok(grants);
+        }
+        let question: Vec<_> = asked.iter().map(|at| limits[*at].clone()).collect();
+        match gate.take(&question, now).await {
+            Ok(answers) => {
+                for (at, answer) in asked.into_iter().zip(answers) {
+                    self.answers(&limits[at].key);
+                    grants[at] = Some(answer);
+                }
+                return Ok(grants);
+            }
+            Err(error) if error.retry() != Retry::Later => return Err(error.into()),
+            Err(error) => tracing::debug!(%error, "a limiter does not answer"),
+        }
+        // They may lie in different places: those that answer count for all. What was taken by the call before only makes us slower.
+        let mut by_key: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
+        for at in asked {
+            by_key.entry(&limits[at].key).or_default().push(at);
+        }
+        if by_key.len() == 1 {
+            by_key.into_keys().for_each(|key| self.does_not_answer(key, now));
+            return Ok(grants);
+        }
+        let each = by_key.into_iter().map(async |(key, positions)| {
+            let question: Vec<_> = positions.iter().map(|at| limits[*at].clone()).collect();
+            (key, positions, gate.take(&question, now).await)
+        });
+        for (key, positions, answers) in join_all(each).await {
+            match answers {
+                Ok(answers) => {
+                    self.answers(key);
+                    for (at, answer) in positions.into_iter().zip(answers) {
+                        grants[at] = Some(answer);
+                    }
+                }
+                Err(error) if error.retry() == Retry::Later => self.does_not_answer(key, now),
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(grants)
+    }
+
+    fn answers(&mut self, key: &str) {
+        if self.away.remove(key).is_some() && self.away.is_empty() {
+            tracing::info!("every limiter that was asked answers again");
+        }
+    }
+
+    fn does_not_answer(&mut self, key: &str, now: Timestamp) {
+        if self.away.is_empty() {
+            tracing::warn!("a limiter does not answer: this worker keeps to its share of the limit");
+        }
+        if self.away.len() >= SWEEP {
+            self.away.retain(|_, again| now < *again);
+        }
+        self.away.insert(key.to_owned(), now + ASK_AGAIN);
+    }
+
+    /// One for a number, as far as the gate says (`asked`).
+    pub(super) fn number(&mut self, number: &PhoneNumberId, key: &str, asked: Option<Grant>, now: Timestamp) -> Grant {
+        if let Some(answer) = asked {
+            self.shares.remove(number);
+            return answer;
+        }
+        if let Some(until) = self.held.get(key).filter(|until| now < **until) {
+            return Grant::NotBefore(*until);
+        }
+        let fresh = self.slots.begin(now);
+        let share = self.shares.entry(number.clone()).or_insert(fresh);
+        grant(self.slots.take(share, &self.owned, now))
+    }
+
+    /// One for a pair, as far as the gate says (`asked`). What was taken here the gate does not know, so it counts until it is paid.
+    pub(super) fn pair(&mut self, pair: &StreamId, key: &str, asked: Option<Grant>, now: Timestamp) -> Grant {
+        if let Some(until) = self.held.get(key).filter(|until| asked.is_none() && now < **until) {
+            return Grant::NotBefore(*until);
+        }
+        if asked.is_some() && self.pairs.get(pair).is_none_or(|owed| owed.is_paid(now)) {
+            self.pairs.remove(pair);
+            return asked.unwrap_or(Grant::Granted);
+        }
+        if let Some(refused @ Grant::NotBefore(_)) = asked {
+            return refused;
+        }
+        if self.pairs.len() >= SWEEP {
+            self.pairs.retain(|_, owed| !owed.is_paid(now));
+        }
+        let (interval, burst) = (self.pair_interval, self.pair_burst);
+        let owed = self.pairs.entry(pair.clone()).or_insert_with(|| Owed::everything(interval, burst, now));
+        grant(owed.take(interval, burst, now))
+    }
+
+    /// Time between two messages of a number that this worker may send.
+    pub(super) fn spacing(&self, number: &PhoneNumberId) -> Duration {
+        if !self.shares.contains_key(number) {
+            return self.slots.interval;
+        }
+        let owned = u32::try_from(self.owned.len()).unwrap_or(u32::MAX).max(1);
+        self.slots.interval * self.slots.partitions / owned
+    }
+
+    /// Numbers whose limiter does not answer.
+    pub(super) fn numbers(&self) -> usize {
+        self.shares.len()
+    }
+}
