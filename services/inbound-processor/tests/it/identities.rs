@@ -6,9 +6,10 @@ use connector_domain::conversation::Conversation;
 use connector_domain::event::Event;
 use connector_domain::ids::{Bsuid, PhoneNumber, StreamId};
 use connector_runtime::situation::partition_of;
-use connector_simulated::SimWorld;
+use connector_simulated::{Noise, Plan, SimWorld};
+use inbound_processor::Config;
 
-use crate::world::{NUMBER, PARTITIONS, deliver, keys, known, log, of_items, process, scene, text};
+use crate::world::{NUMBER, PARTITIONS, deliver, keys, known, log, of_items, process, process_with_many, scene, text};
 
 const PHONE: &str = r#""from":"15550100042""#;
 
@@ -88,6 +89,39 @@ async fn a_message_that_comes_under_one_identity_and_then_under_the_other_is_rec
         expected.sort();
         received.sort();
         assert_eq!(received, expected, "nothing says yet that the two are one person");
+    }
+}
+
+/// The two identities of a person are known to be one, and their streams lie in different partitions.
+#[tokio::test(start_paused = true)]
+async fn a_message_under_both_identities_of_a_known_person_at_the_same_moment_is_recorded_once() {
+    let phone = by_phone("15550100042");
+    let id = apart_from(&phone);
+    let bsuid = by_bsuid(&id);
+    let by_id = format!(r#""from_user_id":"{id}""#);
+    for seed in 0..30 {
+        let world = scene(SimWorld::new(seed)).await;
+        let number = Some(NUMBER.into());
+        let continues =
+            Conversation { phone_number_id: number.clone(), aliases: vec![bsuid.clone()], ..Conversation::default() };
+        known(&world, &phone, &continues).await;
+        let alias = Conversation { phone_number_id: number, canonical: Some(phone.clone()), ..Conversation::default() };
+        known(&world, &bsuid, &alias).await;
+        for n in 0..10 {
+            let mut both = [PHONE, &by_id];
+            both.rotate_left(n % 2);
+            for who in both {
+                deliver(&world, &text(&n.to_string(), who)).await;
+            }
+        }
+        let crashes = Noise { crash_before: 10, crash_after: 10, fail_before: 20, fail_after: 20, ..Noise::default() };
+        let world = if seed % 3 == 2 { world.with(Plan::noisy(crashes)) } else { world };
+        let instances: &[&str] = if seed % 2 == 0 { &["one", "two"] } else { &["one"] };
+        process_with_many(&world, &Config::default(), instances).await.expect("processed");
+        let mut received = received(&world);
+        received.sort();
+        let expected: Vec<_> = (0..10).map(|n| (phone.clone(), format!("wamid.{n}"))).collect();
+        assert_eq!(received, expected, "seed {seed}");
     }
 }
 

@@ -37,7 +37,7 @@ pub(crate) fn topic(topic: Topic) -> String {
     Topics::default().name(topic)
 }
 
-fn platform(world: &SimWorld) -> Platform {
+fn platform(world: &SimWorld, instance: &str) -> Platform {
     Platform {
         log: world.log(),
         gate: world.gate(),
@@ -47,7 +47,7 @@ fn platform(world: &SimWorld) -> Platform {
         partitions: PARTITIONS,
         keys: keys(),
         rules: Rules::default(),
-        instance: "one".to_owned(),
+        instance: instance.to_owned(),
         metrics: Arc::new(Metrics::new("test", "test")),
     }
 }
@@ -133,14 +133,21 @@ pub(crate) async fn process(world: &SimWorld) -> Result<Run, Run> {
 }
 
 pub(crate) async fn process_with(world: &SimWorld, config: Config) -> Result<Run, Run> {
-    let config = &config;
+    process_with_many(world, &config, &["one"]).await
+}
+
+/// The same with several processors, which share the partitions.
+pub(crate) async fn process_with_many(world: &SimWorld, config: &Config, instances: &[&str]) -> Result<Run, Run> {
     world
         .run(
             Duration::from_secs(600),
             |world| async move {
-                let mut service = Service::new(platform(&world), CancellationToken::new());
-                inbound_processor::start(config.clone(), &mut service);
-                let _ = service.run().await;
+                let run = instances.iter().map(|instance| {
+                    let mut service = Service::new(platform(&world, instance), CancellationToken::new());
+                    inbound_processor::start(config.clone(), &mut service);
+                    service.run()
+                });
+                futures::future::join_all(run).await;
             },
             |world| async move {
                 while !finished(&world).await {
