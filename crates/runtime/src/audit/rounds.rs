@@ -13,7 +13,7 @@ use crate::platform::Platform;
 use crate::service::Service;
 use crate::status::Status;
 
-/// Records that one look reads at most: a quarter of a second of a core.
+/// Records that one look reads at most: a quarter of a second of a core (measured for conversations).
 const RECORDS: usize = 50_000;
 
 /// Entries that are kept of all partitions together: some tens of megabytes.
