@@ -62,7 +62,10 @@ pub enum Composer {
         reason: TemplateOnlyReason,
     },
     /// The contact has to be asked first (P6).
-    OptInRequired,
+    OptInRequired {
+        /// They were asked as often as is allowed (P9): not before this moment.
+        again_at: Option<Timestamp>,
+    },
     /// The contact was asked and has not accepted (P9).
     OptInPending {
         /// When.
@@ -93,14 +96,15 @@ pub fn compose(situation: &Situation, rules: &Rules, now: Timestamp) -> Composer
     let consent = &conversation.consent;
     let until = conversation.deadline.map(|deadline| window::free_form_until(deadline, rules.margin));
     let open = until.filter(|until| now < *until);
+    let opt_in_required = || Composer::OptInRequired { again_at: consent.may_ask_again(rules, now) };
     match consent.status {
         ConsentStatus::Declined | ConsentStatus::OptedOut => Composer::OptedOut,
-        ConsentStatus::None => Composer::OptInRequired,
-        ConsentStatus::Requested if consent.expires_at.is_some_and(|end| now >= end) => Composer::OptInRequired,
+        ConsentStatus::None => opt_in_required(),
+        ConsentStatus::Requested if consent.expires_at.is_some_and(|end| now >= end) => opt_in_required(),
         ConsentStatus::Requested => Composer::OptInPending { asked_at: consent.since },
         ConsentStatus::Implied => match open {
             Some(until) => Composer::FreeForm { until, templates: false },
-            None => Composer::OptInRequired,
+            None => opt_in_required(),
         },
         ConsentStatus::Accepted => match open {
             Some(until) => Composer::FreeForm { until, templates: true },

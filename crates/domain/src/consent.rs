@@ -1,10 +1,9 @@
 //! Consent (P6, P9, P15): a state machine per conversation, and the classifier of what people answer.
 
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
 use crate::ids::EventId;
+use crate::settings::Rules;
 use crate::time::Timestamp;
 
 mod defaults;
@@ -197,10 +196,22 @@ impl ConsentState {
         }
     }
 
-    /// How often the contact was asked within `period` before `now`.
+    /// From when on the contact may be asked again, when they were asked as often as is allowed within the period. `None`: they may be
+    /// asked now, as far as that goes.
     #[must_use]
-    pub fn asked_within(&self, period: Duration, now: Timestamp) -> usize {
-        self.asks.iter().filter(|at| now.since(**at) < period).count()
+    pub fn may_ask_again(&self, rules: &Rules, now: Timestamp) -> Option<Timestamp> {
+        let oldest = self.asks.len().checked_sub(rules.opt_in_limit)?;
+        let again = *self.asks.get(oldest)? + rules.opt_in_period;
+        (now < again).then_some(again)
+    }
+
+    /// The person was asked under another identity, too.
+    pub(crate) fn asked_elsewhere(&mut self, asks: &[Timestamp]) {
+        self.asks.extend(asks);
+        self.asks.sort_unstable();
+        self.asks.dedup();
+        let surplus = self.asks.len().saturating_sub(MOST_ASKS);
+        self.asks.drain(..surplus);
     }
 
     /// Back to what was before. `None`: there is no such request.

@@ -139,8 +139,9 @@ impl Conversation {
     }
 
     /// What was said to `alias`, which leads here (R10), and stands in no event of this stream yet: its no, as if it had been carried
-    /// over. For decisions, which must not wait until it is.
+    /// over, and how often the person was asked there. For decisions, which must not wait until it is.
     pub fn heed(&mut self, alias: &Self) {
+        self.consent.asked_elsewhere(&alias.consent.asks);
         if let Some((since, id)) = alias.consent.since.zip(alias.consent.source).filter(|_| alias.blocked()) {
             self.consent.carried_over(since, id);
         }

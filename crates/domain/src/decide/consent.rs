@@ -68,7 +68,7 @@ fn request(
         }
         ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested => {}
     }
-    if consent.asked_within(rules.opt_in_period, now) >= rules.opt_in_limit {
+    if consent.may_ask_again(rules, now).is_some() {
         return Err(Reason::OptInLimit.at("action"));
     }
     let template = command.template.as_ref().or(default_template).ok_or(Reason::Invalid.at("template"))?;

@@ -157,7 +157,7 @@ fn closed(composer: &Composer) -> Option<Rejection> {
         Composer::NotEnabled => Some(Reason::NotEnabled.at("user_id")),
         Composer::NotAContact => Some(Reason::NotAContact.at("recipient")),
         Composer::OptedOut => Some(Reason::OptedOut.at("")),
-        Composer::OptInRequired => Some(Reason::OptInRequired.at("")),
+        Composer::OptInRequired { .. } => Some(Reason::OptInRequired.at("")),
         Composer::OptInPending { .. } => Some(Reason::OptInPending.at("")),
         Composer::FreeForm { .. } | Composer::TemplateOnly { .. } => None,
     }

@@ -6,8 +6,8 @@ use connector_domain::consent::ConsentStatus;
 use connector_domain::decide::{Reason, decide_opt_in_expiry};
 
 use crate::scenario::{
-    HOUR, MINUTE, Scenario, ask, asked, consent, enabled, import, in_contacts, request_ended, request_failed, t,
-    tapped, template, text, wrote,
+    ASK_FIRST, HOUR, MINUTE, Scenario, ask, asked, consent, enabled, import, in_contacts, request_ended,
+    request_failed, t, tapped, template, text, wrote,
 };
 
 fn fresh() -> Scenario {
@@ -16,7 +16,7 @@ fn fresh() -> Scenario {
 
 #[test]
 fn before_anybody_asked_every_send_is_refused() {
-    let story = fresh().shows(&Composer::OptInRequired);
+    let story = fresh().shows(&ASK_FIRST);
     let story = story.when(text("hi")).then_rejects(Reason::OptInRequired);
     story.when(template()).then_rejects(Reason::OptInRequired);
 }
@@ -56,9 +56,9 @@ fn a_request_without_an_answer_ends_and_may_be_repeated() {
     let story = fresh().and(asked(t(1, 0)));
     assert_eq!(decide_opt_in_expiry(story.conversation(), t(1, 0) + week, t(2, 0)), None, "too early");
     // The end is in the state before the event about it is in the log.
-    let story = story.at(t(1, 0) + week).shows(&Composer::OptInRequired);
+    let story = story.at(t(1, 0) + week).shows(&ASK_FIRST);
     assert!(decide_opt_in_expiry(story.conversation(), t(1, 0) + week, t(1, 0) + week).is_some());
-    let story = story.and(request_ended(t(1, 0) + week, t(1, 0))).shows(&Composer::OptInRequired);
+    let story = story.and(request_ended(t(1, 0) + week, t(1, 0))).shows(&ASK_FIRST);
     assert_eq!(decide_opt_in_expiry(story.conversation(), t(1, 0) + week, t(1, 0) + week), None, "only once");
     story.when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
 }
@@ -72,7 +72,7 @@ fn the_end_of_an_earlier_request_does_not_end_a_later_one() {
 #[test]
 fn a_request_whose_message_fails_leaves_consent_as_it_was_and_may_be_repeated_at_once() {
     let story = fresh().and(asked(t(1, 0))).and(request_failed(t(1, 1), t(1, 0), Some(131_026)));
-    let story = story.shows(&Composer::OptInRequired);
+    let story = story.shows(&ASK_FIRST);
     story.when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
 
     // Somebody who wrote first may still be answered.
@@ -115,9 +115,12 @@ fn a_contact_is_asked_three_times_within_thirty_days() {
         story = story.at(at).when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
         story = story.and(request_ended(at + 7 * day, at));
     }
+    let again_at = Some(t(0, 0) + 30 * day);
+    let story = story.shows(&Composer::OptInRequired { again_at });
     let story = story.at(t(0, 0) + 24 * day).when(ask()).then_rejects(Reason::OptInLimit);
     let story = story.at(t(0, 0) + 30 * day - MINUTE).when(ask()).then_rejects_field(Reason::OptInLimit, "action");
-    story.at(t(0, 0) + 30 * day).when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
+    let story = story.at(t(0, 0) + 30 * day).shows(&ASK_FIRST);
+    story.when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
 }
 
 #[test]

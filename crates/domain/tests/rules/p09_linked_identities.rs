@@ -8,11 +8,12 @@ use connector_domain::conversation::{Conversation, heeding};
 use connector_domain::decide::{Reason, announce_ordered, carry_over};
 use connector_domain::event::{ConversationLinked, Event, OptOutCarriedOver};
 use connector_domain::ids::{EventId, StreamId};
+use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
 
 use crate::scenario::{
-    Fact, Scenario, asked, consent, conversation, enabled, import, imported, in_contacts, marketing, revoked, t,
-    tapped, template, text, wrote,
+    Fact, HOUR, Scenario, asked, consent, conversation, enabled, import, imported, in_contacts, marketing,
+    request_ended, revoked, t, tapped, template, text, wrote,
 };
 
 fn alias() -> StreamId {
@@ -146,6 +147,21 @@ fn it_is_announced_once() {
 
 fn people(streams: &[(&str, &[Fact])]) -> BTreeMap<StreamId, Conversation> {
     streams.iter().map(|(stream, facts)| (StreamId::from(*stream), fold(facts))).collect()
+}
+
+#[test]
+fn requests_to_one_person_count_together_under_whatever_identity_they_were_made() {
+    let day = 24 * HOUR;
+    let known = people(&[
+        ("a", &[asked(t(0, 0)), request_ended(t(0, 0) + 7 * day, t(0, 0)), linked(t(0, 0) + 8 * day, &"b".into())]),
+        ("b", &[asked(t(1, 0)), request_ended(t(1, 0) + 7 * day, t(1, 0)), asked(t(2, 0) + 8 * day)]),
+    ]);
+    let rules = Rules::default();
+    let may_ask_again = |stream: &str, now| heeding(&stream.into(), &known).consent.may_ask_again(&rules, now);
+    let now = t(3, 0) + 8 * day;
+    assert_eq!(may_ask_again("b", now), Some(t(0, 0) + rules.opt_in_period), "three times");
+    assert_eq!(may_ask_again("b", t(0, 0) + rules.opt_in_period), None);
+    assert_eq!(may_ask_again("a", now), None);
 }
 
 #[test]

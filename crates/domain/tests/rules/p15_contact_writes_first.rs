@@ -4,7 +4,7 @@ use connector_domain::composer::Composer;
 use connector_domain::consent::ConsentStatus;
 use connector_domain::decide::Reason;
 
-use crate::scenario::{MINUTE, Scenario, ask, enabled, in_contacts, sent, t, tapped, template, text, wrote};
+use crate::scenario::{ASK_FIRST, MINUTE, Scenario, ask, enabled, in_contacts, sent, t, tapped, template, text, wrote};
 
 fn written_to() -> Scenario {
     Scenario::given([enabled(), in_contacts(), wrote(t(1, 0), "Do you have time?")])
@@ -19,7 +19,7 @@ fn free_form_replies_are_possible_inside_the_window_and_templates_are_not() {
 
 #[test]
 fn when_the_window_is_over_the_contact_has_to_be_asked() {
-    let story = written_to().at(t(25, 0)).shows(&Composer::OptInRequired);
+    let story = written_to().at(t(25, 0)).shows(&ASK_FIRST);
     let story = story.when(text("yes")).then_rejects(Reason::OptInRequired);
     let story = story.when(template()).then_rejects(Reason::OptInRequired);
     story.when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);

@@ -204,7 +204,7 @@ proptest! {
             Composer::NotEnabled => Some(Reason::NotEnabled),
             Composer::NotAContact => Some(Reason::NotAContact),
             Composer::OptedOut => Some(Reason::OptedOut),
-            Composer::OptInRequired => Some(Reason::OptInRequired),
+            Composer::OptInRequired { .. } => Some(Reason::OptInRequired),
             Composer::OptInPending { .. } => Some(Reason::OptInPending),
             Composer::TemplateOnly { .. } => Some(Reason::WindowClosed),
             Composer::FreeForm { .. } => None,

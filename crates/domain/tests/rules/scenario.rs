@@ -31,6 +31,9 @@ pub(crate) const fn t(hours: i64, minutes: i64) -> Timestamp {
     Timestamp::from_secs(1_700_000_000 + hours * 3600 + minutes * 60)
 }
 
+/// What a screen shows before anybody was asked.
+pub(crate) const ASK_FIRST: Composer = Composer::OptInRequired { again_at: None };
+
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 pub(crate) const MINUTE: Duration = Duration::from_secs(60);
 
