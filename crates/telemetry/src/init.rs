@@ -72,8 +72,9 @@ pub fn init(config: &TelemetryConfig, service: &str, instance: &str) -> Result<T
 }
 
 /// A client of a Redis Cluster whose nodes are away writes a line for each of its attempts, some hundred thousand a second. Our adapter says
-/// that Redis is away. A filter that names the same target wins.
-const CHATTY: &str = "redis::cluster_handling=off";
+/// that Redis is away. And rdkafka closes the queue of a consumer that is dropped though we have closed it before, and calls the answer an
+/// error. A filter that names the same target wins.
+const CHATTY: &str = "redis::cluster_handling=off,rdkafka::consumer::base_consumer=off";
 
 fn start(config: &TelemetryConfig, service: &str, instance: &str) -> Result<TelemetryGuard, TelemetryError> {
     let filter = EnvFilter::try_new(format!("{CHATTY},{}", config.filter))?;
