@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use connector_domain::conversation::Conversation;
-use connector_domain::event::{Envelope, Event, Recorded};
+use connector_domain::event::{CallReceived, Envelope, Event, MessageReceived, Recorded};
 use connector_domain::ids::StreamId;
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
@@ -38,15 +38,16 @@ pub(crate) fn fold(
         let fold = folds.entry(envelope.stream_id.clone()).or_default();
         fold.conversation.evolve(event, envelope.event_id, envelope.occurred_at);
         match event {
-            Event::MessageReceived(message) => match (fold.open, message.window_deadline) {
-                (Some(end), Some(deadline)) if deadline > end => {
+            Event::MessageReceived(MessageReceived { window_deadline: Some(deadline), .. })
+            | Event::CallReceived(CallReceived { window_deadline: deadline, .. }) => match fold.open {
+                Some(end) if *deadline > end => {
                     fold.renewed.insert(end, written(envelope));
-                    fold.open = Some(deadline);
+                    fold.open = Some(*deadline);
                     // Written after the end that nobody had told of yet: it is announced again.
                     fold.opened += usize::from(envelope.occurred_at >= end);
                 }
-                (None, Some(deadline)) if envelope.recorded_at + slack < deadline => {
-                    fold.open = Some(deadline);
+                None if envelope.recorded_at + slack < *deadline => {
+                    fold.open = Some(*deadline);
                     fold.opened += 1;
                 }
                 _ => {}

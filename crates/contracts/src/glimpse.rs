@@ -23,7 +23,7 @@ pub struct Glimpse<'a> {
     pub occurred_at: Timestamp,
     /// When the connector wrote it down.
     pub recorded_at: Timestamp,
-    /// The end of a window: `window_deadline` of a message, `deadline` of what is said about windows.
+    /// The end of a window: `window_deadline` of a message or a call, `deadline` of what is said about windows.
     pub deadline: Option<Timestamp>,
 }
 
@@ -96,7 +96,7 @@ impl Field {
             ("Envelope", "stream_id") => Some(Self::Stream),
             ("Envelope", "occurred_at") => Some(Self::Occurred),
             ("Envelope", "recorded_at") => Some(Self::Recorded),
-            ("MessageReceivedData", "window_deadline")
+            ("MessageReceivedData" | "CallReceivedData", "window_deadline")
             | ("WindowOpenedData" | "WindowClosingSoonData" | "WindowExpiredData", "deadline") => Some(Self::Deadline),
             _ => None,
         }

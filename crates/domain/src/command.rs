@@ -353,7 +353,7 @@ pub enum WebhookKind {
     Message,
     /// An element of `statuses[]`.
     Status,
-    /// A whole `value` of another field, or what fits neither.
+    /// An element of `calls[]`, a whole `value` of another field, or what fits none of these.
     Change,
     /// Written by a newer version.
     #[serde(other)]

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::ContentKind;
 use crate::consent::ConsentState;
-use crate::event::{Event, MessageReceived};
+use crate::event::{CallReceived, Event, MessageReceived};
 use crate::identity::Address;
 use crate::ids::{EventId, PhoneNumberId, StreamId};
 use crate::time::Timestamp;
@@ -29,7 +29,7 @@ pub struct Conversation {
     pub deadline: Option<Timestamp>,
     /// When the contact last wrote, by WhatsApp's clock.
     pub last_inbound: Option<Timestamp>,
-    /// When the window that ends at `deadline` was opened (first message after a closed time), for `WindowOpened`.
+    /// When the window that ends at `deadline` was opened (first message or call after a closed time), for `WindowOpened`.
     pub window_since: Option<Timestamp>,
     /// The last deadline whose expiry stands in the log.
     pub expired: Option<Timestamp>,
@@ -99,6 +99,7 @@ impl Conversation {
     pub fn evolve(&mut self, event: &Event, id: EventId, at: Timestamp) {
         match event {
             Event::MessageReceived(message) => self.received(message, id, at),
+            Event::CallReceived(call) => self.called(call, at),
             Event::MessageAccepted(accepted) => {
                 self.number(&accepted.phone_number_id);
                 if accepted.content.kind == ContentKind::Template {
@@ -169,15 +170,30 @@ impl Conversation {
         if wrote {
             self.last_inbound = self.last_inbound.max(Some(at));
         }
-        if message.window_deadline > self.deadline {
+        if let Some(deadline) = message.window_deadline {
+            self.open_until(deadline, at);
+        }
+        let tapped = matches!(message.message_type.as_str(), "button" | "interactive");
+        self.consent.answered(message.intent, tapped, wrote, id, at);
+    }
+
+    /// A call is no message: it moves the window alone. Whoever calls has not asked to be written to, so consent stays what it is, `implied`
+    /// included (P6, P9, P15), and there is nothing that could be marked as read.
+    fn called(&mut self, call: &CallReceived, at: Timestamp) {
+        self.number(&call.phone_number_id);
+        self.address.learn(&call.address);
+        self.open_until(call.window_deadline, at);
+    }
+
+    /// The contact did something at `at` that opens the window until `deadline`, or renews it.
+    fn open_until(&mut self, deadline: Timestamp, at: Timestamp) {
+        if Some(deadline) > self.deadline {
             let closed = self.deadline.is_none_or(|old| at >= old || self.expired == Some(old));
             if closed {
                 self.window_since = Some(at);
             }
-            self.deadline = message.window_deadline;
+            self.deadline = Some(deadline);
         }
-        let tapped = matches!(message.message_type.as_str(), "button" | "interactive");
-        self.consent.answered(message.intent, tapped, wrote, id, at);
     }
 }
 

@@ -12,7 +12,8 @@ use crate::command::{Content, SendPolicy, SendPurpose};
 use crate::consent::Intent;
 use crate::identity::Address;
 use crate::ids::{
-    AttemptId, CommandId, ContactId, EventId, OrganizationId, PhoneNumberId, StreamId, Text, UserId, WabaId, Wamid,
+    AttemptId, CallId, CommandId, ContactId, EventId, OrganizationId, PhoneNumberId, StreamId, Text, UserId, WabaId,
+    Wamid,
 };
 use crate::status::DeliveryStatus;
 use crate::time::Timestamp;
@@ -82,6 +83,18 @@ events! {
         window_deadline: Option<Timestamp>,
         /// The item exactly as Meta sent it (JSON).
         raw: Text,
+    }
+    /// The contact called the business number. Answered or not, that opens or renews the customer service window, and nothing else: it says
+    /// nothing about consent. What the item tells about the connection (network addresses of the caller among it) is not kept here.
+    CallReceived {
+        /// The business number that was called.
+        phone_number_id: PhoneNumberId,
+        /// Meta's id of the call.
+        call_id: CallId,
+        /// Who called, as the webhook knew them.
+        address: Address,
+        /// When the customer service window that this call opens or renews ends.
+        window_deadline: Timestamp,
     }
     /// WhatsApp reported what became of a message. Every raw status is kept; the projection is a lattice (R9).
     MessageStatusChanged {
@@ -332,7 +345,7 @@ events! {
     }
 }
 
-/// What the contact did that opened a window. A call opens one at WhatsApp, too; nothing in the log tells of calls, so none opens one here.
+/// What the contact did that opened a window.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WindowCause {
@@ -342,6 +355,8 @@ pub enum WindowCause {
     Reply,
     /// Reacted to a message.
     Reaction,
+    /// Called, and was answered or not.
+    Call,
     /// Not told, or something that a newer version knows.
     #[default]
     #[serde(other)]

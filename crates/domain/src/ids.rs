@@ -107,6 +107,10 @@ text_id! {
     Wamid
 }
 text_id! {
+    /// Meta's id of a call (`wacid.…`): opaque, case-sensitive, of variable length.
+    CallId
+}
+text_id! {
     /// The stream an event belongs to and the key of its record: a conversation or a user. Opaque, see [`crate::identity`].
     StreamId
 }

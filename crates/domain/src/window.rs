@@ -6,9 +6,9 @@ use crate::event::WindowCause;
 use crate::settings::Rules;
 use crate::time::Timestamp;
 
-/// The end of the window that a contact's message opens or renews.
+/// The end of the window that a contact's message or call opens or renews.
 ///
-/// Counted from WhatsApp's timestamp of the message, as WhatsApp counts it, never from our receipt (P11): a delivery that
+/// Counted from WhatsApp's timestamp of the message or call, as WhatsApp counts it, never from our receipt (P11): a delivery that
 /// arrives late has less window left. A timestamp after the receipt can only be a skewed clock; it is taken as the receipt,
 /// because a deadline that is too late makes WhatsApp refuse (131047), one that is too early only asks for a template.
 #[must_use]

@@ -228,6 +228,27 @@ async fn the_composer_follows_the_log() {
 }
 
 #[tokio::test]
+async fn a_call_is_shown_as_something_unsupported_and_opens_the_window_of_who_accepted() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let stream = a_contact(&installation, "a", "ann").await;
+    let path = format!("/v1/conversations/{stream}?user_id=ann");
+    let now = installation.now();
+    installation.publish(vec![support::a_call("a", &stream, "wacid.1", now)]).await;
+    let seen = api.until(&path, |seen| seen["conversation"]["unread"] == 1).await;
+    assert_eq!(seen["composer"]["state"], "opt_in_required", "a call is no consent");
+    let messages = api.get(&format!("/v1/conversations/{stream}/messages")).await.1;
+    let [shown] = messages["messages"].as_array().unwrap().as_slice() else { panic!("{messages}") };
+    assert_eq!((&shown["type"], &shown["direction"]), (&json!("call"), &json!("inbound")));
+    assert!(shown["unsupported"] == true && shown["text"].is_null() && shown["wamid"].is_null(), "{shown}");
+    // A contact who accepted two days ago.
+    let before = now - 48 * 3_600_000;
+    installation.publish(vec![reply("a", &stream, "wamid.1", "accept", before)]).await;
+    let seen = api.until(&path, |seen| seen["composer"]["state"] == "free_form").await;
+    assert!(seen["composer"]["until"].as_i64() > Some(now), "{seen}");
+}
+
+#[tokio::test]
 async fn a_linked_conversation_shows_the_history_of_both() {
     let installation = Installation::start().await;
     let api = installation.api("token-a");

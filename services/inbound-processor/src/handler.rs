@@ -176,13 +176,13 @@ impl InboundHandler {
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 
-    /// Messages of people who are known by nothing may have been recorded before under another identity, in another partition: until the
-    /// two are known to be one person, only the id of the message tells. The memories of other partitions are asked as they stand: they
+    /// Messages and calls of people who are known by nothing may have been recorded before under another identity, in another partition: until the
+    /// two are known to be one person, only the id of the message or call tells. The memories of other partitions are asked as they stand: they
     /// move with what their owners write and not with the log, so no position says that they are complete.
     async fn recorded_elsewhere(&self, items: &[&Item], people: &People) -> Result<HashSet<EventId>, Failure> {
         let is_stranger = |item: &&&Item| {
-            let message = matches!(item.meaning.event, Event::MessageReceived(_));
-            message && !people.is_anybody(&item.home)
+            let by_person = matches!(item.meaning.event, Event::MessageReceived(_) | Event::CallReceived(_));
+            by_person && !people.is_anybody(&item.home)
         };
         let strangers: Vec<_> = items.iter().filter(is_stranger).collect();
         if strangers.is_empty() {

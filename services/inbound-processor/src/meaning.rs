@@ -3,7 +3,7 @@
 use connector_domain::command::{WebhookItem, WebhookKind};
 use connector_domain::consent::{ConsentVocabulary, Intent, classify};
 use connector_domain::event::{
-    AccountNotice, Event, MarketingPreferenceChanged, MessageReceived, MessageStatusChanged, TimeSource,
+    AccountNotice, CallReceived, Event, MarketingPreferenceChanged, MessageReceived, MessageStatusChanged, TimeSource,
 };
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{Bsuid, EventId, OrganizationId, PhoneNumberId, StreamId, Text};
@@ -14,7 +14,7 @@ use connector_domain::window;
 use connector_runtime::handler::Reason;
 use connector_telemetry::metrics::InboundOutcome;
 use connector_whatsapp::webhook::{
-    Change, InboundMessage, ParseError, Preference, parse_change, parse_message, parse_status,
+    Call, Change, InboundMessage, ParseError, Preference, parse_change, parse_message, parse_status,
 };
 
 /// What an item leads to. Streams are the ones of the item's own addresses; whether one of them continues elsewhere is not
@@ -173,10 +173,34 @@ impl Interpreter {
         let change = parse_change(item)?;
         match (&change, &item.phone_number_id) {
             (Change::UserPreferences(preferences), Some(number)) => Ok(self.preferences(item, number, preferences)),
-            (Change::Other { .. } | Change::History | Change::Echoes(_), _) => {
+            (Change::Call(call), Some(number)) => Ok(self.call(item, number, call)),
+            // Without a number there is no conversation whose window it could open.
+            (Change::Call(_) | Change::Other { .. } | Change::History | Change::Echoes(_), _) => {
                 Ok(Meaning { outcome: InboundOutcome::Unhandled, ..self.notice(item) })
             }
             _ => Ok(self.notice(item)),
+        }
+    }
+
+    /// Whatever is told of a call becomes one event, by whichever item is read first.
+    fn call(&self, item: &WebhookItem, number: &PhoneNumberId, call: &Call) -> Meaning {
+        let notice = self.notice(item);
+        let home = self.keys.conversation(number, &call.address).unwrap_or_else(|| notice.home.clone());
+        Meaning {
+            identities: self.identities(number, &call.address, &home),
+            home,
+            address: call.address.clone(),
+            cause_id: format!("{number}/{}", call.call_id),
+            occurred_at: call.at,
+            time_source: TimeSource::Whatsapp,
+            event: CallReceived {
+                phone_number_id: number.clone(),
+                call_id: call.call_id.clone(),
+                address: call.address.clone(),
+                window_deadline: window::deadline(call.at, item.received_at, &self.rules),
+            }
+            .into(),
+            ..notice
         }
     }
 

@@ -135,6 +135,7 @@ const fn about_conversation(event: &Event) -> bool {
     matches!(
         event,
         Event::MessageReceived(_)
+            | Event::CallReceived(_)
             | Event::MessageAccepted(_)
             | Event::OptInRequested(_)
             | Event::OptInExpired(_)

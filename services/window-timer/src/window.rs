@@ -15,7 +15,7 @@ use connector_ports::gate::{MAX_TAG, Timer};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Leads {
     leads: Vec<Duration>,
-    /// A message that comes this short before the end of its own window opens none. Nobody could use it: free-form sends stop a
+    /// A message or call that comes this short before the end of its own window opens none. Nobody could use it: free-form sends stop a
     /// margin before the end. And clocks that differ by less cannot make a window that has expired look open again.
     slack: Duration,
 }
@@ -40,7 +40,8 @@ pub(crate) struct Told {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum What {
-    Wrote,
+    /// The contact wrote or called.
+    Opened,
     Warned,
     Ended,
 }
@@ -61,7 +62,7 @@ impl Told {
 impl What {
     fn of(event_type: &str) -> Option<Self> {
         match event_type {
-            "MessageReceived" => Some(Self::Wrote),
+            "MessageReceived" | "CallReceived" => Some(Self::Opened),
             "WindowClosingSoon" => Some(Self::Warned),
             "WindowExpired" => Some(Self::Ended),
             _ => None,
@@ -115,7 +116,7 @@ impl Leads {
     pub(crate) fn evolve(&self, window: Option<Window>, told: Told) -> Option<Window> {
         let Told { what, deadline, occurred_at, recorded_at } = told;
         match (what, window) {
-            (What::Wrote, _) => {
+            (What::Opened, _) => {
                 let stale = match window {
                     Some(open) => deadline <= open.deadline,
                     None => recorded_at + self.slack >= deadline,
@@ -161,7 +162,9 @@ fn conversation(deadline: Option<Timestamp>) -> Conversation {
 mod tests {
     use super::*;
     use connector_contracts::{encode_event, glimpse};
-    use connector_domain::event::{MessageReceived, TimeSource, WindowClosingSoon, WindowExpired};
+    use connector_domain::event::{
+        CallReceived, MessageReceived, TimeSource, WindowCause, WindowClosingSoon, WindowExpired,
+    };
     use connector_domain::identity::Address;
     use connector_domain::ids::EventId;
 
@@ -201,6 +204,16 @@ mod tests {
         recorded(at, message)
     }
 
+    fn call(at: i64) -> Recorded {
+        let call = CallReceived {
+            phone_number_id: "n".into(),
+            call_id: "c".into(),
+            address: Address::default(),
+            window_deadline: Timestamp::from_secs(at + 100),
+        };
+        recorded(at, call)
+    }
+
     fn leads(leads: &[u64]) -> Leads {
         let closing_soon = leads.iter().map(|lead| Duration::from_secs(*lead)).collect();
         Leads::of(&Rules { closing_soon, window: Duration::from_secs(100), ..Rules::default() })
@@ -235,6 +248,19 @@ mod tests {
         );
         assert_eq!(leads.due(window.expect("open"), s(149)), None);
         assert!(leads.due(window.expect("open"), s(150)).is_some());
+    }
+
+    #[test]
+    fn a_call_opens_and_renews_a_window_like_a_message() {
+        let leads = leads(&[]);
+        let until = |end| Some(Window { deadline: s(end), wake: s(end) });
+        assert_eq!(told(&leads, &[call(0), message(50), call(60), call(20)]), (until(160), 1));
+        assert_eq!(told(&leads, &[message(0), call(50)]), (until(150), 1));
+        let cause = |opened: &Recorded| match announce(None, opened) {
+            Some(Event::WindowOpened(opened)) => opened.cause,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!((cause(&call(0)), cause(&message(0))), (WindowCause::Call, WindowCause::Message));
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Windows in the simulated world: whatever goes wrong at whatever call, each window expires once, and never a renewed one.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use connector_contracts::{Topic, Topics, decode_event};
 use connector_domain::consent::Intent;
-use connector_domain::event::{Event, MessageReceived, Recorded, TimeSource, WindowCause};
+use connector_domain::event::{CallReceived, Event, MessageReceived, Recorded, TimeSource, WindowCause};
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{EventId, StreamId};
 use connector_domain::settings::Rules;
@@ -50,8 +50,6 @@ fn platform(world: &SimWorld) -> Platform {
 }
 
 async fn write(world: &SimWorld, stream: &str, name: &str) {
-    let platform = Platform { log: world.calm_log(), ..platform(world) };
-    let at = platform.clock.now();
     let message = MessageReceived {
         phone_number_id: "number".into(),
         wamid: name.into(),
@@ -62,19 +60,35 @@ async fn write(world: &SimWorld, stream: &str, name: &str) {
         unsupported: false,
         reply_to: None,
         intent: Intent::Other,
-        window_deadline: Some(at + WINDOW),
+        window_deadline: Some(world.clock().now() + WINDOW),
         raw: "{}".into(),
     };
+    does(world, stream, name, message.into()).await;
+}
+
+async fn call(world: &SimWorld, stream: &str, name: &str) {
+    let call = CallReceived {
+        phone_number_id: "number".into(),
+        call_id: name.into(),
+        address: Address::default(),
+        window_deadline: world.clock().now() + WINDOW,
+    };
+    does(world, stream, name, call.into()).await;
+}
+
+/// The contact of this stream does something now.
+async fn does(world: &SimWorld, stream: &str, name: &str, what: Event) {
+    let platform = Platform { log: world.calm_log(), ..platform(world) };
     let cause = Cause {
         organization_id: "acme".into(),
         stream_id: stream.into(),
         cause_id: name.to_owned(),
         command_id: None,
-        occurred_at: at,
+        occurred_at: platform.clock.now(),
         time_source: TimeSource::Whatsapp,
         traceparent: None,
     };
-    let append = platform.emitter("test").emit(message, &cause).expect("an event");
+    let append = platform.emitter("test").emit(what, &cause).expect("an event");
     let log = world.calm_log();
     log.appender().await.expect("an appender").append(vec![append]).await.expect("appended");
 }
@@ -108,9 +122,9 @@ async fn story(world: SimWorld) {
         write(&world, name, &format!("{name}1")).await;
     }
     tokio::time::sleep(Duration::from_secs(10)).await;
-    write(&world, "b", "b2").await;
+    call(&world, "b", "b2").await;
     tokio::time::sleep(Duration::from_secs(30)).await;
-    write(&world, "c", "c2").await;
+    call(&world, "c", "c2").await;
     while said(&world, "WindowExpired").len() < 4 || !settled(&world).await {
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
@@ -127,6 +141,7 @@ async fn settled(world: &SimWorld) -> bool {
         let deadline = open.entry(envelope.stream_id).or_default();
         match event {
             Event::MessageReceived(message) => *deadline = (*deadline).max(message.window_deadline),
+            Event::CallReceived(call) => *deadline = (*deadline).max(Some(call.window_deadline)),
             Event::WindowExpired(expired) if *deadline == Some(expired.deadline) => *deadline = None,
             _ => {}
         }
@@ -177,16 +192,22 @@ async fn every_window_is_said_to_open_to_end_soon_and_to_have_ended_within_a_sec
     let (world, _) = run(Plan::default()).await;
     check(&world, &Plan::default());
     assert_eq!(said(&world, "WindowClosingSoon"), said(&world, "WindowExpired"));
-    let messages: BTreeSet<EventId> = history(&world)
+    let causes: BTreeMap<EventId, WindowCause> = history(&world)
         .iter()
-        .filter(|recorded| matches!(recorded.event, Event::MessageReceived(_)))
-        .map(|recorded| recorded.envelope.event_id)
+        .filter_map(|Recorded { envelope, event }| match event {
+            Event::MessageReceived(_) => Some((envelope.event_id, WindowCause::Message)),
+            Event::CallReceived(_) => Some((envelope.event_id, WindowCause::Call)),
+            _ => None,
+        })
         .collect();
+    let mut by_call = 0;
     for Recorded { event, .. } in history(&world) {
         if let Event::WindowOpened(opened) = event {
-            assert!(messages.contains(&opened.source) && opened.cause == WindowCause::Message, "{opened:?}");
+            assert_eq!(causes.get(&opened.source), Some(&opened.cause), "{opened:?}");
+            by_call += usize::from(opened.cause == WindowCause::Call);
         }
     }
+    assert_eq!(by_call, 1, "the other call renewed an open window");
     for Recorded { envelope, event } in history(&world) {
         if matches!(event, Event::WindowExpired(_) | Event::WindowClosingSoon(_)) {
             let late = envelope.recorded_at.since(envelope.occurred_at);

@@ -206,7 +206,7 @@ impl Contact {
 }
 
 impl Thread {
-    /// The contact wrote at this time: opens or renews the window.
+    /// The contact wrote or called at this time: opens or renews the window.
     pub(crate) fn contact_wrote(&mut self, timestamp_ms: i64) {
         self.last_inbound_ms = Some(self.last_inbound_ms.map_or(timestamp_ms, |last| last.max(timestamp_ms)));
     }

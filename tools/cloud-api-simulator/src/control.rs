@@ -3,6 +3,7 @@
 //! | route | does |
 //! |---|---|
 //! | `POST /simulator/contacts/{wa_id}/messages` | the contact writes ([`ContactMessage`]) |
+//! | `POST /simulator/contacts/{wa_id}/calls` | the contact calls ([`calls::ContactCall`]) |
 //! | `POST /simulator/contacts/{wa_id}/read` | the contact reads everything |
 //! | `POST /simulator/contacts/{wa_id}/preferences` | the contact stops or resumes marketing |
 //! | `GET`, `PUT /simulator/contacts/{wa_id}` | its screen; change what it is like |
@@ -13,6 +14,8 @@
 //! | `POST /simulator/account-event` | any other webhook |
 //! | `PUT /simulator/callback`, `POST /simulator/callback/verify` | where webhooks go |
 //! | `POST /simulator/reset` | start again |
+
+mod calls;
 
 use std::sync::Arc;
 
@@ -44,6 +47,7 @@ use crate::{
 pub(crate) fn routes() -> Router<Arc<App>> {
     Router::new()
         .route("/simulator/contacts/{wa_id}/messages", post(write))
+        .route("/simulator/contacts/{wa_id}/calls", post(calls::call))
         .route("/simulator/contacts/{wa_id}/read", post(read))
         .route("/simulator/contacts/{wa_id}/preferences", post(preferences))
         .route("/simulator/contacts/{wa_id}", get(screen).put(change_contact))

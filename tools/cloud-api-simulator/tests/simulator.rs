@@ -210,6 +210,24 @@ async fn outside_the_window_a_text_is_refused_at_once_or_fails_later() {
 }
 
 #[tokio::test]
+async fn a_call_is_told_with_its_end_and_opens_the_window() {
+    let world = World::start(|_| {}).await;
+    assert_eq!(world.post(&text("attempt-1")).await.1["error"]["code"], 131_047);
+    let id = world.control(&format!("contacts/{CONTACT}/calls"), json!({"seconds": 7})).await["id"].clone();
+    world
+        .wait("both webhooks", |world| world.values().iter().filter(|value| value["calls"].is_array()).count() == 2)
+        .await;
+    let values = world.values();
+    let calls: Vec<_> = values.iter().filter_map(|value| value["calls"].as_array()).flatten().collect();
+    assert!(
+        calls.iter().all(|call| call["id"] == id && call["from"] == CONTACT && call["direction"] == "USER_INITIATED")
+    );
+    assert_eq!((&calls[0]["event"], &calls[1]["event"]), (&json!("connect"), &json!("terminate")));
+    assert_eq!(calls[1]["duration"], 7);
+    assert_eq!(world.post(&text("attempt-2")).await.0, 200);
+}
+
+#[tokio::test]
 async fn a_dropped_answer_leaves_an_accepted_message_and_a_reset_none() {
     let world = World::start(|config| config.window_errors = WindowErrors::Off).await;
     let rules =

@@ -55,6 +55,7 @@ const fn window_cause(cause: WindowCause) -> &'static str {
         WindowCause::Message => "message",
         WindowCause::Reply => "reply",
         WindowCause::Reaction => "reaction",
+        WindowCause::Call => "call",
         WindowCause::Unknown => "something unknown",
     }
 }
@@ -70,6 +71,7 @@ fn facts(event: &Event) -> String {
             let unsupported = if e.unsupported { " (unsupported)" } else { "" };
             format!("contact: {}{unsupported}", said.unwrap_or_else(|| format!("[{}]", e.message_type)))
         }
+        Event::CallReceived(e) => format!("contact called, window until {}", rfc3339(e.window_deadline)),
         Event::MessageStatusChanged(e) => {
             let code = e.error_code.map(|code| format!(" code {code}")).unwrap_or_default();
             // Only the status: a wamid is case-sensitive.

@@ -13,6 +13,7 @@ use crate::samples::{Style, any_value, current, sample, to_record};
 fn deadline(event: &Event) -> Option<Timestamp> {
     match event {
         Event::MessageReceived(message) => message.window_deadline,
+        Event::CallReceived(call) => Some(call.window_deadline),
         Event::WindowOpened(opened) => Some(opened.deadline),
         Event::WindowClosingSoon(soon) => Some(soon.deadline),
         Event::WindowExpired(expired) => Some(expired.deadline),

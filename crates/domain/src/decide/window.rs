@@ -16,6 +16,7 @@ pub fn announce_window(before: &Conversation, after: &Conversation, id: EventId,
     let opened = before.deadline < Some(deadline) && before.window_since != after.window_since;
     let cause = match event {
         Event::MessageReceived(message) => window::cause(&message.message_type),
+        Event::CallReceived(_) => WindowCause::Call,
         _ => WindowCause::Unknown,
     };
     opened.then(|| WindowOpened { deadline, source: id, cause }.into())

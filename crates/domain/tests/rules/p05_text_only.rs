@@ -4,7 +4,7 @@ use connector_domain::command::{Content, ContentKind};
 use connector_domain::composer::Composer;
 use connector_domain::decide::Reason;
 
-use crate::scenario::{HOUR, MINUTE, Scenario, of_kind, send, sent, t, text, wrote};
+use crate::scenario::{HOUR, MINUTE, Scenario, called, of_kind, send, sent, t, text, wrote};
 
 #[test]
 fn what_is_not_text_cannot_be_sent() {
@@ -48,6 +48,8 @@ fn a_picture_renews_the_window() {
 fn receipts_need_a_message_they_are_about_and_nothing_else() {
     for kind in [ContentKind::Read, ContentKind::Typing] {
         Scenario::consented().when(of_kind(kind)).then_rejects_field(Reason::Invalid, "content.reply_to");
+        let by_phone = Scenario::consented().and(called(t(1, 0)));
+        by_phone.when(of_kind(kind)).then_rejects_field(Reason::Invalid, "content.reply_to");
         let story = Scenario::consented().and(wrote(t(1, 0), "STOP")).at(t(50, 0));
         let story = story.when(of_kind(kind)).then_accepts();
         let nameless = of_kind(kind).with_send(|command| command.content.reply_to = None);

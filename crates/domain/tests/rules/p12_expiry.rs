@@ -5,7 +5,7 @@ use connector_domain::decide::{announce_window, decide_closing_soon, decide_expi
 use connector_domain::event::{Event, WindowCause, WindowClosingSoon, WindowExpired, WindowOpened};
 use connector_domain::ids::EventId;
 
-use crate::scenario::{Fact, HOUR, MINUTE, Scenario, t, window_expired, wrote};
+use crate::scenario::{Fact, HOUR, MINUTE, Scenario, called, t, window_expired, wrote};
 
 fn open() -> Scenario {
     Scenario::consented().and(wrote(t(1, 0), "hello"))
@@ -79,4 +79,15 @@ fn an_opening_says_what_the_contact_did() {
             other => panic!("{message_type}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn an_opening_by_a_call_says_so_and_its_renewal_by_one_is_none() {
+    let source = EventId::derived("the-message");
+    let by_call = |deadline| Some(WindowOpened { deadline, source, cause: WindowCause::Call }.into());
+    assert_eq!(announced(&Scenario::consented(), called(t(1, 0))), by_call(t(25, 0)));
+    assert_eq!(announced(&open(), called(t(20, 0))), None);
+    assert_eq!(announced(&open(), called(t(0, 30))), None, "overtaken");
+    assert_eq!(announced(&open(), called(t(30, 0))), by_call(t(54, 0)));
+    assert_eq!(announced(&open().and(window_expired(t(25, 0))), called(t(24, 59))), by_call(t(48, 59)));
 }

@@ -1,10 +1,13 @@
 //! P15: a contact who writes first has opened the conversation, for replies and nothing else.
 
 use connector_domain::composer::Composer;
-use connector_domain::consent::ConsentStatus;
+use connector_domain::consent::{ConsentState, ConsentStatus};
 use connector_domain::decide::Reason;
 
-use crate::scenario::{ASK_FIRST, MINUTE, Scenario, ask, enabled, in_contacts, sent, t, tapped, template, text, wrote};
+use crate::scenario::{
+    ASK_FIRST, MINUTE, Scenario, ask, asked, called, enabled, in_contacts, revoked, sent, t, tapped, template, text,
+    wrote,
+};
 
 fn written_to() -> Scenario {
     Scenario::given([enabled(), in_contacts(), wrote(t(1, 0), "Do you have time?")])
@@ -49,4 +52,34 @@ fn a_stop_from_somebody_who_was_never_asked_is_a_stop() {
     let story = Scenario::given([enabled(), in_contacts(), wrote(t(1, 0), "Stop!")]).shows(&Composer::OptedOut);
     let story = story.and(wrote(t(2, 0), "I mean it")).shows(&Composer::OptedOut);
     story.when(text("sorry")).then_rejects(Reason::OptedOut);
+}
+
+#[test]
+fn a_call_opens_the_window_and_is_no_consent() {
+    let story = Scenario::given([enabled(), in_contacts(), called(t(1, 0))]).shows(&ASK_FIRST);
+    assert_eq!(story.conversation().consent, ConsentState::default());
+    assert_eq!(story.conversation().deadline, Some(t(25, 0)));
+    let story = story.when(text("you called?")).then_rejects(Reason::OptInRequired);
+    let story = story.when(template()).then_rejects(Reason::OptInRequired);
+    // Nor is it an answer: who was asked is asked still, who said no has said no.
+    for (said, state) in [
+        (asked(t(0, 0)), Composer::OptInPending { asked_at: Some(t(0, 0)) }),
+        (wrote(t(0, 0), "Stop!"), Composer::OptedOut),
+        (revoked(t(0, 0)), Composer::OptedOut),
+    ] {
+        Scenario::given([enabled(), in_contacts(), said, called(t(1, 0))]).shows(&state);
+    }
+    // Once there is consent, the window that the call opened is one like any other.
+    story.when(ask()).then_records(&["OptInRequested", "MessageAccepted"]);
+    let consented = Scenario::consented().and(called(t(1, 0)));
+    consented.shows(&Composer::FreeForm { until: t(25, 0) - MINUTE, templates: true }).when(text("hi")).then_accepts();
+}
+
+#[test]
+fn a_call_renews_the_window_of_a_contact_who_wrote_first() {
+    let story = written_to().and(called(t(20, 0)));
+    assert_eq!(story.conversation().consent, written_to().conversation().consent);
+    let story = story.shows(&Composer::FreeForm { until: t(44, 0) - MINUTE, templates: false });
+    let story = story.when(text("we were cut off")).then_accepts();
+    story.at(t(44, 0)).shows(&ASK_FIRST);
 }

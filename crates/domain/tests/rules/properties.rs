@@ -19,7 +19,7 @@ use proptest::prelude::*;
 use proptest::sample::{Index, select};
 
 use crate::scenario::{
-    Fact, Scenario, Try, asked, disabled, enabled, greeting, greeting_call, imported, in_contacts, marketing,
+    Fact, Scenario, Try, asked, called, disabled, enabled, greeting, greeting_call, imported, in_contacts, marketing,
     out_of_contacts, request_ended, request_failed, revoked, send, t, template_accepted, window_expired, wrote,
 };
 
@@ -43,10 +43,15 @@ fn message(at: Timestamp, intent: Intent, message_type: &str) -> Fact {
     fact
 }
 
-/// What the inbound processor writes.
+/// A message.
 fn inbound() -> impl Strategy<Value = Fact> {
     (moment(), intent(), select(vec!["text", "button", "image", "system"]))
         .prop_map(|(at, intent, kind)| message(at, intent, kind))
+}
+
+/// What the inbound processor writes.
+fn contact() -> impl Strategy<Value = Fact> {
+    prop_oneof![4 => inbound(), 1 => moment().prop_map(called)]
 }
 
 /// What the tracker says about somebody's answer, true or stale.
@@ -93,7 +98,7 @@ fn sender() -> impl Strategy<Value = Fact> {
 
 fn anything() -> impl Strategy<Value = Fact> {
     prop_oneof![
-        4 => inbound(),
+        4 => contact(),
         3 => tracker(),
         1 => timer(),
         1 => sender(),
@@ -151,7 +156,7 @@ proptest! {
     #[test]
     fn every_interleaving_of_the_writers_is_equally_safe(
         asked_first in any::<bool>(),
-        contact in vec(inbound(), 0..8),
+        contact in vec(contact(), 0..8),
         tracked in vec(tracker(), 0..6),
         timed in vec(timer(), 0..4),
         sent in vec(sender(), 0..3),
@@ -220,7 +225,11 @@ proptest! {
             prop_assert!(folded >= deadline);
             deadline = folded;
         }
-        prop_assert_eq!(deadline, facts.iter().filter_map(received).filter_map(|m| m.window_deadline).max());
+        let opened = |fact: &Fact| match &fact.event {
+            Event::CallReceived(call) => Some(call.window_deadline),
+            _ => received(fact)?.window_deadline,
+        };
+        prop_assert_eq!(deadline, facts.iter().filter_map(opened).max());
     }
 
     #[test]
@@ -282,6 +291,15 @@ proptest! {
         let gate_changed = before.consent.status != after.consent.status
             && after.consent.status != connector_domain::consent::ConsentStatus::Implied;
         prop_assert_eq!(said.len(), usize::from(gate_changed));
+    }
+
+    #[test]
+    fn a_call_moves_the_window_forward_and_nothing_that_was_agreed(facts in vec(anything(), 0..12), at in moment()) {
+        let before = fold(&facts);
+        let mut after = before.clone();
+        after.evolve(&called(at).event, EventId::derived("the-call"), at);
+        prop_assert_eq!(after.deadline, before.deadline.max(Some(at + Rules::default().window)));
+        prop_assert_eq!((&after.consent, after.last_inbound), (&before.consent, before.last_inbound));
     }
 
     #[test]

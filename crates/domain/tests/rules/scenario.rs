@@ -15,7 +15,7 @@ use connector_domain::decide::{
 };
 use connector_domain::directory::Contacts;
 use connector_domain::event::{
-    ActivationNoticeRaised, ConsentImported, ConsentRevoked, ContactAdded, ContactRemoved, Event,
+    ActivationNoticeRaised, CallReceived, ConsentImported, ConsentRevoked, ContactAdded, ContactRemoved, Event,
     MarketingPreferenceChanged, MessageAccepted, MessageReceived, OptInExpired, OptInFailed, OptInRequested,
     WhatsAppDisabled, WhatsAppEnabled, WindowExpired,
 };
@@ -135,6 +135,17 @@ pub(crate) fn tapped(at: Timestamp, payload: &str, title: &str) -> Fact {
 /// The contact sent something that is not text.
 pub(crate) fn sent(at: Timestamp, message_type: &str) -> Fact {
     inbound(at, message_type, None, None)
+}
+
+/// The contact called.
+pub(crate) fn called(at: Timestamp) -> Fact {
+    let call = CallReceived {
+        phone_number_id: "number".into(),
+        call_id: "wacid.in".into(),
+        address: address(),
+        window_deadline: window::deadline(at, at, &Rules::default()),
+    };
+    fact(at, call)
 }
 
 pub(crate) fn imported(at: Timestamp) -> Fact {

@@ -1,13 +1,13 @@
-//! Reads what is neither a message nor a status: templates, numbers, accounts, preferences.
+//! Reads what is neither a message nor a status: templates, numbers, accounts, preferences, calls.
 
 use connector_domain::command::WebhookItem;
 use connector_domain::identity::Address;
-use connector_domain::ids::Wamid;
+use connector_domain::ids::{CallId, Wamid};
 use connector_domain::time::Timestamp;
 use serde_json::Value;
 
-use super::json::{Who, int, text, timestamp};
-use super::parse::{ParseError, object};
+use super::json::{BY_PERSON, Who, int, text, timestamp};
+use super::parse::{ParseError, contact, object};
 
 /// The template a change is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +26,17 @@ pub struct Preference {
     /// True for `stop`; `resume` and `signup` lift it.
     pub stopped: bool,
     /// When, by WhatsApp's clock. The delivery's arrival when the item does not say.
+    pub at: Timestamp,
+}
+
+/// A call of a person to the business number.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Call {
+    /// Meta's id of the call: the same in everything that is told of it.
+    pub call_id: CallId,
+    /// Who called.
+    pub address: Address,
+    /// When, by WhatsApp's clock, in whole seconds: when it began, as far as the item says.
     pub at: Timestamp,
 }
 
@@ -92,6 +103,8 @@ pub enum Change {
     },
     /// `user_preferences`: what persons said about marketing. Empty when the item is about other categories.
     UserPreferences(Vec<Preference>),
+    /// `calls`: a person called, or that call ended. What the business did itself is not among them.
+    Call(Call),
     /// `smb_message_echoes`: what the business itself typed in the app of a coexistence number.
     Echoes(Vec<Wamid>),
     /// `history`: messages from before the number joined.
@@ -108,7 +121,8 @@ pub enum Change {
 /// Reads the value of a change. What lacks the keys of its field is [`Change::Other`]: nobody acts on it, and it is kept.
 ///
 /// # Errors
-/// When it is not a JSON object, or preferences that name nobody: a person's wish must not get lost unseen.
+/// When it is not a JSON object, preferences that name nobody, or a person's call without id, time or caller: what a person did must not get
+/// lost unseen.
 pub fn parse_change(item: &WebhookItem) -> Result<Change, ParseError> {
     let value = object(item)?;
     let known = match item.field.as_str() {
@@ -131,6 +145,7 @@ pub fn parse_change(item: &WebhookItem) -> Result<Change, ParseError> {
         }),
         "account_alerts" => Some(account_alert(&value)),
         "user_preferences" => Some(Change::UserPreferences(preferences(&value, item.received_at)?)),
+        "calls" => call(&value, item)?.map(Change::Call),
         "smb_message_echoes" => Some(Change::Echoes(
             elements(&value["message_echoes"]).filter_map(|echo| text(&echo["id"])).map(Wamid).collect(),
         )),
@@ -181,6 +196,22 @@ fn account_alert(value: &Value) -> Change {
     // The documentation nests these under `alert_info`; older samples have them at the top.
     let info = if value["alert_info"].is_object() { &value["alert_info"] } else { value };
     Change::AccountAlert { alert: text(&info["alert_type"]), severity: text(&info["alert_severity"]) }
+}
+
+/// `None`: a call of the business, or something else about calls.
+fn call(value: &Value, item: &WebhookItem) -> Result<Option<Call>, ParseError> {
+    if value["direction"] != BY_PERSON || !matches!(value["event"].as_str(), Some("connect" | "terminate")) {
+        return Ok(None);
+    }
+    let call_id = text(&value["id"]).map(CallId).ok_or(ParseError { reason: "no_id" })?;
+    // The end of a call says when it had begun, if anybody answered; a window must not be taken for longer than it is.
+    let at = timestamp(&value["start_time"]).filter(|_| value["event"] == "terminate");
+    let at = at.or_else(|| timestamp(&value["timestamp"])).ok_or(ParseError { reason: "no_timestamp" })?;
+    let address = Who::of(value).caller(&Who::of(&contact(item)));
+    if address.is_empty() {
+        return Err(ParseError { reason: "no_address" });
+    }
+    Ok(Some(Call { call_id, address, at }))
 }
 
 fn preferences(value: &Value, received_at: Timestamp) -> Result<Vec<Preference>, ParseError> {

@@ -32,7 +32,7 @@ pub(super) fn timestamp(value: &Value) -> Option<Timestamp> {
     int(value).filter(|secs| *secs >= 0).map(Timestamp::from_secs)
 }
 
-/// The fields of a message, status, contact or preference that say whom it is about, each a non-empty string or a number as its
+/// The fields of a message, status, call, contact or preference that say whom it is about, each a non-empty string or a number as its
 /// digits. Everything else, the person's words included, is not decoded for this.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
@@ -45,6 +45,7 @@ pub(super) struct Who {
     recipient_type: Id,
     wa_id: Id,
     user_id: Id,
+    direction: Id,
 }
 
 /// A field that may carry an id, as text.
@@ -64,6 +65,7 @@ impl Who {
             recipient_type: id("recipient_type"),
             wa_id: id("wa_id"),
             user_id: id("user_id"),
+            direction: id("direction"),
         }
     }
 
@@ -82,6 +84,11 @@ impl Who {
         address([&self.from, &contact.wa_id], [&self.from_user_id, &contact.user_id])
     }
 
+    /// Who called the business; nobody when it is not said that a person did: a call that the business makes is not theirs.
+    pub(super) fn caller(&self, contact: &Self) -> Address {
+        if self.direction.0.as_deref() == Some(BY_PERSON) { self.sender(contact) } else { Address::default() }
+    }
+
     /// Whom a status is about: the group when the message went to one, else its recipient.
     pub(super) fn status(&self, contact: &Self) -> Address {
         if self.recipient_type.0.as_deref() == Some("group")
@@ -92,6 +99,9 @@ impl Who {
         address([&self.recipient_id, &contact.wa_id], [&self.recipient_user_id, &contact.user_id])
     }
 }
+
+/// The `direction` of a call that a person made.
+pub(super) const BY_PERSON: &str = "USER_INITIATED";
 
 const NOBODY: Id = Id(None);
 

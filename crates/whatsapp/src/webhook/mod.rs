@@ -9,6 +9,6 @@ mod json;
 mod parse;
 mod split;
 
-pub use change::{Change, Preference, TemplateRef, parse_change};
+pub use change::{Call, Change, Preference, TemplateRef, parse_change};
 pub use parse::{InboundMessage, InboundStatus, ParseError, Referral, SystemChange, parse_message, parse_status};
 pub use split::{Split, SplitError, split};

@@ -175,7 +175,7 @@ pub(super) fn object(item: &WebhookItem) -> Result<Value, ParseError> {
 }
 
 /// The contact is an extra: one that cannot be read must not cost the message.
-fn contact(item: &WebhookItem) -> Value {
+pub(super) fn contact(item: &WebhookItem) -> Value {
     item.contact.as_ref().and_then(|contact| serde_json::from_str(contact.expose()).ok()).unwrap_or_default()
 }
 

@@ -94,6 +94,8 @@ struct ValueOf<'a> {
     errors: Option<&'a RawValue>,
     #[serde(borrow)]
     user_preferences: Option<&'a RawValue>,
+    #[serde(borrow)]
+    calls: Option<&'a RawValue>,
 }
 
 /// A delivery of the documented shape, read in one pass down to the values. Anything else is read by [`Envelope`] and the
@@ -146,6 +148,8 @@ struct UsualValue<'a> {
     errors: Option<&'a RawValue>,
     #[serde(borrow)]
     user_preferences: Option<&'a RawValue>,
+    #[serde(borrow)]
+    calls: Option<&'a RawValue>,
 }
 
 /// A value, whatever its shape.
@@ -156,6 +160,7 @@ struct Parts<'a> {
     items: Option<(Vec<&'a RawValue>, Vec<&'a RawValue>)>,
     errors: Option<&'a RawValue>,
     user_preferences: Option<&'a RawValue>,
+    calls: Option<&'a RawValue>,
 }
 
 fn parts(raw: &RawValue) -> Parts<'_> {
@@ -166,6 +171,7 @@ fn parts(raw: &RawValue) -> Parts<'_> {
             items: Some((value.messages.unwrap_or_default(), value.statuses.unwrap_or_default())),
             errors: value.errors,
             user_preferences: value.user_preferences,
+            calls: value.calls,
         };
     }
     let value: ValueOf<'_> = object(raw);
@@ -175,6 +181,7 @@ fn parts(raw: &RawValue) -> Parts<'_> {
         items: array(value.messages).zip(array(value.statuses)),
         errors: value.errors,
         user_preferences: value.user_preferences,
+        calls: value.calls,
     }
 }
 
@@ -296,6 +303,12 @@ impl Splitter<'_> {
         let metadata: Metadata<'_> = value.metadata.map(object).unwrap_or_default();
         place.number = metadata.phone_number_id.and_then(scalar);
 
+        if place.field == "calls"
+            && let Some(calls) = array(value.calls).filter(|calls| !calls.is_empty())
+            && value.items.as_ref().is_some_and(|(messages, statuses)| messages.is_empty() && statuses.is_empty())
+        {
+            return self.calls(place, &calls, &value);
+        }
         if place.field != "messages" && !place.field.is_empty() {
             let address = value.user_preferences.and_then(only_person).unwrap_or_default();
             return self.change(place, raw, address);
@@ -303,11 +316,7 @@ impl Splitter<'_> {
         let Some((messages, statuses)) = value.items.filter(|(m, s)| !m.is_empty() || !s.is_empty()) else {
             return self.change(place, raw, Address::default());
         };
-        let contact = |raw| {
-            let who: Who = object(raw);
-            Contact { raw, address: who.contact(), who }
-        };
-        let contacts: Vec<_> = value.contacts.into_iter().map(contact).collect();
+        let contacts = contacts(&value.contacts);
         let alone = messages.len() + statuses.len() == 1;
         let nobody = Who::default();
         for message in messages {
@@ -322,8 +331,25 @@ impl Splitter<'_> {
             let address = who.status(contact.map_or(&nobody, |contact| &contact.who));
             self.item(place, WebhookKind::Status, status.get(), contact.map(|contact| contact.raw), address);
         }
-        // Beside messages, only the errors: the messages must not be recorded twice.
-        if let Some(errors) = value.errors {
+        self.errors(place, value.errors);
+    }
+
+    /// Calls are changes with an item each. Those of a person go where the person's messages go, so that they stay in order with them.
+    fn calls(&mut self, place: &Place, calls: &[&RawValue], value: &Parts<'_>) {
+        let contacts = contacts(&value.contacts);
+        let nobody = Who::default();
+        for call in calls {
+            let who: Who = object(call);
+            let contact = belonging(&contacts, &who.caller(&nobody), calls.len() == 1);
+            let address = who.caller(contact.map_or(&nobody, |contact| &contact.who));
+            self.item(place, WebhookKind::Change, call.get(), contact.map(|contact| contact.raw), address);
+        }
+        self.errors(place, value.errors);
+    }
+
+    /// Beside items, only the errors: the items must not be recorded twice.
+    fn errors(&mut self, place: &Place, errors: Option<&RawValue>) {
+        if let Some(errors) = errors {
             let errors = format!("{{\"errors\":{}}}", errors.get());
             self.item(place, WebhookKind::Change, &errors, None, Address::default());
         }
@@ -356,6 +382,14 @@ struct Contact<'a> {
     raw: &'a RawValue,
     who: Who,
     address: Address,
+}
+
+fn contacts<'a>(raw: &[&'a RawValue]) -> Vec<Contact<'a>> {
+    let contact = |raw: &&'a RawValue| {
+        let who: Who = object(raw);
+        Contact { raw, address: who.contact(), who }
+    };
+    raw.iter().map(contact).collect()
 }
 
 /// The element of `contacts[]` that speaks of this person. One that shares no kind of id with the item is taken only when

@@ -78,14 +78,20 @@ fn of_change(change: &Value) -> usize {
         Value::Number(number) => number.to_string(),
         _ => String::new(),
     };
-    if field != "messages" && !field.is_empty() {
-        return 1;
-    }
     let count = |value: &Value| match value {
         Value::Null => Some(0),
         Value::Array(list) => Some(list.len()),
         _ => None,
     };
+    if field == "calls" {
+        return match ["calls", "messages", "statuses"].map(|list| count(&value[list])) {
+            [Some(calls), Some(0), Some(0)] if calls > 0 => calls + usize::from(!value["errors"].is_null()),
+            _ => 1,
+        };
+    }
+    if field != "messages" && !field.is_empty() {
+        return 1;
+    }
     match (count(&value["messages"]), count(&value["statuses"])) {
         (Some(messages), Some(statuses)) if messages + statuses > 0 => {
             messages + statuses + usize::from(!value["errors"].is_null())

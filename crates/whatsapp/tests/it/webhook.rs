@@ -72,6 +72,9 @@ fn summary(split: &Split) -> String {
         },
         _ => match parse_change(item) {
             Ok(change) => {
+                if let Change::Call(call) = &change {
+                    assert_eq!(call.address, split.address);
+                }
                 let debug = format!("{change:?}");
                 let variant = debug.split(|c: char| !c.is_alphanumeric()).next().unwrap_or_default();
                 format!("change {variant} {}", known_by(&split.address))
@@ -129,6 +132,13 @@ const TABLE: &[(&str, &[&str])] = &[
     ("account_alert", &["change AccountAlert nobody"]),
     ("user_preferences", &["change UserPreferences phone"]),
     ("user_preferences_two", &["change UserPreferences nobody"]),
+    ("call_connect", &["change Call phone"]),
+    ("call_connect_bsuid", &["change Call bsuid"]),
+    ("call_terminate", &["change Call phone"]),
+    ("call_missed", &["change Call phone", "change Other nobody"]),
+    ("call_by_business", &["change Other nobody"]),
+    ("call_status", &["change Other nobody"]),
+    ("calls_of_two", &["change Call phone", "change Call phone", "change Other phone"]),
     ("echoes", &["change Echoes nobody"]),
     ("history", &["change History nobody"]),
     ("security", &["change Other nobody"]),
@@ -382,4 +392,33 @@ fn an_item_that_cannot_be_understood_names_the_reason_and_nothing_of_its_content
     nobody.raw = r#"{"user_preferences":[{"value":"stop"}]}"#.into();
     let error = parse_change(&nobody).unwrap_err();
     assert_eq!(error.to_string(), "the webhook item cannot be understood: no_preferences");
+}
+
+#[test]
+fn a_call_began_when_the_first_word_of_it_says() {
+    let at = |name| match change(name) {
+        Change::Call(call) => (call.call_id.0, call.at),
+        other => panic!("{other:?}"),
+    };
+    let answered = "wacid.ABGGFjFVU2AfAgo6V".to_owned();
+    assert_eq!(at("call_connect"), (answered.clone(), Timestamp::from_secs(1_790_000_000)));
+    assert_eq!(at("call_terminate"), (answered, Timestamp::from_secs(1_790_000_008)), "not when it ended");
+}
+
+#[test]
+fn a_call_of_a_person_that_cannot_be_understood_is_an_error_and_one_of_the_business_is_none() {
+    let read = |raw: &str| parse_change(&WebhookItem { raw: raw.into(), contact: None, ..only("call_connect").item });
+    let call = r#""direction":"USER_INITIATED","event":"connect""#;
+    for (raw, reason) in [
+        (format!(r#"{{{call},"from":"15550100042","timestamp":"1790000000"}}"#), "no_id"),
+        (format!(r#"{{{call},"from":"15550100042","id":"wacid.A"}}"#), "no_timestamp"),
+        (format!(r#"{{{call},"id":"wacid.A","timestamp":"1790000000"}}"#), "no_address"),
+    ] {
+        assert_eq!(read(&raw).unwrap_err().reason, reason, "{raw}");
+    }
+    for raw in
+        [r#"{"direction":"BUSINESS_INITIATED","event":"connect"}"#, r#"{"event":"connect","from":"15550100042"}"#]
+    {
+        assert_eq!(read(raw), Ok(Change::Other { field: "calls".to_owned() }), "{raw}");
+    }
 }

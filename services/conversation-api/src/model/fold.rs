@@ -8,7 +8,7 @@ use connector_domain::command::{ContentKind, SendPurpose};
 use connector_domain::decide::Reason;
 use connector_domain::directory::{ContactEntry, Enablement};
 use connector_domain::event::{
-    ContactRemoved, Envelope, Event, MessageAccepted, MessageReceived, MessageStatusChanged, Recorded,
+    CallReceived, ContactRemoved, Envelope, Event, MessageAccepted, MessageReceived, MessageStatusChanged, Recorded,
 };
 use connector_domain::ids::{AttemptId, StreamId, Wamid};
 use connector_domain::status::MessageState;
@@ -68,6 +68,7 @@ fn fold(db: &Connection, recorded: &Recorded) -> Result<(), ModelError> {
     let envelope = &recorded.envelope;
     match &recorded.event {
         Event::MessageReceived(message) => received(db, envelope, message)?,
+        Event::CallReceived(call) => called(db, envelope, call)?,
         Event::MessageAccepted(accepted) => self::accepted(db, envelope, accepted)?,
         Event::MessageSent(sent) => {
             settle(db, envelope, &recorded.event, None)?;
@@ -206,6 +207,21 @@ fn received(db: &Connection, envelope: &Envelope, message: &MessageReceived) -> 
         envelope.occurred_at.as_millis(),
         message.wamid.as_str(),
         message.reply_to.as_ref().map(Wamid::as_str),
+    ])?;
+    activity(db, envelope, "unread + 1")
+}
+
+/// A call is shown like what else the connector does not carry (P5). It has no wamid: nothing can quote it or mark it as read.
+fn called(db: &Connection, envelope: &Envelope, call: &CallReceived) -> Result<(), ModelError> {
+    db.prepare_cached(
+        "INSERT OR IGNORE INTO messages (organization, id, stream, direction, type, unsupported, occurred_at)
+         VALUES (?, ?, ?, 'inbound', 'call', 1, ?)",
+    )?
+    .execute(params![
+        envelope.organization_id.as_str(),
+        call.call_id.as_str(),
+        envelope.stream_id.as_str(),
+        envelope.occurred_at.as_millis(),
     ])?;
     activity(db, envelope, "unread + 1")
 }

@@ -9,8 +9,9 @@ use connector_contracts::{Topic, Topics};
 use connector_domain::command::Content;
 use connector_domain::consent::Intent;
 use connector_domain::event::{
-    ActivationNoticeRaised, ContactAdded, ConversationLinked, Event, MessageAccepted, MessageFailed, MessageReceived,
-    MessageRejected, MessageSent, MessageStatusChanged, MessageUnconfirmed, TimeSource, WhatsAppEnabled,
+    ActivationNoticeRaised, CallReceived, ContactAdded, ConversationLinked, Event, MessageAccepted, MessageFailed,
+    MessageReceived, MessageRejected, MessageSent, MessageStatusChanged, MessageUnconfirmed, TimeSource,
+    WhatsAppEnabled,
 };
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{AttemptId, CommandId, OrganizationId, PhoneNumber, PhoneNumberId, StreamId, WabaId};
@@ -253,6 +254,17 @@ fn received(organization: &str, stream: &str, wamid: &str, text: &str, intent: I
 /// The contact writes.
 pub(crate) fn a_message(organization: &str, stream: &str, wamid: &str, text: &str, when: i64) -> (Event, Cause) {
     received(organization, stream, wamid, text, Intent::Other, when)
+}
+
+/// The contact calls.
+pub(crate) fn a_call(organization: &str, stream: &str, call_id: &str, when: i64) -> (Event, Cause) {
+    let event = CallReceived {
+        phone_number_id: NUMBER.into(),
+        call_id: call_id.into(),
+        address: ben(),
+        window_deadline: Timestamp(when + 24 * 3_600_000),
+    };
+    (event.into(), at(organization, stream, call_id.to_owned(), None, when))
 }
 
 /// The contact writes `accept` or `stop`.

@@ -4,6 +4,8 @@
 #[cfg(test)]
 mod answers;
 #[cfg(test)]
+mod calls;
+#[cfg(test)]
 mod identities;
 #[cfg(test)]
 mod recording;

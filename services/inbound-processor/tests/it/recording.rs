@@ -71,6 +71,7 @@ async fn each_item_ends_once(deliveries: Vec<Vec<Split>>, times: usize) -> BTree
     process(&world).await.unwrap();
 
     let mut ended: BTreeMap<String, usize> = BTreeMap::new();
+    let mut calls = BTreeSet::new();
     let log = log(&world);
     let mut types = BTreeMap::new();
     for event in of_items(&log) {
@@ -80,6 +81,11 @@ async fn each_item_ends_once(deliveries: Vec<Vec<Split>>, times: usize) -> BTree
             Event::MessageStatusChanged(e) => &e.raw,
             Event::AccountNotice(e) => &e.raw,
             Event::MarketingPreferenceChanged(e) => &e.raw,
+            // All that is told of a call is one event, which does not keep the item.
+            Event::CallReceived(e) => {
+                assert!(calls.insert(e.call_id.0.clone()), "twice: {:?}", e.call_id);
+                continue;
+            }
             other => panic!("{other:?} is written by somebody else"),
         };
         ended.entry(raw.expose().to_owned()).or_default();
@@ -96,6 +102,11 @@ async fn each_item_ends_once(deliveries: Vec<Vec<Split>>, times: usize) -> BTree
     }
     for split in &all {
         let letters = ended.get(split.item.raw.expose());
+        if split.item.field == "calls" && letters.is_none() {
+            let raw: serde_json::Value = serde_json::from_str(split.item.raw.expose()).unwrap();
+            assert!(raw["id"].as_str().is_some_and(|id| calls.contains(id)), "a lost call");
+            continue;
+        }
         assert!(letters.is_some_and(|letters| letters % times == 0), "lost or torn: {:?}", split.item.field);
     }
     types
@@ -105,7 +116,9 @@ async fn each_item_ends_once(deliveries: Vec<Vec<Split>>, times: usize) -> BTree
 async fn every_documented_shape_is_recorded_once_though_it_comes_four_times() {
     let deliveries = fixtures().iter().filter_map(|(_, body)| split(body, Timestamp(1), "d").ok()).collect();
     let types = each_item_ends_once(deliveries, 4).await;
-    for expected in ["AccountNotice", "MarketingPreferenceChanged", "MessageReceived", "MessageStatusChanged"] {
+    for expected in
+        ["AccountNotice", "CallReceived", "MarketingPreferenceChanged", "MessageReceived", "MessageStatusChanged"]
+    {
         assert!(types.contains_key(expected), "{types:?}");
     }
 }

@@ -9,7 +9,8 @@ use connector_domain::command::{ConsentAction, DirectoryKind, DirectoryRecord};
 use connector_domain::consent::{ConsentStatus, Intent};
 use connector_domain::conversation::Conversation;
 use connector_domain::directory::Enablement;
-use connector_domain::event::{Event, Recorded};
+use connector_domain::event::{CallReceived, Event, Recorded};
+use connector_domain::identity::Address;
 use connector_runtime::handler::{Handler, Step, TakeUp};
 use connector_runtime::lanes::Work;
 use connector_runtime::situation::{conversation_key, enablement_key, load, membership_key};
@@ -17,8 +18,8 @@ use connector_simulated::{Fault, Noise, Plan, Run, SimWorld, When};
 use opt_in_tracker::Projector;
 
 use crate::scene::{
-    LIMIT, TOPICS, append, command, conversation, counts, directory, history, platform, record, service, until, user,
-    view, world, write,
+    LIMIT, TOPICS, append, command, conversation, counts, directory, event, history, platform, play, prepared, record,
+    service, until, user, view, world, write,
 };
 
 /// Whether the views are the fold of the log.
@@ -118,6 +119,36 @@ async fn every_command_is_answered_once_and_every_answer_of_the_contact_is_annou
     let stored = view(&world, &conversation(&world), conversation_key(&conversation(&world))).await;
     let fold: Conversation = load(stored.as_ref()).expect("ours");
     assert_eq!(fold.consent.status, ConsentStatus::OptedOut);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_call_opens_the_window_of_the_view_and_answers_nothing() {
+    let world = play(|world| async move {
+        prepared(&world).await;
+        append(&world, vec![command(&world, "ask", ConsentAction::RequestOptIn, None)]).await;
+        until(&world, "OptInRequested", 1).await;
+        let call = CallReceived {
+            phone_number_id: "number".into(),
+            call_id: "wacid".into(),
+            address: Address::default(),
+            window_deadline: platform(&world).clock.now() + platform(&world).rules.window,
+        };
+        event(&world, "call", None, call).await;
+        while !settled(&world).await {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+    })
+    .await;
+    let stored = view(&world, &conversation(&world), conversation_key(&conversation(&world))).await;
+    let fold: Conversation = load(stored.as_ref()).expect("ours");
+    let deadline = history(&world).into_iter().find_map(|recorded| match recorded.event {
+        Event::CallReceived(call) => Some(call.window_deadline),
+        _ => None,
+    });
+    assert!(deadline.is_some() && fold.deadline == deadline, "{:?}", fold.deadline);
+    assert_eq!(fold.consent.status, ConsentStatus::Requested);
+    let counts = counts(&world);
+    assert!(!counts.keys().any(|name| ["OptInAccepted", "OptInDeclined", "OptInFailed"].contains(&name.as_str())));
 }
 
 #[tokio::test(start_paused = true)]

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
 
-use connector_domain::event::{Event, MessageReceived, Recorded};
+use connector_domain::event::{CallReceived, Event, MessageReceived, Recorded};
 use connector_domain::ids::{EventId, StreamId};
 use connector_domain::time::Timestamp;
 
@@ -90,13 +90,18 @@ impl Windows {
     pub(super) fn evolve(&mut self, Entry { recorded: Recorded { envelope, event }, written }: &Entry) {
         if !matches!(
             event,
-            Event::MessageReceived(_) | Event::WindowOpened(_) | Event::WindowClosingSoon(_) | Event::WindowExpired(_)
+            Event::MessageReceived(_)
+                | Event::CallReceived(_)
+                | Event::WindowOpened(_)
+                | Event::WindowClosingSoon(_)
+                | Event::WindowExpired(_)
         ) {
             return;
         }
         let story = self.stories.entry(envelope.stream_id.clone()).or_default();
         match event {
-            Event::MessageReceived(MessageReceived { window_deadline: Some(deadline), .. }) => {
+            Event::MessageReceived(MessageReceived { window_deadline: Some(deadline), .. })
+            | Event::CallReceived(CallReceived { window_deadline: deadline, .. }) => {
                 let moved =
                     |end| Moved { by: envelope.event_id, written: *written, reopened: envelope.occurred_at >= end };
                 match story.open {

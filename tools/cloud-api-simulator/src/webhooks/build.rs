@@ -176,6 +176,42 @@ pub(crate) fn preference(line: &Line, person: &Person, value: &str, timestamp_s:
     Update { field: "user_preferences".to_owned(), about: None, ..update }
 }
 
+/// A call of a contact.
+pub(crate) struct Call<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) timestamp_s: i64,
+    /// How long they spoke; `None`: nobody answered.
+    pub(crate) seconds: Option<i64>,
+}
+
+/// Webhook of a call that a contact makes. `event`: `connect`, or `terminate` for its end.
+pub(crate) fn call(line: &Line, person: &Person, call: &Call<'_>, event: &str) -> Update {
+    let ended_s = call.timestamp_s.saturating_add(call.seconds.unwrap_or_default());
+    let timestamp_s = if event == "connect" { call.timestamp_s } else { ended_s };
+    let mut entry = json!({
+        "id": call.id, "to": line.display_phone_number, "from_user_id": person.user_id, "event": event,
+        "timestamp": timestamp_s.to_string(), "direction": "USER_INITIATED",
+    });
+    if !person.hide_number {
+        entry["from"] = json!(person.wa_id);
+    }
+    match (event, call.seconds) {
+        ("connect", _) => entry["session"] = json!({"sdp_type": "offer", "sdp": "v=0\r\n"}),
+        (_, None) => entry["status"] = json!("FAILED"),
+        (_, Some(seconds)) => {
+            entry["status"] = json!("COMPLETED");
+            entry["start_time"] = json!(call.timestamp_s.to_string());
+            entry["end_time"] = json!(ended_s.to_string());
+            entry["duration"] = json!(seconds);
+        }
+    }
+    let mut value = line.value();
+    value.insert("contacts".into(), json!([person.json(true)]));
+    value.insert("calls".into(), json!([entry]));
+    let update = Update::messages(line, person, format!("call:{event}"), call.id, &value.into());
+    Update { field: "calls".to_owned(), ..update }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
