@@ -5,9 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_contracts::{Topic, Topics, decode_event};
-use connector_domain::consent::Intent;
-use connector_domain::event::{Event, MessageReceived, Recorded, TimeSource};
-use connector_domain::identity::{Address, StreamKeys};
+use connector_domain::event::{Event, Recorded, TimeSource};
+use connector_domain::identity::StreamKeys;
 use connector_domain::ids::StreamId;
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
@@ -19,6 +18,7 @@ use connector_runtime::lanes::Work;
 use connector_runtime::platform::Platform;
 use connector_simulated::SimWorld;
 use connector_telemetry::Metrics;
+use connector_testkit::event::text_received;
 use window_timer::WindowTimer;
 
 use crate::check::{at_rest, fold};
@@ -150,19 +150,7 @@ async fn month() {
 }
 
 fn message(platform: &Platform, person: u64, hour: u32, now: Timestamp) -> connector_ports::log::Append {
-    let message = MessageReceived {
-        phone_number_id: "number".into(),
-        wamid: "wamid".into(),
-        address: Address::default(),
-        profile_name: None,
-        message_type: "text".to_owned(),
-        text: None,
-        unsupported: false,
-        reply_to: None,
-        intent: Intent::Other,
-        window_deadline: Some(now + DAY),
-        raw: "{}".into(),
-    };
+    let message = text_received(now + DAY);
     let cause = Cause {
         organization_id: "acme".into(),
         stream_id: StreamId(format!("k1-{person:032x}")),

@@ -27,6 +27,7 @@ use connector_runtime::situation::{Question, Situations, conversation_key, load,
 use connector_runtime::worker::WorkerSpec;
 use connector_simulated::{Noise, Plan, SimWorld};
 use connector_telemetry::Metrics;
+use connector_testkit::event::text_received;
 use opt_in_tracker::{Conversations, Projector};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
@@ -280,19 +281,7 @@ impl Play {
         let written = Timestamp::from_secs((self.now() - ago).as_millis() / 1000);
         self.wrote.entry(stream.clone()).or_default().push(written);
         let deadline = connector_domain::window::deadline(written, self.inbound.clock.now(), &rules());
-        let message = MessageReceived {
-            phone_number_id: "number".into(),
-            wamid: "wamid".into(),
-            address: Address::default(),
-            profile_name: None,
-            message_type: "text".to_owned(),
-            text: None,
-            unsupported: false,
-            reply_to: None,
-            intent,
-            window_deadline: Some(deadline),
-            raw: "{}".into(),
-        };
+        let message = MessageReceived { intent, ..text_received(deadline) };
         self.emit(stream, message.into(), written).await;
     }
 

@@ -22,6 +22,7 @@ use connector_runtime::service::Service;
 use connector_runtime::worker::WorkerSpec;
 use connector_simulated::{Fault, Noise, Plan, SimWorld, When};
 use connector_telemetry::Metrics;
+use connector_testkit::wait;
 use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 
@@ -189,14 +190,9 @@ async fn serve_with_room_for<H: Handler + 'static>(buffer: usize, world: SimWorl
 }
 
 async fn all_out(world: SimWorld) {
-    loop {
-        if values(&world, "out").len() + values(&world, "in.dlq").len() >= RECORDS {
-            // A little longer, for what would come too often.
-            tokio::time::sleep(Duration::from_secs(5)).await;
-            return;
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    let out = async || values(&world, "out").len() + values(&world, "in.dlq").len();
+    wait::until("every record to come out", LIMIT, async || (out().await >= RECORDS).then_some(())).await;
+    wait::still("what would come too often", Duration::from_secs(5), LIMIT, out).await;
 }
 
 fn check_order(context: &str, outcomes: &[String]) {
@@ -316,9 +312,8 @@ async fn what_cannot_be_understood_goes_to_the_dead_letters_byte_for_byte() {
     let appender = world.calm_log().appender().await.expect("appender");
     let at = appender.append(vec![bad.clone()]).await.expect("append").remove(0);
     let dead = |world: SimWorld| async move {
-        while values(&world, "in.dlq").is_empty() || values(&world, "out").len() < RECORDS {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let done = || !values(&world, "in.dlq").is_empty() && values(&world, "out").len() >= RECORDS;
+        wait::until("the dead letter and the rest", LIMIT, async || done().then_some(())).await;
     };
     world.run(LIMIT, |world| serve(world, Copier), dead).await.expect("a dead letter");
     let letter = world.history(&topic("in.dlq")).remove(0);
@@ -345,9 +340,8 @@ async fn a_drain_finishes_what_runs_and_leaves_the_rest_to_the_next() {
         service.worker(spec, handler);
         let running = tokio::spawn(service.run());
         let before = ledger.lock().expect("ledger").len();
-        while ledger.lock().expect("ledger").len() == before && before < RECORDS {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        let moved = || before >= RECORDS || ledger.lock().expect("ledger").len() > before;
+        wait::until("an effect", LIMIT, async || moved().then_some(())).await;
         shutdown.cancel();
         running.await.expect("joined").expect("drained");
     }

@@ -162,11 +162,10 @@ fn conversation(deadline: Option<Timestamp>) -> Conversation {
 mod tests {
     use super::*;
     use connector_contracts::{encode_event, glimpse};
-    use connector_domain::event::{
-        CallReceived, MessageReceived, TimeSource, WindowCause, WindowClosingSoon, WindowExpired,
-    };
+    use connector_domain::event::{CallReceived, TimeSource, WindowCause, WindowClosingSoon, WindowExpired};
     use connector_domain::identity::Address;
     use connector_domain::ids::EventId;
+    use connector_testkit::event::text_received;
 
     fn recorded(at: i64, event: impl Into<Event>) -> Recorded {
         let event = event.into();
@@ -188,19 +187,7 @@ mod tests {
     }
 
     fn message(at: i64) -> Recorded {
-        let message = MessageReceived {
-            phone_number_id: "n".into(),
-            wamid: "w".into(),
-            address: Address::default(),
-            profile_name: None,
-            message_type: "text".to_owned(),
-            text: None,
-            unsupported: false,
-            reply_to: None,
-            intent: connector_domain::consent::Intent::Other,
-            window_deadline: Some(Timestamp::from_secs(at + 100)),
-            raw: "{}".into(),
-        };
+        let message = text_received(Timestamp::from_secs(at + 100));
         recorded(at, message)
     }
 

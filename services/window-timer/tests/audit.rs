@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_contracts::{Topic, Topics};
-use connector_domain::consent::Intent;
-use connector_domain::event::{Event, MessageReceived, TimeSource, WindowExpired};
-use connector_domain::identity::{Address, StreamKeys};
+use connector_domain::event::{Event, TimeSource, WindowExpired};
+use connector_domain::identity::StreamKeys;
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, Epoch, Timer, View};
@@ -21,6 +20,7 @@ use connector_runtime::platform::{Platform, views};
 use connector_runtime::service::Service;
 use connector_simulated::SimWorld;
 use connector_telemetry::Metrics;
+use connector_testkit::event::text_received;
 use connector_testkit::servers::{RedisOptions, RedisServer};
 use tokio_util::sync::CancellationToken;
 use window_timer::{Config, Windows};
@@ -69,20 +69,7 @@ async fn write(platform: &Platform, stream: &str, at: Timestamp, event: Event) {
 }
 
 fn message(at: Timestamp) -> Event {
-    MessageReceived {
-        phone_number_id: "number".into(),
-        wamid: "wamid".into(),
-        address: Address::default(),
-        profile_name: None,
-        message_type: "text".to_owned(),
-        text: None,
-        unsupported: false,
-        reply_to: None,
-        intent: Intent::Other,
-        window_deadline: Some(at + WINDOW),
-        raw: "{}".into(),
-    }
-    .into()
+    text_received(at + WINDOW).into()
 }
 
 fn stream(n: usize) -> String {

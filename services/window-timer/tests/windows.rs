@@ -8,7 +8,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector_contracts::{Topic, Topics, decode_event};
-use connector_domain::consent::Intent;
 use connector_domain::event::{CallReceived, Event, MessageReceived, Recorded, TimeSource, WindowCause};
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{EventId, StreamId};
@@ -23,6 +22,7 @@ use connector_runtime::platform::{Platform, views};
 use connector_runtime::service::Service;
 use connector_simulated::{BEGINNING, Fault, Noise, Plan, Run, SimWorld, When};
 use connector_telemetry::Metrics;
+use connector_testkit::event::text_received;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use window_timer::Config;
@@ -50,19 +50,7 @@ fn platform(world: &SimWorld) -> Platform {
 }
 
 async fn write(world: &SimWorld, stream: &str, name: &str) {
-    let message = MessageReceived {
-        phone_number_id: "number".into(),
-        wamid: name.into(),
-        address: Address::default(),
-        profile_name: None,
-        message_type: "text".to_owned(),
-        text: None,
-        unsupported: false,
-        reply_to: None,
-        intent: Intent::Other,
-        window_deadline: Some(world.clock().now() + WINDOW),
-        raw: "{}".into(),
-    };
+    let message = MessageReceived { wamid: name.into(), ..text_received(world.clock().now() + WINDOW) };
     does(world, stream, name, message.into()).await;
 }
 

@@ -21,7 +21,7 @@ use tokio::task::spawn_blocking;
 use crate::http::Connection;
 use crate::report::{Outcome, Report, folder, millis};
 use crate::samples::NUMBER;
-use crate::{end_to_end, kafka, program, rss, warm};
+use crate::{end_to_end, kafka, rss, warm};
 
 pub(crate) const PARTITIONS: u32 = 6;
 const READY_WITHIN: Duration = Duration::from_secs(30);
@@ -241,4 +241,10 @@ impl Drop for Service {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// Where a program lies: beside this one, built with it.
+pub(crate) fn program(name: &str) -> Outcome<PathBuf> {
+    let program = std::env::current_exe()?.with_file_name(name);
+    if program.is_file() { Ok(program) } else { Err(format!("{name} is not built: make bench does").into()) }
 }

@@ -27,12 +27,12 @@ use connector_whatsapp::webhook::{parse_message, parse_status, split};
 use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 
-pub(crate) use bare::{BareReceiver, serve as serve_bare};
+pub(crate) use bare::{BareReceiver, run as run_bare};
 use load::{Load, Requests, request};
 
 use crate::cost::resident;
+use crate::fleet::program;
 use crate::fleet::{PARTITIONS, STREAM_SECRET, Servers, free_address, is_ready, register_number};
-use crate::program;
 use crate::pure::rate;
 use crate::report::{Outcome, Report, percentile};
 use crate::samples::{NUMBER, phone};

@@ -116,9 +116,8 @@ async fn view<S: Shadow>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use connector_domain::consent::Intent;
-    use connector_domain::event::{MessageReceived, TimeSource};
-    use connector_domain::identity::{Address, StreamKeys};
+    use connector_domain::event::TimeSource;
+    use connector_domain::identity::StreamKeys;
     use connector_ports::Ids;
     use connector_ports::gate::{Change, View};
     use connector_ports::log::TopicSpec;
@@ -129,6 +128,7 @@ mod tests {
     use connector_runtime::situation::conversation_key;
     use connector_simulated::SimWorld;
     use connector_telemetry::Metrics;
+    use connector_testkit::event::text_received;
     use tokio_util::sync::CancellationToken;
 
     const PARTITIONS: u32 = 3;
@@ -170,19 +170,7 @@ mod tests {
         let at = clock.now();
         let mut appends = Vec::new();
         for n in 0..60 {
-            let message = MessageReceived {
-                phone_number_id: "number".into(),
-                wamid: "wamid".into(),
-                address: Address::default(),
-                profile_name: None,
-                message_type: "text".to_owned(),
-                text: None,
-                unsupported: false,
-                reply_to: None,
-                intent: Intent::Other,
-                window_deadline: Some(at + rules.window),
-                raw: "{}".into(),
-            };
+            let message = text_received(at + rules.window);
             let cause = Cause {
                 organization_id: "acme".into(),
                 stream_id: stream(n).as_str().into(),

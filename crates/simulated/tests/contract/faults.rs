@@ -9,6 +9,7 @@ use connector_ports::log::{
     Append, Consumed, LogError, Offset, Polled, Reader, Start, Subscription, TopicName, TopicPartition, TopicSpec,
 };
 use connector_simulated::{Fate, Fault, Noise, Plan, Run, SimWorld, When};
+use connector_testkit::wait;
 
 const INPUT: &str = "input";
 const OUTPUT: &str = "output";
@@ -86,11 +87,9 @@ async fn copy_at_least_once(world: SimWorld) -> Result<(), LogError> {
 
 /// Until the output has that many records and nothing is left to do.
 async fn until_copied(world: SimWorld, count: usize) {
-    while values(&world, OUTPUT).len() < count {
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    // Whoever would repeat something does it now.
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    let copied = async || values(&world, OUTPUT).len();
+    wait::until("every record to be copied", LIMIT, async || (copied().await >= count).then_some(())).await;
+    wait::still("what would be repeated", Duration::from_secs(10), LIMIT, copied).await;
 }
 
 async fn run_exactly_once(world: &SimWorld) -> Run {

@@ -4,6 +4,7 @@
 //! who keeps conversations apart; or, told so, a single one.
 
 use std::net::SocketAddr;
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use axum::Router;
@@ -66,8 +67,18 @@ struct Value<'a> {
     messages: Vec<&'a RawValue>,
 }
 
-/// Serves until the process is ended.
-pub(crate) async fn serve(options: BareReceiver) -> Outcome<()> {
+/// Serves until the process is ended, or says why it cannot.
+pub(crate) async fn run(options: BareReceiver) -> ExitCode {
+    match serve(options).await {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("bare receiver: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn serve(options: BareReceiver) -> Outcome<()> {
     // What the receiver's own producer is told, too.
     let producer = ClientConfig::new()
         .set("bootstrap.servers", &options.kafka)

@@ -26,9 +26,10 @@ use connector_whatsapp::graph::{GraphClient, GraphConfig};
 use serde_json::Value;
 use tokio::task::{JoinHandle, JoinSet};
 
+use crate::cost;
+use crate::fleet::program;
 use crate::http::Connection;
 use crate::report::{Outcome, Report, folder, percentile};
-use crate::{cost, program};
 use load::Contact;
 
 const PARTITIONS: u32 = 6;

@@ -215,9 +215,8 @@ impl Story {
 
 #[cfg(test)]
 mod tests {
-    use connector_domain::consent::Intent;
     use connector_domain::event::{Envelope, TimeSource, WindowCause, WindowExpired, WindowOpened};
-    use connector_domain::identity::Address;
+    use connector_testkit::event::text_received;
 
     use super::*;
 
@@ -251,19 +250,7 @@ mod tests {
 
     /// A message of windows that last 100 s.
     fn message(written: i64, occurred: i64) -> Entry {
-        let message = MessageReceived {
-            phone_number_id: "n".into(),
-            wamid: "w".into(),
-            address: Address::default(),
-            profile_name: None,
-            message_type: "text".to_owned(),
-            text: None,
-            unsupported: false,
-            reply_to: None,
-            intent: Intent::Other,
-            window_deadline: Some(s(occurred + 100)),
-            raw: "{}".into(),
-        };
+        let message = text_received(s(occurred + 100));
         entry(written, occurred, message)
     }
 
