@@ -12,3 +12,7 @@ pub mod reference;
 pub use backend::{Backend, Backends, OpenError, Opened, open};
 pub use config::{HostConfig, rules};
 pub use process::{StartError, run};
+
+/// A third less CPU than with the system's, for the same memory (ADR 0024).
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
