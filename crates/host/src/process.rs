@@ -4,10 +4,11 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
+use connector_domain::time::Timestamp;
 use connector_ports::clock::SystemClock;
 use connector_ports::ids::RandomIds;
 use connector_ports::log::TopicSpec;
-use connector_ports::{Clock, Log};
+use connector_ports::{Clock, Log, Retry};
 use connector_runtime::platform::Platform;
 use connector_runtime::provision::{self, Checked, Finding};
 use connector_runtime::service::Service;
@@ -25,6 +26,9 @@ pub type StartError = Box<dyn std::error::Error + Send + Sync>;
 
 /// The process was told something it cannot work with (`EX_USAGE` of sysexits).
 const USAGE: u8 = 64;
+
+/// How often a start says what it waits for.
+const TOLD_AGAIN: Duration = Duration::from_secs(30);
 
 /// Runs a process: reads all settings, opens the backend, starts what `start` adds to the service, and ends on SIGTERM or Ctrl-C
 /// within its bound. Exit code 64 for settings (every problem is listed), 1 for a failure, 0 after a drain.
@@ -149,7 +153,8 @@ async fn drain<E>(
     }
 }
 
-/// Creates the topics of an embedded log; waits for those of a shared one, and refuses other partition counts.
+/// Creates the topics of an embedded log; waits for those of a shared one, and refuses other partition counts. What waiting does not
+/// cure, as a wrong password, ends the process.
 async fn topics_are_there(
     log: &dyn Log,
     host: &HostConfig,
@@ -161,8 +166,12 @@ async fn topics_are_there(
         provision::apply(log, &specs).await?;
         return Ok(());
     }
-    let mut said = false;
+    let mut said: Option<Timestamp> = None;
     loop {
+        let tell = said.is_none_or(|last| clock.now().since(last) >= TOLD_AGAIN);
+        if tell {
+            said = Some(clock.now());
+        }
         match provision::check(log, &specs).await {
             Ok(checked) if checked.iter().all(Checked::usable) => return Ok(()),
             Ok(checked) => {
@@ -175,14 +184,14 @@ async fn topics_are_there(
                         );
                     }
                 }
-                if !said {
+                if tell {
                     tracing::warn!(missing = bad().count(), "waiting for topics: run connectorctl topics apply");
                 }
             }
-            Err(error) if !said => tracing::warn!(%error, "waiting for the log"),
+            Err(error) if error.retry() == Retry::Never => return Err(error.into()),
+            Err(error) if tell => tracing::warn!(%error, "waiting for the log"),
             Err(_) => {}
         }
-        said = true;
         clock.sleep(Duration::from_millis(500)).await;
     }
 }

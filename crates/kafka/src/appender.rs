@@ -55,7 +55,10 @@ impl KafkaAppender {
         for topic in unknown {
             let producer = Arc::clone(self.producer()?);
             let (asked, within) = (topic.clone(), self.delivery_timeout);
-            tokio::task::spawn_blocking(move || find_topic(producer.client(), &asked, within))
+            let find = move || {
+                find_topic(producer.client(), &asked, within).map_err(|error| producer.context().quiet.explain(error))
+            };
+            tokio::task::spawn_blocking(find)
                 .await
                 .map_err(|error| LogError::Unavailable { reason: error.to_string() })??;
             self.known.write().unwrap_or_else(PoisonError::into_inner).insert(topic);
@@ -119,7 +122,7 @@ impl Appender for KafkaAppender {
                     target: TopicPartition::new(record.topic.clone(), u32::try_from(partition).unwrap_or(0)),
                     offset: Offset(offset),
                 }),
-                Some(Err(code)) => Err(not_delivered(code, record)),
+                Some(Err(code)) => Err(self.producer()?.context().quiet.add_trouble(not_delivered(code, record))),
                 None => Err(LogError::Uncertain { reason: "a delivery report is missing".to_owned() }),
             })
             .collect()

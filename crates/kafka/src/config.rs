@@ -6,6 +6,7 @@ use std::time::Duration;
 use connector_ports::log::Isolation;
 use connector_settings::{Group, Kind, Reader, Secret, Variable};
 use rdkafka::ClientConfig;
+use rdkafka::config::RDKafkaLogLevel;
 
 const BOOTSTRAP: Variable = Variable::required(
     "KAFKA_BOOTSTRAP_SERVERS",
@@ -131,8 +132,8 @@ pub struct KafkaConfig {
     pub request_timeout: Duration,
     /// Largest record written, key and headers included.
     pub max_record_bytes: usize,
-    /// Further settings of librdkafka, by its own names.
-    pub properties: Vec<(String, String)>,
+    /// Further settings of librdkafka, by its own names. Some of them are passwords and keys.
+    pub properties: Vec<(String, Secret)>,
 }
 
 /// Encryption and authentication. `Debug` never shows a secret.
@@ -226,7 +227,7 @@ impl KafkaConfig {
                 reader
                     .problem(&PROPERTIES, format!("{name} cannot be changed: the connector's correctness rests on it"));
             } else {
-                properties.push((name, value));
+                properties.push((name, Secret::new(value)));
             }
         }
         Some(Self {
@@ -246,6 +247,8 @@ impl KafkaConfig {
     /// What every client has.
     pub(crate) fn client(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
+        // Whatever this process logs: why a broker hangs up is told in a line, see `Quiet`.
+        config.set_log_level(RDKafkaLogLevel::Info);
         config
             .set("bootstrap.servers", self.bootstrap_servers.join(","))
             .set("client.id", &self.client_id)
@@ -274,7 +277,7 @@ impl KafkaConfig {
 
     fn passed_through(&self, mut config: ClientConfig) -> ClientConfig {
         for (name, value) in &self.properties {
-            config.set(name, value);
+            config.set(name, value.expose());
         }
         config
     }
@@ -370,9 +373,9 @@ fn read_security(reader: &mut Reader<'_>) -> Option<Security> {
     );
     let username = reader.text(&SASL_USERNAME);
     let password = reader.secret(&SASL_PASSWORD);
-    let ca = reader.path(&SSL_CA);
-    let certificate = reader.path(&SSL_CERTIFICATE);
-    let key = reader.path(&SSL_KEY);
+    let ca = reader.file(&SSL_CA);
+    let certificate = reader.file(&SSL_CERTIFICATE);
+    let key = reader.file(&SSL_KEY);
     let key_password = reader.secret(&SSL_KEY_PASSWORD);
     let sasl = if protocol.is_some_and(|protocol| protocol.starts_with("sasl")) {
         if username.is_none() {
@@ -386,7 +389,7 @@ fn read_security(reader: &mut Reader<'_>) -> Option<Security> {
     } else {
         None
     };
-    if certificate.is_some() != key.is_some() {
+    if reader.is_set(&SSL_CERTIFICATE) != reader.is_set(&SSL_KEY) {
         reader.problem(&SSL_CERTIFICATE, "and KAFKA_SSL_KEY_FILE belong together; expected both or none");
     }
     Some(Security { protocol: protocol?, sasl, ca, certificate: certificate.zip(key), key_password })
@@ -428,6 +431,28 @@ mod tests {
         .unwrap();
         assert_eq!(config.client().get("sasl.password"), Some("hunter2"));
         assert!(!format!("{config:?}").contains("hunter2"));
+    }
+
+    #[test]
+    fn what_passes_through_may_be_a_secret() {
+        let config =
+            read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1"), ("KAFKA_PROP_SSL_KEYSTORE_PASSWORD", "hunter2")]).unwrap();
+        assert_eq!(config.producer().get("ssl.keystore.password"), Some("hunter2"));
+        assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+    }
+
+    #[test]
+    fn files_that_are_not_there_are_told_with_their_variables() {
+        let error = read(&[
+            ("KAFKA_BOOTSTRAP_SERVERS", "a:1"),
+            ("KAFKA_SSL_CA_FILE", "/nowhere/ca.pem"),
+            ("KAFKA_SSL_CERTIFICATE_FILE", "/nowhere/client.pem"),
+        ])
+        .unwrap_err();
+        for told in ["KAFKA_SSL_CA_FILE: the file", "KAFKA_SSL_CERTIFICATE_FILE: the file", "KAFKA_SSL_KEY_FILE belong"]
+        {
+            assert!(error.contains(told), "{told}: {error}");
+        }
     }
 
     #[test]

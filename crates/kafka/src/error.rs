@@ -18,6 +18,22 @@ pub(crate) fn is_fenced(code: Code) -> bool {
     )
 }
 
+/// Errors of a connection by which a broker refuses us, or we refuse the broker: a wrong password, a certificate that is not believed.
+pub(crate) fn is_refusal(code: Code, reason: &str) -> bool {
+    // With TLS 1.3 the client has finished its handshake before the broker looks at its certificate: what the broker thinks of it comes
+    // as an alert afterwards, and librdkafka takes that for any broken connection.
+    const ALERTS: [&str; 4] = ["alert certificate", "alert bad certificate", "alert unknown ca", "alert access denied"];
+    match code {
+        Code::Authentication
+        | Code::SaslAuthenticationFailed
+        | Code::UnsupportedSASLMechanism
+        | Code::IllegalSASLState
+        | Code::SSL => true,
+        Code::BrokerTransportFailure => ALERTS.iter().any(|alert| reason.contains(alert)),
+        _ => false,
+    }
+}
+
 /// Errors for which waiting is useless: misconfiguration or denied access.
 pub(crate) fn is_fatal(code: Code) -> bool {
     matches!(

@@ -143,8 +143,10 @@ impl Log for KafkaLog {
         let within = self.config.request_timeout;
         let options = AdminOptions::new().request_timeout(Some(within)).operation_timeout(Some(within));
         let admin = self.admin()?;
-        let results =
-            admin.create_topics([&topic], &options).await.map_err(|error| error::of_question(&error, None))?;
+        let results = admin
+            .create_topics([&topic], &options)
+            .await
+            .map_err(|error| admin.inner().context().explain(error::of_question(&error, None)))?;
         for result in results {
             match result {
                 Ok(_) | Err((_, RDKafkaErrorCode::TopicAlreadyExists)) => (),

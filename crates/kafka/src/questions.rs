@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use connector_ports::log::{Isolation, LogError};
-use rdkafka::consumer::{BaseConsumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 
 use crate::client::Quiet;
 use crate::config::KafkaConfig;
@@ -36,13 +36,16 @@ impl Questions {
         let within = config.request_timeout;
         let asked = Arc::clone(&client);
         let answer = tokio::task::spawn_blocking(move || {
-            // Serves what piled up since the last question: logs and errors.
-            while asked.poll(Duration::ZERO).is_some() {}
-            question(&asked, within)
+            // What piled up since the last question.
+            serve(&asked);
+            let answer = question(&asked, within);
+            // Before the client is dropped: why it got no answer.
+            serve(&asked);
+            answer.map_err(|error| asked.context().explain(error))
         })
         .await
         .map_err(|error| LogError::Unavailable { reason: error.to_string() })?;
-        if matches!(answer, Err(LogError::Unavailable { .. })) {
+        if matches!(answer, Err(LogError::Unavailable { .. } | LogError::Fatal { .. })) {
             self.clients().retain(|_, kept| !Arc::ptr_eq(kept, &client));
         }
         // Closing a client of a group takes a while: not on an async worker.
@@ -67,6 +70,16 @@ impl Questions {
         let client = Arc::new(client);
         clients.insert(key, Arc::clone(&client));
         Ok(client)
+    }
+}
+
+/// Serves logs and errors until there are none.
+fn serve(client: &BaseConsumer<Quiet>) {
+    loop {
+        let before = client.context().lines();
+        if client.poll(Duration::ZERO).is_none() && client.context().lines() == before {
+            return;
+        }
     }
 }
 

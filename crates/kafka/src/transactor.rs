@@ -202,7 +202,8 @@ impl Work {
             match work.producer.init_transactions(ATTEMPT) {
                 Ok(()) => return Ok(work),
                 Err(error) => {
-                    work.producer.poll(Duration::ZERO);
+                    // Serves what was told meanwhile: without a time it is one event, and the reason stands behind the logs.
+                    work.producer.poll(NAP);
                     let code = error::code_of(&error).unwrap_or(RDKafkaErrorCode::Fail);
                     let reason = error.to_string();
                     if error::is_fatal(code) {
@@ -212,7 +213,7 @@ impl Work {
                         return Err(LogError::Fenced { reason });
                     }
                     if Instant::now() > deadline {
-                        return Err(LogError::Unavailable { reason });
+                        return Err(work.producer.context().quiet.explain(LogError::Unavailable { reason }));
                     }
                 }
             }

@@ -116,6 +116,18 @@ impl<'a> Reader<'a> {
         self.value(variable).map(PathBuf::from)
     }
 
+    /// The path of a file that can be read now. Its content is for its user to judge.
+    pub fn file(&mut self, variable: &Variable) -> Option<PathBuf> {
+        let path = self.path(variable)?;
+        match std::fs::read(&path) {
+            Ok(_) => Some(path),
+            Err(error) => {
+                self.problem(variable, format!("the file {} cannot be read: {error}", path.display()));
+                None
+            }
+        }
+    }
+
     /// An address to listen on.
     pub fn address(&mut self, variable: &Variable) -> Option<SocketAddr> {
         self.number(variable)
@@ -315,6 +327,20 @@ mod tests {
     fn a_number_out_of_its_bounds_is_refused_with_the_bounds() {
         let found = problems(&[("BATCH", "0")], |reader| assert_eq!(reader.number_in(&BATCH, 1..=10_000), None));
         assert_eq!(found, ["BATCH: the value \"0\" is not understood; expected a number from 1 to 10000"]);
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_read_is_a_problem_of_its_variable() {
+        const CA: Variable = Variable::optional("REDIS_CA_FILE", Kind::Path, "Authorities.");
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let path = file.path().to_str().unwrap();
+        let found = problems(&[("REDIS_CA_FILE", path)], |reader| {
+            assert_eq!(reader.file(&CA).as_deref(), Some(file.path()));
+        });
+        assert!(found.is_empty(), "{found:?}");
+        let found = problems(&[("REDIS_CA_FILE", "/nowhere/ca.pem")], |reader| assert_eq!(reader.file(&CA), None));
+        let told = "REDIS_CA_FILE: the file /nowhere/ca.pem cannot be read: No such file or directory (os error 2)";
+        assert_eq!(found, [told]);
     }
 
     #[test]

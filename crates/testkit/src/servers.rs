@@ -5,7 +5,9 @@
 
 use std::sync::OnceLock;
 
-pub use local_stack::{KafkaCluster, KafkaOptions, KafkaServer, RedisOptions, RedisServer, ServerError};
+pub use local_stack::{
+    KafkaCluster, KafkaOptions, KafkaServer, PASSWORD, RedisOptions, RedisServer, Secured, ServerError, USER,
+};
 
 /// `KAFKA_BOOTSTRAP_SERVERS` of the Kafka that this test binary shares, started by the first who asks. Blocks meanwhile.
 ///

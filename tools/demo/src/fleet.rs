@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use local_stack::{Data, KafkaCluster, KafkaOptions, RedisNodes, Server, ServerError, free_port};
+use local_stack::{Data, KafkaCluster, KafkaOptions, RedisNodes, Secured, Server, ServerError, free_port};
 
 use crate::settings::Settings;
 
@@ -73,6 +73,8 @@ pub struct Plan {
     pub long_runs: bool,
     /// Masters of a Redis Cluster, three or more; one is a Redis of its own.
     pub redis_masters: usize,
+    /// Kafka and Redis with TLS and passwords.
+    pub secured: Option<Secured>,
     /// Settings of all members, over those of the demo.
     pub settings: Environment,
     /// Settings of the simulator, over those of the demo.
@@ -94,6 +96,7 @@ impl Plan {
             brokers: 1,
             long_runs: false,
             redis_masters: 1,
+            secured: None,
             settings: Vec::new(),
             simulator: Vec::new(),
         }
@@ -160,7 +163,8 @@ impl Fleet {
         for name in ["log.sqlite", "log.sqlite-wal", "log.sqlite-shm"] {
             let _ = std::fs::remove_file(folder.join(name));
         }
-        let options = KafkaOptions { brokers: plan.brokers, long_runs: plan.long_runs, ..KafkaOptions::default() };
+        let (brokers, long_runs, secured) = (plan.brokers, plan.long_runs, plan.secured.clone());
+        let options = KafkaOptions { brokers, long_runs, secured, ..KafkaOptions::default() };
         let masters = plan.redis_masters;
         let stack = match plan.backend {
             Backend::Embedded => None,
@@ -237,6 +241,7 @@ impl Fleet {
                 environment.push(("REDIS_CLUSTER", (self.plan.redis_masters > 1).to_string()));
             }
         }
+        environment.extend(self.plan.secured.iter().flat_map(Secured::environment));
         environment.extend(self.plan.settings.iter().cloned());
         environment
     }
@@ -396,7 +401,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 }
 
 fn start_stack(kafka: &KafkaOptions, masters: usize) -> Result<(KafkaCluster, RedisNodes), FleetError> {
-    let redis = RedisNodes::start(masters)?;
+    let redis = RedisNodes::start(masters, kafka.secured.clone())?;
     let kafka = KafkaCluster::start(kafka)?;
     Ok((kafka, redis))
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use clap::Parser;
-use local_stack::{KafkaOptions, RedisOptions};
+use local_stack::{KafkaOptions, RedisOptions, Secured};
 
 /// Starts Apache Kafka and Redis on 127.0.0.1, prints KAFKA_BOOTSTRAP_SERVERS=… and REDIS_URL=… when both answer, and stays
 /// until SIGINT or SIGTERM.
@@ -21,22 +21,26 @@ pub(crate) struct Arguments {
     /// Folder whose data stay; otherwise they are in memory and go with the servers.
     #[arg(long)]
     data_dir: Option<PathBuf>,
+    /// With TLS and passwords; the settings for it are printed too. The certificates are in memory and go with the servers.
+    #[arg(long)]
+    pub(crate) secured: bool,
     /// End also when standard input ends (for a parent that holds a pipe).
     #[arg(long)]
     pub(crate) until_stdin_closes: bool,
 }
 
 impl Arguments {
-    pub(crate) fn redis(&self) -> RedisOptions {
+    pub(crate) fn redis(&self, secured: Option<Secured>) -> RedisOptions {
         let data = self.data_dir.clone();
-        RedisOptions { port: self.redis_port, persistent: data.is_some(), data, cluster: false }
+        RedisOptions { port: self.redis_port, persistent: data.is_some(), data, cluster: false, secured }
     }
 
-    pub(crate) fn kafka(&self) -> KafkaOptions {
+    pub(crate) fn kafka(&self, secured: Option<Secured>) -> KafkaOptions {
         KafkaOptions {
             brokers: if self.brokers == "3" { 3 } else { 1 },
             port: self.kafka_port,
             data: self.data_dir.clone(),
+            secured,
             ..KafkaOptions::default()
         }
     }

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use crate::process::{Data, Server, ServerError, failed, free_port};
+use crate::secured::{PASSWORD, Secured, USER};
 
 const PROPERTIES: &str = include_str!("../../../deploy/local/server.properties");
 const LOGGING: &str = include_str!("../../../deploy/local/log4j2.yaml");
@@ -39,11 +40,22 @@ pub struct KafkaOptions {
     pub long_runs: bool,
     /// More broker settings, after those of `deploy/local/server.properties`.
     pub settings: Vec<(String, String)>,
+    /// With these certificates every broker has two more listeners: SASL_SSL with passwords (SCRAM-SHA-512 and PLAIN), and SSL that
+    /// wants a client's certificate. The one without encryption stays, for the cluster itself.
+    pub secured: Option<Secured>,
 }
 
 impl Default for KafkaOptions {
     fn default() -> Self {
-        Self { brokers: 1, port: None, data: None, heap_mib: 512, long_runs: false, settings: Vec::new() }
+        Self {
+            brokers: 1,
+            port: None,
+            data: None,
+            heap_mib: 512,
+            long_runs: false,
+            settings: Vec::new(),
+            secured: None,
+        }
     }
 }
 
@@ -53,6 +65,8 @@ pub struct KafkaServer {
     server: Server,
     library: PathBuf,
     port: u16,
+    /// With passwords, and with a client's certificate.
+    secured: Option<(u16, u16)>,
     heap_mib: u32,
     long_runs: bool,
 }
@@ -104,12 +118,21 @@ impl KafkaCluster {
                 .replace("@DATA@", &server.folder().join("log").display().to_string())
                 .replace("@REPLICATION@", if count >= 3 { "3" } else { "1" })
                 .replace("@IN_SYNC@", if count >= 3 { "2" } else { "1" });
-            let extra: String = options.settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
+            let mut settings = options.settings.clone();
+            let secured = match &options.secured {
+                Some(secured) => {
+                    let ports = (free_port()?, free_port()?);
+                    settings.extend(encryption(secured, (port, controller), ports));
+                    Some(ports)
+                }
+                None => None,
+            };
+            let extra: String = settings.iter().map(|(name, value)| format!("{name}={value}\n")).collect();
             fs::write(server.folder().join("server.properties"), properties + &extra)
                 .map_err(failed("write settings"))?;
             fs::write(server.folder().join("log4j2.yaml"), LOGGING).map_err(failed("write settings"))?;
             let (library, heap_mib, long_runs) = (library.clone(), options.heap_mib, options.long_runs);
-            let broker = KafkaServer { server, library, port, heap_mib, long_runs };
+            let broker = KafkaServer { server, library, port, secured, heap_mib, long_runs };
             broker.format()?;
             brokers.push(broker);
         }
@@ -123,10 +146,27 @@ impl KafkaCluster {
         Ok(Self { brokers })
     }
 
-    /// The value of `KAFKA_BOOTSTRAP_SERVERS`.
+    /// The value of `KAFKA_BOOTSTRAP_SERVERS`: without encryption, or SASL_SSL when it is secured.
     #[must_use]
     pub fn bootstrap_servers(&self) -> String {
-        self.brokers.iter().map(|broker| format!("127.0.0.1:{}", broker.port)).collect::<Vec<_>>().join(",")
+        self.addresses(|broker| broker.secured.map_or(broker.port, |(passwords, _)| passwords))
+    }
+
+    /// The listeners that want a client's certificate; nothing when it is not secured.
+    #[must_use]
+    pub fn mutual_servers(&self) -> String {
+        self.addresses(|broker| broker.secured.map_or(0, |(_, certificates)| certificates))
+    }
+
+    /// The listeners without encryption.
+    #[must_use]
+    pub fn plaintext_servers(&self) -> String {
+        self.addresses(|broker| broker.port)
+    }
+
+    fn addresses(&self, port: impl Fn(&KafkaServer) -> u16) -> String {
+        let ports = self.brokers.iter().map(port).filter(|port| *port != 0);
+        ports.map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
     }
 
     /// How many brokers it has.
@@ -153,11 +193,17 @@ impl KafkaCluster {
 
 impl KafkaServer {
     fn format(&self) -> Result<(), ServerError> {
-        let output = Command::new("java")
+        let mut command = Command::new("java");
+        command
             .arg("-cp")
             .arg(self.library.join("*"))
             .args(["kafka.tools.StorageTool", "format", "--ignore-formatted", "-t", CLUSTER_ID, "-c"])
-            .arg(self.server.folder().join("server.properties"))
+            .arg(self.server.folder().join("server.properties"));
+        if self.secured.is_some() {
+            // Users of SCRAM stand in the metadata; the first of them can only get there with the first format.
+            command.args(["--add-scram", &format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]")]);
+        }
+        let output = command
             .stdin(Stdio::null())
             .output()
             .map_err(failed("run java; install a Java runtime of version 17 or newer"))?;
@@ -221,6 +267,42 @@ impl KafkaServer {
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
     }
+}
+
+/// The settings of the encrypted listeners, after those of `deploy/local/server.properties`: of a name that stands twice the last counts.
+fn encryption(
+    secured: &Secured,
+    (plain, controller): (u16, u16),
+    (passwords, certificates): (u16, u16),
+) -> Vec<(String, String)> {
+    let clients = format!(
+        "PLAINTEXT://127.0.0.1:{plain},PASSWORDS://127.0.0.1:{passwords},CERTIFICATES://127.0.0.1:{certificates}"
+    );
+    let module = "org.apache.kafka.common.security";
+    [
+        ("listeners", format!("{clients},CONTROLLER://127.0.0.1:{controller}")),
+        ("advertised.listeners", clients),
+        (
+            "listener.security.protocol.map",
+            "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT,PASSWORDS:SASL_SSL,CERTIFICATES:SSL".to_owned(),
+        ),
+        ("ssl.keystore.type", "PEM".to_owned()),
+        ("ssl.keystore.location", secured.server_store().display().to_string()),
+        ("ssl.truststore.type", "PEM".to_owned()),
+        ("ssl.truststore.location", secured.ca().display().to_string()),
+        ("listener.name.certificates.ssl.client.auth", "required".to_owned()),
+        ("listener.name.passwords.sasl.enabled.mechanisms", "PLAIN,SCRAM-SHA-512".to_owned()),
+        (
+            "listener.name.passwords.plain.sasl.jaas.config",
+            format!("{module}.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";"),
+        ),
+        (
+            "listener.name.passwords.scram-sha-512.sasl.jaas.config",
+            format!("{module}.scram.ScramLoginModule required;"),
+        ),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
 }
 
 /// The folder with Kafka's jars, fetched when needed.

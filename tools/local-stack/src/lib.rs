@@ -11,9 +11,11 @@ mod kafka;
 mod process;
 mod redis;
 mod redis_nodes;
+mod secured;
 mod watchdog;
 
 pub use kafka::{KafkaCluster, KafkaOptions, KafkaServer};
 pub use process::{Data, Server, ServerError, free_port};
 pub use redis::{Dump, RedisOptions, RedisServer};
 pub use redis_nodes::{Dumps, RedisNodes};
+pub use secured::{PASSWORD, Secured, USER};

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use arguments::Arguments;
 use clap::Parser;
-use local_stack::{KafkaCluster, RedisServer, ServerError};
+use local_stack::{KafkaCluster, RedisServer, Secured, ServerError};
 use stop::Stop;
 
 #[tokio::main(flavor = "current_thread")]
@@ -24,7 +24,8 @@ async fn main() -> ExitCode {
 
 async fn run(arguments: Arguments) -> Result<(), ServerError> {
     let mut stop = Stop::listen(arguments.until_stdin_closes)?;
-    let (redis, kafka) = (arguments.redis(), arguments.kafka());
+    let secured = arguments.secured.then(Secured::new).transpose()?;
+    let (redis, kafka) = (arguments.redis(secured.clone()), arguments.kafka(secured.clone()));
     let redis = RedisServer::start(&redis)?;
     let kafka = tokio::task::spawn_blocking(move || KafkaCluster::start(&kafka));
     let kafka = tokio::select! {
@@ -34,6 +35,9 @@ async fn run(arguments: Arguments) -> Result<(), ServerError> {
     };
     println!("KAFKA_BOOTSTRAP_SERVERS={}", kafka.bootstrap_servers());
     println!("REDIS_URL={}", redis.url());
+    for (name, value) in secured.iter().flat_map(Secured::environment) {
+        println!("{name}={value}");
+    }
     std::io::stdout().flush().ok();
     stop.wanted().await;
     kafka.stop();

@@ -8,6 +8,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crate::process::{Data, Server, ServerError, failed, free_port};
+use crate::secured::{PASSWORD, Secured, USER};
 
 /// How long a command that looks through everything may take.
 const WHOLE: Duration = Duration::from_secs(30);
@@ -26,6 +27,9 @@ pub struct RedisOptions {
     pub persistent: bool,
     /// Whether it is to become a node of a Redis Cluster, see [`RedisServer::form_cluster`].
     pub cluster: bool,
+    /// With these certificates it has a second port, with TLS, and both ports want the password. A certificate of the client is not asked
+    /// for, but checked when it is shown.
+    pub secured: Option<Secured>,
 }
 
 /// What a Redis had in it at some time. Counts them, so that a later one does not take the place of an earlier.
@@ -37,6 +41,8 @@ pub struct Dump(usize);
 pub struct RedisServer {
     server: Server,
     port: u16,
+    /// The encrypted port, and with what.
+    secured: Option<(u16, Secured)>,
     persistent: bool,
     cluster: bool,
     dumps: usize,
@@ -49,14 +55,16 @@ impl RedisServer {
     /// `redis-server` is not installed, or it did not start; the text has its last words.
     pub fn start(options: &RedisOptions) -> Result<Self, ServerError> {
         let data = Data::new(options.data.as_deref(), "redis")?;
-        let port = match options.port {
-            Some(port) => port,
-            None if options.cluster => free_cluster_port()?,
-            None => free_port()?,
+        let free = if options.cluster { free_cluster_port } else { free_port };
+        let port = options.port.map_or_else(free, Ok)?;
+        let secured = match &options.secured {
+            Some(secured) => Some((free()?, secured.clone())),
+            None => None,
         };
         let mut redis = Self {
             server: Server::new("Redis (redis-server)", data)?,
             port,
+            secured,
             persistent: options.persistent,
             cluster: options.cluster,
             dumps: 0,
@@ -84,8 +92,18 @@ impl RedisServer {
             ]);
             command.arg("--cluster-config-file").arg(nodes);
         }
-        let port = self.port;
-        self.server.start(command, Duration::from_secs(10), || ping(port))
+        if let Some((tls_port, secured)) = &self.secured {
+            let (certificate, key) = secured.server();
+            command.args(["--tls-port", &tls_port.to_string(), "--tls-auth-clients", "optional"]);
+            command.arg("--tls-cert-file").arg(certificate).arg("--tls-key-file").arg(key);
+            command.arg("--tls-ca-cert-file").arg(secured.ca());
+            command.args(["--tls-cluster", if self.cluster { "yes" } else { "no" }]);
+            // The user without a name, for clients that know a password only, and one with a name.
+            command.args(["--requirepass", PASSWORD]);
+            command.args(["--user", USER, "on", &format!(">{PASSWORD}"), "~*", "&*", "+@all"]);
+        }
+        let door = self.door();
+        self.server.start(command, Duration::from_secs(10), || ping(door))
     }
 
     /// Makes masters of these nodes, each with its share of the slots, and waits until all of them say that it is so.
@@ -93,15 +111,19 @@ impl RedisServer {
     /// # Errors
     /// `redis-cli` is not installed, or it did not succeed; the text has its last words.
     pub fn form_cluster(nodes: &[Self]) -> Result<(), ServerError> {
-        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", node.port));
+        let port = |node: &Self| node.secured.as_ref().map_or(node.port, |(port, _)| *port);
+        let addresses = nodes.iter().map(|node| format!("127.0.0.1:{}", port(node)));
         let mut create = Command::new("redis-cli");
+        if let Some((_, secured)) = nodes.first().and_then(|node| node.secured.as_ref()) {
+            create.args(["--tls", "--pass", PASSWORD, "--no-auth-warning", "--cacert"]).arg(secured.ca());
+        }
         create.args(["--cluster", "create"]).args(addresses).arg("--cluster-yes");
         let output = create.output().map_err(|error| ServerError(format!("cannot run redis-cli: {error}")))?;
         if !output.status.success() {
             return Err(ServerError(format!("no cluster: {}", String::from_utf8_lossy(&output.stdout))));
         }
         let deadline = Instant::now() + Duration::from_secs(10);
-        while !nodes.iter().all(|node| answer(node.port, "CLUSTER INFO\r\n").contains("cluster_state:ok")) {
+        while !nodes.iter().all(|node| answer(node.door(), "CLUSTER INFO\r\n").contains("cluster_state:ok")) {
             if Instant::now() > deadline {
                 return Err(ServerError("the nodes do not become a cluster".to_owned()));
             }
@@ -110,10 +132,18 @@ impl RedisServer {
         Ok(())
     }
 
-    /// The value of `REDIS_URL`.
+    /// The value of `REDIS_URL`, without the password.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("redis://127.0.0.1:{}/", self.port)
+        match &self.secured {
+            Some((port, _)) => format!("rediss://127.0.0.1:{port}/"),
+            None => format!("redis://127.0.0.1:{}/", self.port),
+        }
+    }
+
+    /// Where commands of this process go.
+    fn door(&self) -> Door {
+        Door { port: self.port, locked: self.secured.is_some() }
     }
 
     /// Ends it as a crash would.
@@ -154,7 +184,7 @@ impl RedisServer {
     /// # Errors
     /// When it does not answer, or there is none.
     pub fn hash_field(&self, key: &str, field: &str) -> Result<String, ServerError> {
-        let answer = answer(self.port, &format!("HGET {key} {field}\r\n"));
+        let answer = answer(self.door(), &format!("HGET {key} {field}\r\n"));
         let text = answer.strip_prefix('$').and_then(|rest| rest.split("\r\n").nth(1)).filter(|text| !text.is_empty());
         text.map(str::to_owned).ok_or_else(|| ServerError("Redis has no such field".to_owned()))
     }
@@ -190,7 +220,7 @@ impl RedisServer {
 
     /// A command that has to answer OK.
     fn order(&self, command: &str) -> Result<(), ServerError> {
-        let answer = ask(self.port, &format!("{command}\r\n"), WHOLE).map_err(failed("command Redis"))?;
+        let answer = ask(self.door(), &format!("{command}\r\n"), WHOLE).map_err(failed("command Redis"))?;
         if answer.starts_with("+OK") {
             return Ok(());
         }
@@ -238,20 +268,32 @@ fn free_cluster_port() -> Result<u16, ServerError> {
     Err(ServerError("there are no two free ports for a node of a cluster".to_owned()))
 }
 
-fn ping(port: u16) -> bool {
-    answer(port, "PING\r\n").starts_with("+PONG")
+/// A port without encryption, and whether it wants the password.
+#[derive(Clone, Copy)]
+struct Door {
+    port: u16,
+    locked: bool,
+}
+
+fn ping(door: Door) -> bool {
+    answer(door, "PING\r\n").starts_with("+PONG")
 }
 
 /// The beginning of what it answers to an inline command; nothing when it does not.
-fn answer(port: u16, command: &str) -> String {
-    ask(port, command, Duration::from_millis(500)).unwrap_or_default()
+fn answer(door: Door, command: &str) -> String {
+    ask(door, command, Duration::from_millis(500)).unwrap_or_default()
 }
 
 /// The beginning of what it answers to an inline command.
-fn ask(port: u16, command: &str, within: Duration) -> std::io::Result<String> {
-    let address = SocketAddr::from(([127, 0, 0, 1], port));
+fn ask(door: Door, command: &str, within: Duration) -> std::io::Result<String> {
+    let address = SocketAddr::from(([127, 0, 0, 1], door.port));
     let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
     stream.set_read_timeout(Some(within))?;
+    if door.locked {
+        stream.write_all(format!("AUTH {PASSWORD}\r\n").as_bytes())?;
+        // +OK, and a refusal is longer: then the rest of it is the answer.
+        stream.read_exact(&mut [0; 5])?;
+    }
     stream.write_all(command.as_bytes())?;
     let mut answer = [0; 512];
     let read = stream.read(&mut answer)?;

@@ -55,6 +55,11 @@ impl Context {
         self.end.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
+    /// Why the brokers and this reader do not accept each other, if that was the last trouble.
+    pub(super) fn refusal(&self) -> Option<String> {
+        self.quiet.refusal()
+    }
+
     pub(super) fn may_tell(&self, kind: &str) -> bool {
         self.quiet.may_tell(kind)
     }

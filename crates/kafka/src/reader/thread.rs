@@ -263,7 +263,14 @@ impl Thread {
             return;
         };
         let reason = error.to_string();
-        if error::is_fenced(code) {
+        if let Some(refusal) = self.consumer.context().refusal()
+            && error::is_refusal(code, &refusal)
+        {
+            // One broker of several may be the only one: whoever else can be asked decides. The context has told it.
+            if self.consumer.fetch_metadata(None, QUESTION).is_err() {
+                self.hand(Item::Failed(LogError::Fatal { reason: refusal }));
+            }
+        } else if error::is_fenced(code) {
             self.hand(Item::Failed(LogError::Fenced { reason }));
         } else if error::is_fatal(code) || matches!(error, KafkaError::MessageConsumptionFatal(_)) {
             self.hand(Item::Failed(LogError::Fatal { reason }));
