@@ -9,7 +9,6 @@ use connector_domain::time::Timestamp;
 use connector_ports::Gate;
 use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
 use connector_ports::log::Offset;
-use futures::future::try_join_all;
 use redis::{ErrorKind, RedisError, RedisResult, Script, ScriptInvocation, ServerErrorKind};
 use std::sync::{Mutex, PoisonError};
 
@@ -35,8 +34,8 @@ const INSPECTED: usize = 2_000;
 /// Redis as the gate. Connects when first used, and again after every loss.
 pub struct RedisGate {
     connection: Connection,
-    cluster: bool,
-    scripts: Scripts,
+    pub(crate) cluster: bool,
+    pub(crate) scripts: Scripts,
     prefix: String,
     told: Mutex<Option<Instant>>,
 }
@@ -82,7 +81,7 @@ impl RedisGate {
         Keys { base: format!("{}:{{{view}}}:{LAYOUT}", self.prefix) }
     }
 
-    fn limiter(&self, key: &str) -> String {
+    pub(crate) fn limiter(&self, key: &str) -> String {
         format!("{}:limit:{{{key}}}", self.prefix)
     }
 
@@ -102,7 +101,7 @@ impl RedisGate {
         })
     }
 
-    async fn run<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, GateError> {
+    pub(crate) async fn run<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, GateError> {
         self.checked(call.invoke_async(&mut self.connection.clone()).await)
     }
 
@@ -288,17 +287,7 @@ impl Gate for RedisGate {
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {
-        let now = now.as_millis().saturating_mul(1_000);
-        let answers =
-            if self.cluster { self.take_each(limits, now).await? } else { self.take_all(limits, now).await? };
-        let grant = |text: &String| match text.as_str() {
-            "" => Ok(Grant::Granted),
-            text => {
-                let micros: i64 = text.parse().map_err(|_| unexpected("take"))?;
-                Ok(Grant::NotBefore(Timestamp(micros.div_euclid(1_000) + i64::from(micros.rem_euclid(1_000) > 0))))
-            }
-        };
-        answers.iter().map(grant).collect()
+        self.take_from(limits, now).await
     }
 
     async fn give_back(&self, limit: &Limit) -> Result<(), GateError> {
@@ -342,56 +331,6 @@ impl RedisGate {
         };
         Ok(timers.chunks(2).all(ours).then_some(next))
     }
-
-    /// All at once.
-    async fn take_all(&self, limits: &[Limit], now: i64) -> Result<Vec<String>, GateError> {
-        if limits.is_empty() {
-            return Ok(Vec::new());
-        }
-        let mut pipe = redis::pipe();
-        for limit in limits {
-            pipe.cmd("EVALSHA")
-                .arg(self.scripts.take.get_hash())
-                .arg(1)
-                .arg(self.limiter(&limit.key))
-                .arg(now)
-                .arg(micros(limit.interval))
-                .arg(limit.burst);
-        }
-        let mut connection = self.connection.clone();
-        let mut result: RedisResult<Vec<String>> = pipe.query_async(&mut connection).await;
-        if let Err(error) = &result
-            && error.kind() == ErrorKind::Server(ServerErrorKind::NoScript)
-        {
-            // A fresh Redis. It knew the script for none of them, so none was taken.
-            self.checked(self.scripts.take.load_async(&mut connection).await)?;
-            result = pipe.query_async(&mut connection).await;
-        }
-        self.checked(result)
-    }
-
-    /// Each on its own: limiters lie in many slots, and a pipeline to a cluster in one.
-    async fn take_each(&self, limits: &[Limit], now: i64) -> Result<Vec<String>, GateError> {
-        let take = async |limit: &Limit| {
-            let mut call = self.scripts.take.key(self.limiter(&limit.key));
-            self.run::<String>(call.arg(now).arg(micros(limit.interval)).arg(limit.burst)).await
-        };
-        // One limiter after the other keeps its order; different ones do not wait for each other.
-        let mut by_key: BTreeMap<&str, Vec<usize>> = BTreeMap::new();
-        for (index, limit) in limits.iter().enumerate() {
-            by_key.entry(&limit.key).or_default().push(index);
-        }
-        let of_one = async |indices: Vec<usize>| {
-            let mut answers = Vec::with_capacity(indices.len());
-            for index in indices {
-                answers.push((index, take(&limits[index]).await?));
-            }
-            Ok::<_, GateError>(answers)
-        };
-        let mut answers: Vec<_> = try_join_all(by_key.into_values().map(of_one)).await?.into_iter().flatten().collect();
-        answers.sort_unstable_by_key(|(index, _)| *index);
-        Ok(answers.into_iter().map(|(_, answer)| answer).collect())
-    }
 }
 
 /// What becomes of the timers that changes are about, by bucket: the last change of each counts.
@@ -417,11 +356,11 @@ fn position(text: &str) -> Result<Option<Offset>, GateError> {
     }
 }
 
-fn micros(duration: Duration) -> u64 {
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-fn unexpected(what: &str) -> GateError {
+pub(crate) fn unexpected(what: &str) -> GateError {
     GateError::Fatal { reason: format!("an answer that does not fit ({what}): another version shares these keys?") }
 }
 

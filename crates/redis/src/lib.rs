@@ -19,6 +19,7 @@ mod cluster;
 mod config;
 mod connection;
 mod gate;
+mod limiters;
 mod scripts;
 mod stored;
 
