@@ -16,11 +16,13 @@ mod turn;
 mod writer;
 
 use std::collections::BTreeSet;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
 use connector_ports::log::{LogError, Membership, Polled, Reader, Start, Subscription, TopicName, TopicPartition};
 use connector_ports::{Clock, Log};
+use futures::future::BoxFuture;
 use thiserror::Error;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -35,6 +37,7 @@ use connector_telemetry::metrics::Rebalance;
 use meters::Meters;
 use partitions::Partitions;
 use reread::Rereading;
+use transaction::COMPANY;
 use writer::Writer;
 
 /// The fixed facts of a worker.
@@ -121,6 +124,8 @@ pub struct Worker<H: Handler> {
 
 /// How long a worker whose transaction was refused waits to hear that it was thrown out of its group.
 const NEWS: Duration = Duration::from_millis(300);
+/// How long the result of an effect waits for others.
+const TOGETHER: Duration = Duration::from_millis(5);
 /// How long a poll waits when there is nothing else to do.
 const IDLE: Duration = Duration::from_millis(100);
 
@@ -304,30 +309,19 @@ impl<H: Handler> Worker<H> {
         let wait = if capacity > 0 && self.partitions.has_ready() || !self.results.is_empty() {
             Duration::ZERO
         } else {
-            let commit = self.writer.open_for(self.spec.commit_every);
-            let due = [self.partitions.next_wake(), tick, commit].into_iter().flatten().min();
+            let (commit, flush) = (self.writer.open_for(self.spec.commit_every), self.writer.deferred_for(COMPANY));
+            let due = [self.partitions.next_wake(), tick, commit, flush].into_iter().flatten().min();
             due.map_or(IDLE, |due| due.since(now).min(IDLE))
         };
         // The membership is asked for before the poll: when partitions were taken away before that, the poll says so in this very
         // round, and when they are taken away later, this membership is stale and fences the commit.
         let membership = reader.membership().await;
-        let polled = tokio::select! {
-            biased;
-            () = shutdown.cancelled(), if !draining => return Ok(()),
-            Some(joined) = self.effects.join_next() => {
-                self.take_result(joined)?;
-                None
-            }
-            answer = self.rereading.answer() => {
-                self.take_answer(answer)?;
-                None
-            }
-            polled = reader.poll(wait, self.spec.batch) => Some(polled),
-        };
-        // A stream of results must not keep records, or the loss of a partition, from being heard.
-        let mut polled = match polled {
-            Some(polled) => polled,
-            None => reader.poll(Duration::ZERO, self.spec.batch).await,
+        let happened = self.happens(reader, wait, shutdown, draining).await?;
+        let mut polled = match happened {
+            Happened::Shutdown => return Ok(()),
+            Happened::Polled(polled) => polled,
+            // A stream of results must not keep records, or the loss of a partition, from being heard.
+            Happened::Inside => reader.poll(Duration::ZERO, self.spec.batch).await,
         };
         self.membership = membership.ok();
         // A turn costs a transaction, however little it does: it takes all that is here, up to a batch. Ends of partitions come between
@@ -365,6 +359,40 @@ impl<H: Handler> Worker<H> {
             *next_tick = Some(self.clock.now() + every);
         }
         Ok(())
+    }
+
+    /// Waits for something to happen. The result of an effect waits a moment for others: a round has its price.
+    async fn happens(
+        &mut self,
+        reader: &mut dyn Reader,
+        wait: Duration,
+        shutdown: &CancellationToken,
+        draining: bool,
+    ) -> Result<Happened, Failure> {
+        let clock = self.clock.clone();
+        let mut gathered: BoxFuture<'_, ()> = Box::pin(pending());
+        let mut polling = reader.poll(wait, self.spec.batch);
+        loop {
+            tokio::select! {
+                biased;
+                () = shutdown.cancelled(), if !draining => return Ok(Happened::Shutdown),
+                () = &mut gathered => return Ok(Happened::Inside),
+                Some(joined) = self.effects.join_next() => {
+                    self.take_result(joined)?;
+                    if self.effects.is_empty() || self.results.len() >= self.spec.batch {
+                        return Ok(Happened::Inside);
+                    }
+                    if self.results.len() == 1 {
+                        gathered = clock.sleep(TOGETHER);
+                    }
+                }
+                answer = self.rereading.answer() => {
+                    self.take_answer(answer)?;
+                    return Ok(Happened::Inside);
+                }
+                polled = &mut polling => return Ok(Happened::Polled(polled)),
+            }
+        }
     }
 
     /// Whether the handler is told of time: what it writes then needs a position to be held by.
@@ -419,6 +447,15 @@ impl<H: Handler> Worker<H> {
             () = self.clock.sleep(wait) => {}
         }
     }
+}
+
+/// What a round begins with.
+enum Happened {
+    Shutdown,
+    /// Something came from the log, or did not come in time.
+    Polled(Result<Polled, LogError>),
+    /// Results of effects, or records that were read again.
+    Inside,
 }
 
 /// Why the rounds ended.

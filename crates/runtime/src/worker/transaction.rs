@@ -5,6 +5,7 @@
 //! an open transaction is enough for; a commit costs more than all the rest and is shared.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use connector_ports::log::{Append, Appended, Offset, TopicPartition};
 use futures::future::BoxFuture;
@@ -14,6 +15,9 @@ use super::{Finished, Worker};
 use crate::failure::Failure;
 use crate::handler::{Handler, Order};
 use crate::lanes::{LaneKey, Work};
+
+/// How long what nothing waits for, as the results of effects, waits for the next journal to be appended with.
+pub(super) const COMPANY: Duration = Duration::from_millis(20);
 
 /// An effect that starts when its journal is durable.
 pub(super) struct Effect<F> {
@@ -52,8 +56,11 @@ impl<H: Handler> Worker<H> {
         if !ours && (!appends.is_empty() || !positions.is_empty()) {
             self.hold(positions).await?;
         }
-        if !appends.is_empty() {
-            self.writer.append(appends).await?;
+        let now = self.clock.now();
+        self.writer.defer(appends, now);
+        let due = self.writer.deferred_for(COMPANY).is_some_and(|due| due <= now);
+        if due || !effects.is_empty() {
+            self.writer.flush().await?;
         }
         for Effect { partition, incarnation, lane, work, run } in effects {
             self.effects.spawn(async move { Finished { partition, incarnation, lane, work, fact: run.await } });
@@ -172,7 +179,7 @@ impl<H: Handler> Worker<H> {
             return Ok(());
         }
         self.hold(Positions::new()).await?;
-        self.writer.append(appends).await?;
+        self.writer.defer(appends, self.clock.now());
         self.commit().await
     }
 }

@@ -19,6 +19,8 @@ pub(crate) struct Writer {
     group: String,
     transactor: Option<Box<dyn Transactor>>,
     open: Option<Open>,
+    /// What is appended together with what comes next, and since when it waits for that.
+    deferred: Option<(Timestamp, Vec<Append>)>,
 }
 
 struct Open {
@@ -29,7 +31,13 @@ struct Open {
 
 impl Writer {
     pub(crate) fn new(group: &str, instance: &str) -> Self {
-        Self { id: format!("{group}.{instance}"), group: group.to_owned(), transactor: None, open: None }
+        Self {
+            id: format!("{group}.{instance}"),
+            group: group.to_owned(),
+            transactor: None,
+            open: None,
+            deferred: None,
+        }
     }
 
     /// Takes over the transactional id: what a former self left open is aborted.
@@ -42,6 +50,7 @@ impl Writer {
     /// Drops the transactor and with it what is not committed.
     pub(crate) fn clear(&mut self) {
         self.open = None;
+        self.deferred = None;
         self.transactor = None;
     }
 
@@ -52,6 +61,11 @@ impl Writer {
     /// When the open transaction has lasted this long.
     pub(crate) fn open_for(&self, long: Duration) -> Option<Timestamp> {
         self.open.as_ref().map(|open| open.since + long)
+    }
+
+    /// When what is deferred has waited this long.
+    pub(crate) fn deferred_for(&self, long: Duration) -> Option<Timestamp> {
+        self.deferred.as_ref().map(|(since, _)| *since + long)
     }
 
     pub(crate) fn holds(&self, partition: &TopicPartition) -> bool {
@@ -77,8 +91,16 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends in the open transaction, and waits until that is durable.
-    pub(crate) async fn append(&mut self, records: Vec<Append>) -> Result<(), Failure> {
+    /// Appends in the open transaction with whatever comes next: at the latest with its commit.
+    pub(crate) fn defer(&mut self, records: Vec<Append>, now: Timestamp) {
+        if !records.is_empty() {
+            self.deferred.get_or_insert((now, Vec::new())).1.extend(records);
+        }
+    }
+
+    /// Appends what was deferred, and waits until that is durable.
+    pub(crate) async fn flush(&mut self) -> Result<(), Failure> {
+        let Some((_, records)) = self.deferred.take() else { return Ok(()) };
         let appended = self.transactor()?.append(records).await.map_err(unwritten)?;
         if let Some(open) = &mut self.open {
             open.appended.extend(appended);
@@ -92,6 +114,7 @@ impl Writer {
         mut positions: Positions,
         membership: Option<&Membership>,
     ) -> Result<Vec<Appended>, Failure> {
+        self.flush().await?;
         let Some(open) = &self.open else { return Ok(Vec::new()) };
         positions.retain(|partition, position| open.held.get(partition) != Some(position));
         let consumed = match (membership, positions.is_empty()) {
