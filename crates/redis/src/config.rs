@@ -1,5 +1,6 @@
 //! Settings of Redis.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use connector_settings::{Group, Kind, Reader, Secret, Variable};
@@ -7,12 +8,28 @@ use connector_settings::{Group, Kind, Reader, Secret, Variable};
 const URL: Variable = Variable::required(
     "REDIS_URL",
     Kind::Url,
-    "Where Redis is: redis://[user[:password]@]host:port[/database], or rediss:// for TLS with the system's authorities. Of a cluster \
-     one or more nodes, separated by commas.",
+    "Where Redis is: redis://[user[:password]@]host:port[/database], or rediss:// for TLS. Of a cluster one or more nodes, separated by \
+     commas.",
 )
 .secret();
 const PASSWORD: Variable =
     Variable::optional("REDIS_PASSWORD", Kind::Text, "The password, when it does not stand in the URL.").secret();
+const CA: Variable = Variable::optional(
+    "REDIS_CA_FILE",
+    Kind::Path,
+    "PEM file of the authorities that may sign the certificate of Redis; the system's when absent. Not for a cluster, which is \
+     believed by the system's authorities only (SSL_CERT_FILE names others).",
+);
+const CERTIFICATE: Variable = Variable::optional(
+    "REDIS_CERTIFICATE_FILE",
+    Kind::Path,
+    "PEM file of our certificate, for mutual TLS. Not for a cluster.",
+);
+const CERTIFICATE_KEY: Variable = Variable::optional(
+    "REDIS_CERTIFICATE_KEY_FILE",
+    Kind::Path,
+    "PEM file of the key of our certificate (PKCS #8, without a password).",
+);
 const CLUSTER: Variable =
     Variable::with_default("REDIS_CLUSTER", Kind::Flag, "false", "Whether REDIS_URL names nodes of a Redis Cluster.");
 const TIMEOUT: Variable = Variable::with_default(
@@ -37,6 +54,10 @@ pub struct RedisConfig {
     pub cluster: bool,
     /// The password, when it is not in the URL.
     pub password: Option<Secret>,
+    /// PEM file of the accepted authorities; the system's when absent.
+    pub ca: Option<PathBuf>,
+    /// PEM files of our certificate and its key.
+    pub certificate: Option<(PathBuf, PathBuf)>,
     /// How long one call or one attempt to connect may take.
     pub timeout: Duration,
     /// Stands before every key.
@@ -45,7 +66,8 @@ pub struct RedisConfig {
 
 impl RedisConfig {
     /// Every variable of this concern.
-    pub const VARIABLES: &'static [Variable] = &[URL, CLUSTER, PASSWORD, TIMEOUT, PREFIX];
+    pub const VARIABLES: &'static [Variable] =
+        &[URL, CLUSTER, PASSWORD, CA, CERTIFICATE, CERTIFICATE_KEY, TIMEOUT, PREFIX];
 
     /// For the reference page.
     pub const GROUP: Group = Group {
@@ -62,6 +84,8 @@ impl RedisConfig {
             url: Secret::new(url),
             cluster: false,
             password: None,
+            ca: None,
+            certificate: None,
             timeout: Duration::from_secs(2),
             prefix: "whatsapp-connector".to_owned(),
         }
@@ -72,12 +96,27 @@ impl RedisConfig {
         let url = reader.secret(&URL);
         let cluster = reader.flag(&CLUSTER);
         let password = reader.secret(&PASSWORD);
+        let ca = reader.file(&CA);
+        let certificate = reader.file(&CERTIFICATE).zip(reader.file(&CERTIFICATE_KEY));
+        if reader.is_set(&CERTIFICATE) != reader.is_set(&CERTIFICATE_KEY) {
+            reader.problem(&CERTIFICATE, "and REDIS_CERTIFICATE_KEY_FILE belong together; expected both or none");
+        }
+        for variable in [&CA, &CERTIFICATE].into_iter().filter(|variable| reader.is_set(variable)).collect::<Vec<_>>() {
+            if cluster == Some(true) {
+                reader.problem(
+                    variable,
+                    "cannot be used with REDIS_CLUSTER; expected the authority among the system's (SSL_CERT_FILE)",
+                );
+            } else if url.as_ref().is_some_and(|url| !url.expose().starts_with("rediss://")) {
+                reader.problem(variable, "is set, and REDIS_URL has no TLS; expected a URL that begins with rediss://");
+            }
+        }
         let timeout = reader.duration(&TIMEOUT);
         let prefix = reader.text(&PREFIX);
         if prefix.as_ref().is_some_and(|prefix| prefix.contains(['{', '}'])) {
             reader.problem(&PREFIX, "contains a brace; expected none, they decide where a cluster keeps a key");
         }
-        Some(Self { url: url?, cluster: cluster?, password, timeout: timeout?, prefix: prefix? })
+        Some(Self { url: url?, cluster: cluster?, password, ca, certificate, timeout: timeout?, prefix: prefix? })
     }
 }
 
@@ -93,5 +132,23 @@ mod tests {
         let nothing: [(&str, &str); 0] = [];
         let problems = connector_settings::load(&nothing, RedisConfig::read).unwrap_err();
         assert!(problems.to_string().contains("REDIS_URL: is missing (or REDIS_URL_FILE)"), "{problems}");
+    }
+
+    #[test]
+    fn certificates_are_for_one_redis_with_tls() {
+        let told = |settings: &[(&'static str, &'static str)]| {
+            let settings: std::collections::HashMap<String, String> =
+                settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+            connector_settings::load(&settings, RedisConfig::read).expect_err("nobody can use these").to_string()
+        };
+        let missing = told(&[("REDIS_URL", "rediss://redis"), ("REDIS_CA_FILE", "/nowhere/ca.pem")]);
+        assert!(missing.contains("REDIS_CA_FILE: the file /nowhere/ca.pem cannot be read"), "{missing}");
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        let plain = told(&[("REDIS_URL", "redis://redis"), ("REDIS_CA_FILE", file), ("REDIS_CERTIFICATE_FILE", file)]);
+        assert!(plain.contains("REDIS_CA_FILE: is set, and REDIS_URL has no TLS"), "{plain}");
+        assert!(plain.contains("REDIS_CERTIFICATE_FILE: and REDIS_CERTIFICATE_KEY_FILE belong together"), "{plain}");
+        let cluster =
+            told(&[("REDIS_URL", "rediss://a,rediss://b"), ("REDIS_CLUSTER", "true"), ("REDIS_CA_FILE", file)]);
+        assert!(cluster.contains("REDIS_CA_FILE: cannot be used with REDIS_CLUSTER"), "{cluster}");
     }
 }

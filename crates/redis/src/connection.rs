@@ -5,7 +5,10 @@ use std::time::Duration;
 use futures::FutureExt;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::cluster_async::ClusterConnection;
-use redis::{Client, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult, Value};
+use redis::{
+    Client, ClientTlsConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult,
+    TlsCertificates, Value,
+};
 
 use crate::cluster::Cluster;
 use crate::config::RedisConfig;
@@ -34,8 +37,27 @@ impl Connection {
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_millis(500));
-        Ok(Self::One(ConnectionManager::new_lazy_with_config(Client::open(node)?, manager)?))
+        let client = match certificates(config)? {
+            Some(certificates) => Client::build_with_tls(node, certificates)?,
+            None => Client::open(node)?,
+        };
+        Ok(Self::One(ConnectionManager::new_lazy_with_config(client, manager)?))
     }
+}
+
+/// The files that are set, read once.
+fn certificates(config: &RedisConfig) -> RedisResult<Option<TlsCertificates>> {
+    if config.ca.is_none() && config.certificate.is_none() {
+        return Ok(None);
+    }
+    let root_cert = config.ca.as_ref().map(std::fs::read).transpose()?;
+    let client_tls = match &config.certificate {
+        Some((certificate, key)) => {
+            Some(ClientTlsConfig { client_cert: std::fs::read(certificate)?, client_key: std::fs::read(key)? })
+        }
+        None => None,
+    };
+    Ok(Some(TlsCertificates { client_tls, root_cert }))
 }
 
 fn info(url: &str, config: &RedisConfig) -> RedisResult<ConnectionInfo> {

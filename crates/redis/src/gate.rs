@@ -14,6 +14,7 @@ use std::sync::{Mutex, PoisonError};
 
 use crate::config::RedisConfig;
 use crate::connection::Connection;
+use crate::error::{describe, is_misuse, is_refusal};
 use crate::scripts::Scripts;
 use crate::stored::{bucket, due_millis, pack, score, seal, timer, unpack, unseal};
 
@@ -64,7 +65,7 @@ impl RedisGate {
     /// The gate behind these settings. Does not connect yet; needs a Tokio runtime around it.
     ///
     /// # Errors
-    /// [`GateError::Fatal`] when the URL is not one of Redis.
+    /// [`GateError::Fatal`] when the URL is not one of Redis, or the certificates are none.
     pub fn new(config: &RedisConfig) -> Result<Self, GateError> {
         let broken = |error: RedisError| GateError::Fatal { reason: describe(&error) };
         let connection = Connection::new(config).map_err(broken)?;
@@ -89,8 +90,8 @@ impl RedisGate {
     fn checked<T>(&self, result: RedisResult<T>) -> Result<T, GateError> {
         result.map_err(|error| {
             let reason = describe(&error);
-            if is_misuse(&error) {
-                return GateError::Fatal { reason };
+            if is_misuse(&error) || is_refusal(&error, &reason) {
+                return GateError::Fatal { reason: format!("Redis: {reason}") };
             }
             let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
             if told.is_none_or(|last| last.elapsed() > QUIET) {
@@ -362,29 +363,4 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 
 pub(crate) fn unexpected(what: &str) -> GateError {
     GateError::Fatal { reason: format!("an answer that does not fit ({what}): another version shares these keys?") }
-}
-
-/// Errors that waiting does not cure: a wrong password, a wrong URL, a broken script.
-fn is_misuse(error: &RedisError) -> bool {
-    match error.kind() {
-        ErrorKind::AuthenticationFailed
-        | ErrorKind::InvalidClientConfig
-        | ErrorKind::UnexpectedReturnType
-        | ErrorKind::Server(
-            ServerErrorKind::ResponseError
-            | ServerErrorKind::CrossSlot
-            | ServerErrorKind::NoPerm
-            | ServerErrorKind::ExecAbort,
-        ) => true,
-        // Moved, loading, read only after a failover, out of memory: somebody is on it.
-        _ => false,
-    }
-}
-
-/// The kind of an error and Redis' own word for it. Never its text, which may repeat an argument.
-fn describe(error: &RedisError) -> String {
-    match error.code() {
-        Some(code) => format!("{:?} ({code})", error.kind()),
-        None => format!("{:?}", error.kind()),
-    }
 }

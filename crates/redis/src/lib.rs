@@ -18,6 +18,7 @@
 mod cluster;
 mod config;
 mod connection;
+mod error;
 mod gate;
 mod limiters;
 mod scripts;

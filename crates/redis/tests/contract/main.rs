@@ -2,6 +2,7 @@
 
 mod cluster;
 mod damage;
+mod secured;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
