@@ -5,6 +5,7 @@ mod clients;
 mod corpus;
 mod inbound;
 mod reference;
+mod secured;
 mod start;
 mod story;
 mod stranger;
