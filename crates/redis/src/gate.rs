@@ -9,7 +9,7 @@ use connector_domain::time::Timestamp;
 use connector_ports::Gate;
 use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
 use connector_ports::log::Offset;
-use redis::{ErrorKind, RedisError, RedisResult, Script, ScriptInvocation, ServerErrorKind};
+use redis::{RedisError, RedisResult, Script, ScriptInvocation};
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::RedisConfig;
