@@ -66,6 +66,7 @@ struct State {
     weather: Weather,
     script: BTreeMap<usize, Reaction>,
     of_number: HashMap<PhoneNumberId, Reaction>,
+    slow: HashMap<PhoneNumberId, Duration>,
     calls: usize,
     known_as: HashMap<PhoneNumber, PhoneNumber>,
     ledger: Vec<Post>,
@@ -80,6 +81,7 @@ impl SimWhatsApp {
             weather: Weather::default(),
             script: BTreeMap::new(),
             of_number: HashMap::new(),
+            slow: HashMap::new(),
             calls: 0,
             known_as: HashMap::new(),
             ledger: Vec::new(),
@@ -110,6 +112,11 @@ impl SimWhatsApp {
             Some(reaction) => drop(of_number.insert(number.clone(), reaction)),
             None => drop(of_number.remove(number)),
         }
+    }
+
+    /// Every answer to a POST of a business number takes so much longer from now on.
+    pub fn set_slow(&self, number: &PhoneNumberId, by: Duration) {
+        self.state().slow.insert(number.clone(), by);
     }
 
     /// A person whom WhatsApp knows under another number than the one that is asked for: accepted messages say so.
@@ -229,7 +236,8 @@ impl WhatsApp for Client {
         let post = async {
             tokio::time::sleep(self.side().way()).await;
             let exchange = self.side().receive(outbound);
-            tokio::time::sleep(self.side().way()).await;
+            let slow = self.side().state().slow.get(&outbound.phone_number_id).copied().unwrap_or_default();
+            tokio::time::sleep(self.side().way() + slow).await;
             Ok(exchange)
         };
         self.process.call("whatsapp.send", failing, post).await.unwrap_or_else(|exchange| exchange)

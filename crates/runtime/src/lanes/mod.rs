@@ -137,8 +137,10 @@ impl Lanes {
     }
 
     /// The next lane to be served: each queue in its turn, so that one with thousands of lanes keeps none of the others waiting.
-    fn next_ready(&mut self) -> Option<LaneKey> {
-        let of = self.turns.pop_front()?;
+    /// One that may not begin anything now does not lose its turn.
+    fn next_ready(&mut self, mut may: impl FnMut(QueueKey) -> bool) -> Option<LaneKey> {
+        let next = self.turns.iter().position(|of| may(*of))?;
+        let of = self.turns.remove(next)?;
         let queue = self.queues.get_mut(&of)?;
         let key = queue.ready.pop_front();
         if !queue.ready.is_empty() {
@@ -147,11 +149,17 @@ impl Lanes {
         key
     }
 
-    /// Takes work of lanes that are ready: at most `lanes` of them, each with up to `each` records, which then run.
-    pub fn take(&mut self, lanes: usize, each: usize) -> Vec<(LaneKey, Vec<Work>)> {
+    /// Takes work of lanes that are ready: at most `lanes` of them, each with up to `each` records, which then run. `may` is asked before a
+    /// lane of a queue begins.
+    pub fn take(
+        &mut self,
+        lanes: usize,
+        each: usize,
+        mut may: impl FnMut(QueueKey) -> bool,
+    ) -> Vec<(LaneKey, Vec<Work>)> {
         let mut taken = Vec::new();
         while taken.len() < lanes {
-            let Some(key) = self.next_ready() else { break };
+            let Some(key) = self.next_ready(&mut may) else { break };
             let Some(lane) = self.lanes.get_mut(&key) else { continue };
             let count = lane.hand.len().min(each);
             let work: Vec<_> = lane.hand.drain(..count).collect();
@@ -159,7 +167,9 @@ impl Lanes {
             self.queued -= count;
             self.running += 1;
             let (of, empty) = (lane.of, lane.hand.is_empty());
-            self.queues.entry(of).or_default().lets_go(key, count, empty);
+            let queue = self.queues.entry(of).or_default();
+            queue.lets_go(key, count, empty);
+            queue.at_work += 1;
             taken.push((key, work));
         }
         taken
@@ -173,6 +183,7 @@ impl Lanes {
         let of = lane.of;
         if let Some(queue) = self.queues.get_mut(&of) {
             queue.finished(ran.saturating_sub(left));
+            queue.at_work -= usize::from(ran > 0);
             if queue.records == 0 {
                 self.queues.remove(&of);
             }
@@ -227,6 +238,12 @@ impl Lanes {
         !self.turns.is_empty()
     }
 
+    /// Whether a lane may run now of a queue that `may`.
+    #[must_use]
+    pub fn has_ready_of(&self, may: impl Fn(QueueKey) -> bool) -> bool {
+        self.turns.iter().any(|of| may(*of))
+    }
+
     /// Records in hand that wait in lanes.
     #[must_use]
     pub const fn queued(&self) -> usize {
@@ -243,6 +260,11 @@ impl Lanes {
     #[must_use]
     pub const fn running(&self) -> usize {
         self.running
+    }
+
+    /// How many lanes each queue has at work.
+    pub(crate) fn at_work(&self) -> impl Iterator<Item = (QueueKey, usize)> {
+        self.queues.iter().map(|(of, queue)| (*of, queue.at_work)).filter(|(_, lanes)| *lanes > 0)
     }
 }
 
@@ -273,12 +295,12 @@ mod tests {
         for (key, offset) in [(1, 10), (1, 11), (2, 12)] {
             lanes.push(key, 0, work(offset));
         }
-        let taken = lanes.take(9, 1);
+        let taken = lanes.take(9, 1, |_| true);
         assert_eq!(offsets(&taken), [10, 12]);
         lanes.finish(2);
-        assert!(lanes.take(9, 1).is_empty());
+        assert!(lanes.take(9, 1, |_| true).is_empty());
         lanes.finish(1);
-        assert_eq!(offsets(&lanes.take(9, 1)), [11]);
+        assert_eq!(offsets(&lanes.take(9, 1, |_| true)), [11]);
     }
 
     #[test]
@@ -286,14 +308,14 @@ mod tests {
         let mut lanes = Lanes::default();
         lanes.push(1, 0, work(10));
         lanes.push(1, 0, work(11));
-        let taken = lanes.take(1, 1).remove(0);
+        let taken = lanes.take(1, 1, |_| true).remove(0);
         lanes.give_back(1, taken.1, Some(Timestamp(50)));
         lanes.push(1, 0, work(12));
         assert_eq!(lanes.next_wake(), Some(Timestamp(50)));
         lanes.wake(Timestamp(49));
         assert!(!lanes.has_ready());
         lanes.wake(Timestamp(50));
-        assert_eq!(offsets(&lanes.take(9, 9)), [10, 11, 12]);
+        assert_eq!(offsets(&lanes.take(9, 9, |_| true)), [10, 11, 12]);
         assert_eq!(lanes.queued(), 0);
     }
 
@@ -306,11 +328,11 @@ mod tests {
         for (key, of) in [(2000, 2), (2001, 2), (3000, 3)] {
             lanes.push(key, of, work(i64::try_from(key).expect("small")));
         }
-        assert_eq!(offsets(&lanes.take(5, 1)), [0, 2000, 3000, 1, 2001]);
+        assert_eq!(offsets(&lanes.take(5, 1, |_| true)), [0, 2000, 3000, 1, 2001]);
         // A lane that comes back stands behind those of its queue, and its queue has one turn like every other.
         lanes.finish(2000);
         lanes.push(2000, 2, work(2002));
-        assert_eq!(offsets(&lanes.take(3, 1)), [2, 2002, 3]);
+        assert_eq!(offsets(&lanes.take(3, 1, |_| true)), [2, 2002, 3]);
         assert_eq!((lanes.running(), lanes.queued()), (8 - 1, 1000 - 4));
     }
 
@@ -333,7 +355,7 @@ mod tests {
         // A paused number with ten thousand conversations.
         for n in 0..10_000 {
             lanes.push(lane_of(n), 1, work(n));
-            for (key, work) in lanes.take(8, 1) {
+            for (key, work) in lanes.take(8, 1, |_| true) {
                 lanes.give_back(key, work, Some(later));
             }
         }
@@ -341,7 +363,7 @@ mod tests {
         for n in 10_000..20_000 {
             let now = Timestamp(n);
             lanes.push(lane_of(n), 2, work(n));
-            let taken = lanes.take(8, 1);
+            let taken = lanes.take(8, 1, |_| true);
             let others = taken.iter().filter(|(_, work)| work[0].record.offset.0 >= 10_000).count();
             assert_eq!(others, 1, "it is served at once");
             for (key, work) in taken {
@@ -360,7 +382,7 @@ mod tests {
         while done < 10_000 {
             lanes.wake(now);
             recall(&mut lanes, now, lane_of);
-            for (key, _) in lanes.take(8, 1) {
+            for (key, _) in lanes.take(8, 1, |_| true) {
                 lanes.finish(key);
                 done += 1;
             }
@@ -407,7 +429,7 @@ mod tests {
                         lanes.push(key, of, work(i64::try_from(pushed.len()).unwrap()));
                         pushed.push(key);
                     }
-                    1 => at_work.extend(lanes.take(usize::try_from(n % 5).unwrap().min(4 - at_work.len()), 1)),
+                    1 => at_work.extend(lanes.take(usize::try_from(n % 5).unwrap().min(4 - at_work.len()), 1, |_| true)),
                     2 => for (key, work) in at_work.drain(..) {
                         done.entry(key).or_default().extend(work.iter().map(|work| work.record.offset.0));
                         lanes.finish(key);

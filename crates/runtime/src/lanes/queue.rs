@@ -20,6 +20,8 @@ pub(super) struct Queue {
     pub(super) records: usize,
     /// Those that wait in hand.
     pub(super) in_hand: usize,
+    /// Lanes at work.
+    pub(super) at_work: usize,
     /// Lanes that have them.
     pub(super) holding: BTreeSet<LaneKey>,
     /// Lanes that may run, in the order in which they became ready.

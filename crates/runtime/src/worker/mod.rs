@@ -11,6 +11,7 @@
 mod meters;
 mod partitions;
 mod reread;
+mod slots;
 mod transaction;
 mod turn;
 mod writer;
@@ -303,10 +304,9 @@ impl<H: Handler> Worker<H> {
     ) -> Result<(), Failure> {
         let now = self.clock.now();
         self.partitions.wake(now);
-        let capacity = self.capacity();
         // One that cannot come now is not waited for: a member without partitions, or in a drain, would go round without a pause.
         let tick = next_tick.filter(|_| self.ticks(draining));
-        let wait = if capacity > 0 && self.partitions.has_ready() || !self.results.is_empty() {
+        let wait = if self.has_work() || !self.results.is_empty() {
             Duration::ZERO
         } else {
             let (commit, flush) = (self.writer.open_for(self.spec.commit_every), self.writer.deferred_for(COMPANY));

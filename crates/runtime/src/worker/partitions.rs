@@ -191,6 +191,11 @@ impl Partitions {
         self.working().any(|p| p.lanes.has_ready())
     }
 
+    /// Whether there is work that may run now of a queue that `may`.
+    pub(crate) fn has_ready_of(&self, may: impl Fn(QueueKey) -> bool) -> bool {
+        self.working().any(|p| p.lanes.has_ready_of(&may))
+    }
+
     pub(crate) fn next_wake(&self) -> Option<Timestamp> {
         self.working().filter_map(|p| p.lanes.next_wake()).min()
     }

@@ -7,6 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use super::meters::batch_span;
+use super::slots::Slots;
 use super::transaction::{Effect, Outgoing};
 use super::{End, Finished, Worker};
 use crate::dead_letter::dead_letter;
@@ -30,10 +31,19 @@ impl<H: Handler> Worker<H> {
         }
     }
 
-    pub(super) fn capacity(&self) -> usize {
+    /// Whether there is work that may begin now.
+    pub(super) fn has_work(&self) -> bool {
         match self.handler.order() {
-            Order::Batch => self.spec.batch,
-            Order::Lanes { at_once } => at_once.saturating_sub(self.partitions.running()),
+            Order::Batch => self.partitions.has_ready(),
+            Order::Lanes { at_once } => {
+                let running = self.partitions.running();
+                // Nobody can have too many of them as long as half are free.
+                running * 2 <= at_once && self.partitions.has_ready()
+                    || running < at_once && {
+                        let slots = Slots::new(at_once, &self.partitions);
+                        self.partitions.has_ready_of(|of| slots.are_for(of))
+                    }
+            }
         }
     }
 
@@ -110,8 +120,10 @@ impl<H: Handler> Worker<H> {
     /// The next work. Each partition that has some comes first in its turn, so that a backlog of one does not keep the others
     /// waiting.
     fn take_work(&mut self) -> Taken {
-        let mut left = self.capacity();
-        let batch = matches!(self.handler.order(), Order::Batch);
+        let mut slots = match self.handler.order() {
+            Order::Batch => None,
+            Order::Lanes { at_once } => Some(Slots::new(at_once, &self.partitions)),
+        };
         let mut names = self.partitions.ready();
         let mut taken = Taken::default();
         if names.is_empty() {
@@ -120,12 +132,18 @@ impl<H: Handler> Worker<H> {
         self.rotation = (self.rotation + 1) % names.len();
         names.rotate_left(self.rotation);
         for name in names {
-            let Some(partition) = self.partitions.get_mut(&name).filter(|_| left > 0) else { break };
-            let lanes = if batch { partition.lanes.take(1, left) } else { partition.lanes.take(left, 1) };
+            let Some(partition) = self.partitions.get_mut(&name) else { continue };
+            let lanes = match &mut slots {
+                None => partition.lanes.take(1, self.spec.batch - taken.work.len(), |_| true),
+                Some(slots) => partition.lanes.take(slots.free(), 1, |of| slots.take(of)),
+            };
             for (lane, work) in lanes {
-                left = left.saturating_sub(work.len());
                 taken.lanes.push((name.clone(), lane, work.len()));
                 taken.work.extend(work);
+            }
+            let full = slots.as_ref().map_or(taken.work.len() >= self.spec.batch, |slots| slots.free() == 0);
+            if full {
+                break;
             }
         }
         taken

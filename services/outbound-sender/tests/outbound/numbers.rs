@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use connector_domain::command::SendMessage;
+use connector_domain::event::Recorded;
 use connector_domain::outcome::GraphError;
 use connector_simulated::{Reaction, SimWorld, When};
 
@@ -141,4 +142,32 @@ async fn a_backlog_at_its_limit_keeps_no_other_number_waiting() {
     let took = of_second[399].since(of_second[0]);
     // 399 intervals of 250 ms are 100 s.
     assert!(took >= Duration::from_secs(99) && took < Duration::from_secs(115), "the limit is kept and used: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_whose_answers_are_slow_leaves_slots_to_another_one() {
+    let scene = scene(42).await;
+    scene.world.whatsapp_side().set_slow(&SECOND.into(), Duration::from_secs(20));
+    let backlog: Vec<_> = backlog().into_iter().take(80).collect();
+    scene.publish(&backlog).await;
+    let flowing: Vec<_> = (0..20).map(|i| text(&format!("f{i}"), i % CONTACTS)).collect();
+    let publisher = Scene::of(scene.world.clone());
+    let run = async |world: SimWorld| {
+        while world.whatsapp_side().posts().len() < 6 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        for message in &flowing {
+            let before = tokio::time::Instant::now();
+            publisher.publish(std::slice::from_ref(message)).await;
+            let told = |recorded: &Recorded| !of(std::slice::from_ref(recorded), message.command_id).is_empty();
+            appears(&world, |recorded| recorded.envelope.event_type == "MessageSent" && told(recorded)).await;
+            assert!(before.elapsed() < Duration::from_secs(1), "it waits for the slow one: {:?}", before.elapsed());
+        }
+        let of_second =
+            world.whatsapp_side().posts().iter().filter(|p| p.outbound.phone_number_id == SECOND.into()).count();
+        assert!(of_second < backlog.len(), "the slow one is still at it");
+        ended(&world, &backlog).await;
+    };
+    scene.run(run).await;
+    check_backlog(&scene, &backlog, 0);
 }
