@@ -8,7 +8,7 @@ SERVICES := webhook-receiver inbound-processor outbound-sender opt-in-tracker wi
 CHAOS_PROGRAMS := $(patsubst %,-p %,connector-chaos cloud-api-simulator connectorctl $(SERVICES))
 DEMO_PROGRAMS := $(patsubst %,-p %,connector-demo cloud-api-simulator $(if $(filter kafka,$(BACKEND)),connectorctl $(SERVICES),connector))
 
-.PHONY: help demo test check chaos bench docs fmt
+.PHONY: help demo test check seeds chaos bench docs fmt
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -34,6 +34,10 @@ check: ## Format, lints, licences, unused dependencies, direction of dependencie
 	cargo xtask schemas check
 	cargo xtask catalogue --check
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+seeds: ## Simulated worlds by the thousand, in minutes: faults at every two calls, windows under everything. SEEDS=40000 plays every two faults
+	SEEDS=$(or $(SEEDS),2000) cargo test --release --locked -p outbound-sender --test outbound crashes
+	SEEDS=$(or $(SEEDS),2000) cargo test --release --locked -p connector-tests --test windows whatever
 
 chaos: ## Kills, freezes and cuts off processes and servers under load, and counts what was lost. ONLY=outbound|inbound|windows; ARGS="--quick --seed 2", ARGS=--cluster; RELEASE=1
 	@deploy/local/require.sh kafka
