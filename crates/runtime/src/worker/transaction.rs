@@ -2,7 +2,8 @@
 //!
 //! A handler without effects has one transaction per turn. With effects a transaction spans turns, up to
 //! [`WorkerSpec::commit_every`](super::WorkerSpec): the journal of an effect has to be durable and its worker the owner, both of which
-//! an open transaction is enough for; a commit costs more than all the rest and is shared.
+//! an open transaction is enough for; a commit costs more than all the rest and is shared. What no effect waits for, as what the results of
+//! others led to, is not even appended by itself: it goes with the next journal, or with the commit.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
