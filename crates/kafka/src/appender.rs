@@ -50,7 +50,8 @@ impl KafkaAppender {
     async fn find_topics(&self, records: &[Append]) -> Result<(), LogError> {
         let unknown: HashSet<TopicName> = {
             let known = self.known.read().unwrap_or_else(PoisonError::into_inner);
-            records.iter().filter(|one| !known.contains(&one.topic)).map(|one| one.topic.clone()).collect()
+            let topics = records.chunk_by(|one, next| one.topic == next.topic).map(|same| &same[0].topic);
+            topics.filter(|topic| !known.contains(*topic)).cloned().collect()
         };
         for topic in unknown {
             let producer = Arc::clone(self.producer()?);

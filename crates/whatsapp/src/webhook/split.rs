@@ -319,15 +319,15 @@ impl Splitter<'_> {
         let contacts = contacts(&value.contacts);
         let alone = messages.len() + statuses.len() == 1;
         let nobody = Who::default();
-        for message in messages {
+        for (at, message) in messages.into_iter().enumerate() {
             let who: Who = object(message);
-            let contact = belonging(&contacts, &who.sender(&nobody), alone);
+            let contact = belonging(&contacts, at, &who.sender(&nobody), alone);
             let address = who.message(contact.map_or(&nobody, |contact| &contact.who));
             self.item(place, WebhookKind::Message, message.get(), contact.map(|contact| contact.raw), address);
         }
-        for status in statuses {
+        for (at, status) in statuses.into_iter().enumerate() {
             let who: Who = object(status);
-            let contact = belonging(&contacts, &who.status(&nobody), alone);
+            let contact = belonging(&contacts, at, &who.status(&nobody), alone);
             let address = who.status(contact.map_or(&nobody, |contact| &contact.who));
             self.item(place, WebhookKind::Status, status.get(), contact.map(|contact| contact.raw), address);
         }
@@ -338,9 +338,9 @@ impl Splitter<'_> {
     fn calls(&mut self, place: &Place, calls: &[&RawValue], value: &Parts<'_>) {
         let contacts = contacts(&value.contacts);
         let nobody = Who::default();
-        for call in calls {
+        for (at, call) in calls.iter().enumerate() {
             let who: Who = object(call);
-            let contact = belonging(&contacts, &who.caller(&nobody), calls.len() == 1);
+            let contact = belonging(&contacts, at, &who.caller(&nobody), calls.len() == 1);
             let address = who.caller(contact.map_or(&nobody, |contact| &contact.who));
             self.item(place, WebhookKind::Change, call.get(), contact.map(|contact| contact.raw), address);
         }
@@ -393,14 +393,16 @@ fn contacts<'a>(raw: &[&'a RawValue]) -> Vec<Contact<'a>> {
 }
 
 /// The element of `contacts[]` that speaks of this person. One that shares no kind of id with the item is taken only when
-/// both are alone in their delivery; one that contradicts it never is.
-fn belonging<'a, 'c>(contacts: &'a [Contact<'c>], person: &Address, alone: bool) -> Option<&'a Contact<'c>> {
+/// both are alone in their delivery; one that contradicts it never is. It is looked for from `at` on: the lists usually run side by
+/// side, and a delivery may have a thousand of each.
+fn belonging<'a, 'c>(contacts: &'a [Contact<'c>], at: usize, person: &Address, alone: bool) -> Option<&'a Contact<'c>> {
     let relation = |Contact { address: known, .. }: &Contact<'_>| {
         let phone = person.phone.as_ref().zip(known.phone.as_ref()).map(|(a, b)| a == b);
         let bsuid = person.bsuid.as_ref().zip(known.bsuid.as_ref()).map(|(a, b)| a == b);
         phone.or(bsuid)
     };
-    let found = contacts.iter().find(|contact| relation(contact) == Some(true));
+    let (before, from) = contacts.split_at(at.min(contacts.len()));
+    let found = from.iter().chain(before).find(|contact| relation(contact) == Some(true));
     found.or_else(|| match contacts {
         [only] if alone && relation(only).is_none() => Some(only),
         _ => None,
