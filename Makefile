@@ -35,7 +35,7 @@ check: ## Format, lints, licences, unused dependencies, direction of dependencie
 	cargo xtask catalogue --check
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
-seeds: ## Simulated worlds by the thousand, in minutes: faults at every two calls, windows under everything. SEEDS=40000 plays every two faults
+seeds: ## Simulated worlds by the thousand, in minutes: faults at every two calls, windows under everything. SEEDS=10000 plays every two faults
 	SEEDS=$(or $(SEEDS),2000) cargo test --release --locked -p outbound-sender --test outbound crashes
 	SEEDS=$(or $(SEEDS),2000) cargo test --release --locked -p connector-tests --test windows whatever
 

@@ -176,7 +176,7 @@ async fn whatever_happens_at_whatever_call_each_command_ends_once_and_leaves_onc
     }
 }
 
-/// The second fault often hits the recovery from the first. All pairs are played when there are seeds enough (`SEEDS=40000`: half an hour),
+/// The second fault often hits the recovery from the first. All pairs are played when there are seeds enough (`SEEDS=10000`: seven minutes),
 /// else some of them, evenly spread.
 #[tokio::test(start_paused = true)]
 async fn whatever_happens_at_whatever_two_calls_each_command_ends_once_and_leaves_once() {
