@@ -12,7 +12,7 @@
 //! says; values and timers carry a check. The view loses its position then, which is all that is needed: nobody decides on it
 //! any more (R2), and its owner reads the log again (R1).
 //!
-//! **Redis Cluster.** Every script touches the keys of one view or of one limiter, each in one slot; views and limiters are spread over the
+//! **Redis Cluster.** Every script then touches the keys of one view or of one limiter, each in one slot; views and limiters are spread over the
 //! slots by their names.
 
 mod cluster;

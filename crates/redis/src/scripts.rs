@@ -2,7 +2,7 @@
 
 use redis::Script;
 
-/// All scripts of the gate; each is one atomic step on one hash slot.
+/// All scripts of the gate; each is one atomic step on one hash slot (that of several limiters is given one in a cluster).
 #[derive(Debug)]
 pub(crate) struct Scripts {
     pub(crate) acquire: Script,
