@@ -36,6 +36,7 @@ check: ## Format, lints, licences, unused dependencies, direction of dependencie
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
 
 seeds: ## Simulated worlds by the thousand, in minutes: faults at every two calls, windows under everything. SEEDS=10000 plays every two faults
+	@deploy/local/require.sh build
 	SEEDS=$(or $(SEEDS),2000) cargo test --release --locked -p outbound-sender --test outbound crashes
 	SEEDS=$(or $(SEEDS),2000) cargo test --release --locked -p connector-tests --test windows whatever
 

@@ -92,11 +92,7 @@ impl StreamKeys {
             mac.update(part.as_bytes());
         }
         let tag = mac.finalize().into_bytes();
-        let mut digits = [0; 32];
-        // Thirty-two digits are what sixteen bytes take, and are text.
-        hex::encode_to_slice(&tag[..16], &mut digits).unwrap_or_else(|_| unreachable!("the lengths fit"));
-        let digits = std::str::from_utf8(&digits).unwrap_or_else(|_| unreachable!("hexadecimal digits are text"));
-        StreamId([&self.key_id, "-", digits].concat())
+        StreamId(format!("{}-{}", self.key_id, hex::encode(&tag[..16])))
     }
 
     /// The conversation of a business number with the person known under this phone number, however it is written: WhatsApp's own form

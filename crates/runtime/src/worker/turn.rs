@@ -36,13 +36,8 @@ impl<H: Handler> Worker<H> {
         match self.handler.order() {
             Order::Batch => self.partitions.has_ready(),
             Order::Lanes { at_once } => {
-                let running = self.partitions.running();
-                // Nobody can have too many of them as long as half are free.
-                running * 2 <= at_once && self.partitions.has_ready()
-                    || running < at_once && {
-                        let slots = Slots::new(at_once, &self.partitions);
-                        self.partitions.has_ready_of(|of| slots.are_for(of))
-                    }
+                let slots = Slots::new(at_once, &self.partitions);
+                self.partitions.has_ready_of(|of| slots.are_for(of))
             }
         }
     }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use connector_domain::command::{Content, SendPolicy};
 use connector_domain::outcome::{BytesLeft, Exchange, Scope, Verdict, judge};
 use connector_ports::whatsapp::WhatsApp;
+use connector_testkit::wait;
 use connector_whatsapp::graph::{GraphClient, GraphConfig};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -170,8 +171,8 @@ async fn send(fault: Fault) -> (Exchange, usize, usize) {
     let client = GraphClient::new(GraphConfig { timeout: TIMEOUT, ..config(&url) }).expect("a client");
     let exchange = client.send(&outbound(Content::text("once"))).await;
     // Whoever asks again does so at once.
-    tokio::time::sleep(Duration::from_millis(50)).await;
-    let requests = requests.lock().expect("not poisoned").len();
+    let asked = async || requests.lock().expect("not poisoned").len();
+    let requests = wait::still("requests", Duration::from_millis(50), Duration::from_secs(5), asked).await;
     (exchange, connections.load(Ordering::SeqCst), requests)
 }
 

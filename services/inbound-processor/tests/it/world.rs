@@ -21,6 +21,7 @@ use connector_runtime::service::Service;
 use connector_runtime::situation::{conversation_key, partition_of, store};
 use connector_simulated::{Run, SimWorld};
 use connector_telemetry::Metrics;
+use connector_testkit::wait;
 use connector_whatsapp::webhook::{Split, split};
 use inbound_processor::{Config, SERVICE};
 use tokio_util::sync::CancellationToken;
@@ -136,11 +137,14 @@ pub(crate) async fn process_with(world: &SimWorld, config: Config) -> Result<Run
     process_with_many(world, &config, &["one"]).await
 }
 
+/// How long a run may take.
+const LIMIT: Duration = Duration::from_secs(600);
+
 /// The same with several processors, which share the partitions.
 pub(crate) async fn process_with_many(world: &SimWorld, config: &Config, instances: &[&str]) -> Result<Run, Run> {
     world
         .run(
-            Duration::from_secs(600),
+            LIMIT,
             |world| async move {
                 let run = instances.iter().map(|instance| {
                     let mut service = Service::new(platform(&world, instance), CancellationToken::new());
@@ -150,9 +154,8 @@ pub(crate) async fn process_with_many(world: &SimWorld, config: &Config, instanc
                 futures::future::join_all(run).await;
             },
             |world| async move {
-                while !finished(&world).await {
-                    tokio::time::sleep(Duration::from_millis(50)).await;
-                }
+                let finished = async || finished(&world).await.then_some(());
+                wait::until("every item to be committed", LIMIT, finished).await;
             },
         )
         .await
