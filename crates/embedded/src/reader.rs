@@ -178,6 +178,10 @@ impl<S: Store> Reader for StoreReader<S> {
             if let Some(polled) = self.records(max.max(1)).await? {
                 return Ok(polled);
             }
+            // Timers have a granularity of a millisecond: one that is over is waited for as well.
+            if wait.is_zero() {
+                return Ok(Polled::Idle);
+            }
             let changed = async {
                 tokio::select! {
                 biased;

@@ -246,6 +246,10 @@ impl Reader for KafkaReader {
             if let Some(polled) = self.inbox.next(max, &self.shared) {
                 return polled;
             }
+            // Timers have a granularity of a millisecond: one that is over is waited for as well.
+            if wait.is_zero() {
+                return Ok(Polled::Idle);
+            }
             match tokio::time::timeout_at(deadline, self.items.recv()).await {
                 Ok(Some(item)) => self.inbox.take_in(item),
                 Ok(None) => return Err(LogError::Fatal { reason: "the reader's thread has ended".to_owned() }),

@@ -21,6 +21,7 @@ use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
+use connector_domain::time::Timestamp;
 use connector_ports::log::{LogError, Membership, Polled, Reader, Start, Subscription, TopicName, TopicPartition};
 use connector_ports::{Clock, Log};
 use futures::future::BoxFuture;
@@ -38,7 +39,6 @@ use connector_telemetry::metrics::Rebalance;
 use meters::Meters;
 use partitions::Partitions;
 use reread::Rereading;
-use transaction::COMPANY;
 use writer::Writer;
 
 /// The fixed facts of a worker.
@@ -117,6 +117,8 @@ pub struct Worker<H: Handler> {
     effects: JoinSet<Finished<H::Fact>>,
     results: Vec<Finished<H::Fact>>,
     rereading: Rereading,
+    /// Since when nothing is under way.
+    quiet_since: Option<Timestamp>,
     /// Which of the partitions with work came first last time.
     rotation: usize,
     backoff: Backoff,
@@ -148,6 +150,7 @@ impl<H: Handler> Worker<H> {
             membership: None,
             effects: JoinSet::new(),
             results: Vec::new(),
+            quiet_since: None,
             rotation: 0,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
             metrics: Meters::new(platform.metrics.consumer.worker(spec.group.as_str())),
@@ -300,7 +303,7 @@ impl<H: Handler> Worker<H> {
         reader: &mut dyn Reader,
         shutdown: &CancellationToken,
         draining: bool,
-        next_tick: &mut Option<connector_domain::time::Timestamp>,
+        next_tick: &mut Option<Timestamp>,
     ) -> Result<(), Failure> {
         let now = self.clock.now();
         self.partitions.wake(now);
@@ -309,8 +312,7 @@ impl<H: Handler> Worker<H> {
         let wait = if self.has_work() || !self.results.is_empty() {
             Duration::ZERO
         } else {
-            let (commit, flush) = (self.writer.open_for(self.spec.commit_every), self.writer.deferred_for(COMPANY));
-            let due = [self.partitions.next_wake(), tick, commit, flush].into_iter().flatten().min();
+            let due = [self.partitions.next_wake(), tick, self.commit_due()].into_iter().flatten().min();
             due.map_or(IDLE, |due| due.since(now).min(IDLE))
         };
         // The membership is asked for before the poll: when partitions were taken away before that, the poll says so in this very

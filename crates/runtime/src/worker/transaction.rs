@@ -3,11 +3,14 @@
 //! A handler without effects has one transaction per turn. With effects a transaction spans turns, up to
 //! [`WorkerSpec::commit_every`](super::WorkerSpec): the journal of an effect has to be durable and its worker the owner, both of which
 //! an open transaction is enough for; a commit costs more than all the rest and is shared. What no effect waits for, as what the results of
-//! others led to, is not even appended by itself: it goes with the next journal, or with the commit.
+//! others led to, is appended when the transaction ends, or sooner with a journal in the same topic. That keeps other topics out of the
+//! way of the journal (a broker takes the partitions of one producer one after the other), and their readers, who see nothing behind an
+//! open transaction, wait for the length of a commit and not for that of the transaction.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
+use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, Appended, Offset, TopicPartition};
 use futures::future::BoxFuture;
 
@@ -17,8 +20,8 @@ use crate::failure::Failure;
 use crate::handler::{Handler, Order};
 use crate::lanes::{LaneKey, Work};
 
-/// How long what nothing waits for, as the results of effects, waits for the next journal to be appended with.
-pub(super) const COMPANY: Duration = Duration::from_millis(20);
+/// For how long nothing must be under way before a transaction ends early: what comes in the meantime joins it.
+pub(super) const QUIET: Duration = Duration::from_millis(10);
 
 /// An effect that starts when its journal is durable.
 pub(super) struct Effect<F> {
@@ -32,6 +35,8 @@ pub(super) struct Effect<F> {
 /// What a turn has to write.
 pub(super) struct Outgoing<F> {
     pub(super) appends: Vec<Append>,
+    /// What the effects wait for.
+    pub(super) journal: Vec<Append>,
     pub(super) effects: Vec<Effect<F>>,
     /// Partitions whose handler is told.
     pub(super) touched: BTreeSet<TopicPartition>,
@@ -39,7 +44,7 @@ pub(super) struct Outgoing<F> {
 
 impl<F> Default for Outgoing<F> {
     fn default() -> Self {
-        Self { appends: Vec::new(), effects: Vec::new(), touched: BTreeSet::new() }
+        Self { appends: Vec::new(), journal: Vec::new(), effects: Vec::new(), touched: BTreeSet::new() }
     }
 }
 
@@ -50,19 +55,15 @@ pub(super) fn no_membership() -> Failure {
 impl<H: Handler> Worker<H> {
     /// Writes what a turn led to and starts the effects whose journal is durable.
     pub(super) async fn write(&mut self, outgoing: Outgoing<H::Fact>) -> Result<(), Failure> {
-        let Outgoing { appends, effects, touched } = outgoing;
+        let Outgoing { appends, journal, effects, touched } = outgoing;
         self.touched.extend(touched);
         let positions = self.pending();
         let ours = self.writer.is_open() && effects.iter().all(|effect| self.writer.holds(&effect.partition));
-        if !ours && (!appends.is_empty() || !positions.is_empty()) {
+        if !ours && (!appends.is_empty() || !effects.is_empty() || !positions.is_empty()) {
             self.hold(positions).await?;
         }
-        let now = self.clock.now();
-        self.writer.defer(appends, now);
-        let due = self.writer.deferred_for(COMPANY).is_some_and(|due| due <= now);
-        if due || !effects.is_empty() {
-            self.writer.flush().await?;
-        }
+        self.writer.defer(appends);
+        self.writer.journal(journal).await?;
         for Effect { partition, incarnation, lane, work, run } in effects {
             self.effects.spawn(async move { Finished { partition, incarnation, lane, work, fact: run.await } });
         }
@@ -83,12 +84,23 @@ impl<H: Handler> Worker<H> {
         self.writer.hold(positions, membership, self.clock.now()).await
     }
 
-    /// Ends the transaction when it is time, or when nothing is under way that could join it.
+    /// Ends the transaction when it is time, or when for a while nothing has been under way that could join it.
     pub(super) async fn commit_if_due(&mut self) -> Result<(), Failure> {
-        let joins = matches!(self.handler.order(), Order::Lanes { .. })
-            && (!self.effects.is_empty() || !self.results.is_empty() || self.partitions.has_ready());
-        let due = self.writer.open_for(self.spec.commit_every).is_none_or(|due| due <= self.clock.now());
-        if joins && !due { Ok(()) } else { self.commit().await }
+        let now = self.clock.now();
+        if matches!(self.handler.order(), Order::Lanes { .. }) {
+            let busy = !self.effects.is_empty() || !self.results.is_empty() || self.partitions.has_ready();
+            self.quiet_since = if busy { None } else { self.quiet_since.or(Some(now)) };
+        }
+        if self.commit_due().is_none_or(|due| due <= now) { self.commit().await } else { Ok(()) }
+    }
+
+    /// When the open transaction should end; `None`: none is open, or it is not to last.
+    pub(super) fn commit_due(&self) -> Option<Timestamp> {
+        let latest = match self.handler.order() {
+            Order::Batch => return None,
+            Order::Lanes { .. } => self.writer.open_for(self.spec.commit_every)?,
+        };
+        Some(self.quiet_since.map_or(latest, |since| latest.min(since + QUIET)))
     }
 
     /// Commits with the frontiers that moved, and tells the handler.
@@ -180,7 +192,7 @@ impl<H: Handler> Worker<H> {
             return Ok(());
         }
         self.hold(Positions::new()).await?;
-        self.writer.defer(appends, self.clock.now());
+        self.writer.defer(appends);
         self.commit().await
     }
 }

@@ -182,7 +182,7 @@ impl<H: Handler> Worker<H> {
                     partition.ledger.finished(work.record.offset);
                 }
                 Step::Effect { journal, run } if lanes_allowed => {
-                    outgoing.appends.extend(journal);
+                    outgoing.journal.extend(journal);
                     work.round += 1;
                     let (partition, incarnation) = (name.clone(), partition.incarnation);
                     outgoing.effects.push(Effect { partition, incarnation, lane, work, run });

@@ -1,11 +1,11 @@
 //! The worker's transactor and what its open transaction holds.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use connector_domain::time::Timestamp;
 use connector_ports::Log;
-use connector_ports::log::{Append, Appended, Consumed, Membership, Offset, TopicPartition, Transactor};
+use connector_ports::log::{Append, Appended, Consumed, Membership, Offset, TopicName, TopicPartition, Transactor};
 
 use crate::failure::Failure;
 
@@ -19,8 +19,8 @@ pub(crate) struct Writer {
     group: String,
     transactor: Option<Box<dyn Transactor>>,
     open: Option<Open>,
-    /// What is appended together with what comes next, and since when it waits for that.
-    deferred: Option<(Timestamp, Vec<Append>)>,
+    /// What is appended when the transaction ends, or sooner, with a journal in the same topic.
+    deferred: Vec<Append>,
 }
 
 struct Open {
@@ -36,7 +36,7 @@ impl Writer {
             group: group.to_owned(),
             transactor: None,
             open: None,
-            deferred: None,
+            deferred: Vec::new(),
         }
     }
 
@@ -50,7 +50,7 @@ impl Writer {
     /// Drops the transactor and with it what is not committed.
     pub(crate) fn clear(&mut self) {
         self.open = None;
-        self.deferred = None;
+        self.deferred.clear();
         self.transactor = None;
     }
 
@@ -61,11 +61,6 @@ impl Writer {
     /// When the open transaction has lasted this long.
     pub(crate) fn open_for(&self, long: Duration) -> Option<Timestamp> {
         self.open.as_ref().map(|open| open.since + long)
-    }
-
-    /// When what is deferred has waited this long.
-    pub(crate) fn deferred_for(&self, long: Duration) -> Option<Timestamp> {
-        self.deferred.as_ref().map(|(since, _)| *since + long)
     }
 
     pub(crate) fn holds(&self, partition: &TopicPartition) -> bool {
@@ -91,16 +86,24 @@ impl Writer {
         Ok(())
     }
 
-    /// Appends in the open transaction with whatever comes next: at the latest with its commit.
-    pub(crate) fn defer(&mut self, records: Vec<Append>, now: Timestamp) {
-        if !records.is_empty() {
-            self.deferred.get_or_insert((now, Vec::new())).1.extend(records);
-        }
+    /// Appends in the open transaction, at the latest with its commit.
+    pub(crate) fn defer(&mut self, records: Vec<Append>) {
+        self.deferred.extend(records);
     }
 
-    /// Appends what was deferred, and waits until that is durable.
-    pub(crate) async fn flush(&mut self) -> Result<(), Failure> {
-        let Some((_, records)) = self.deferred.take() else { return Ok(()) };
+    /// Appends what effects wait for, and returns when it is durable. What was deferred for the same topics goes along.
+    pub(crate) async fn journal(&mut self, records: Vec<Append>) -> Result<(), Failure> {
+        let topics: BTreeSet<&TopicName> = records.iter().map(|record| &record.topic).collect();
+        let along = self.deferred.extract_if(.., |record| topics.contains(&record.topic));
+        let mut all: Vec<Append> = along.collect();
+        all.extend(records);
+        self.append(all).await
+    }
+
+    async fn append(&mut self, records: Vec<Append>) -> Result<(), Failure> {
+        if records.is_empty() {
+            return Ok(());
+        }
         let appended = self.transactor()?.append(records).await.map_err(unwritten)?;
         if let Some(open) = &mut self.open {
             open.appended.extend(appended);
@@ -114,7 +117,8 @@ impl Writer {
         mut positions: Positions,
         membership: Option<&Membership>,
     ) -> Result<Vec<Appended>, Failure> {
-        self.flush().await?;
+        let deferred = std::mem::take(&mut self.deferred);
+        self.append(deferred).await?;
         let Some(open) = &self.open else { return Ok(Vec::new()) };
         positions.retain(|partition, position| open.held.get(partition) != Some(position));
         let consumed = match (membership, positions.is_empty()) {

@@ -243,10 +243,10 @@ async fn whoever_tries_again_after_a_server_error_sends_twice() {
 #[tokio::test(start_paused = true)]
 async fn whoever_lost_a_partition_and_is_not_fenced_is_found_out() {
     let mut found = Vec::new();
-    for point in (20..110).step_by(6) {
+    for point in (190..250).step_by(6) {
         let plan = Plan::one(point, Fault::Rebalance);
-        // Enough messages that the former owner still sends when the new one begins.
-        let case = |mutation| Case { instances: 2, messages: 60, mutation, ..Case::new(1, plan.clone()) };
+        // Enough messages that the former owner still sends when the new one, which waits for its transaction, begins.
+        let case = |mutation| Case { instances: 2, messages: 200, mutation, ..Case::new(1, plan.clone()) };
         found.extend(case(Some(Mutation::NoFencing)).play().await.1);
         case(None).holds().await;
     }
