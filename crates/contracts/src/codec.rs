@@ -137,7 +137,7 @@ contracts! {
 /// # Errors
 /// [`ContractError::Unwritable`], which the tests rule out for the domain's types.
 pub fn encode<T: Contract>(value: &T) -> Result<Vec<u8>, ContractError> {
-    let mut out = Vec::with_capacity(512);
+    let mut out = Vec::with_capacity(1024);
     encode_into(value, &mut out)?;
     Ok(out)
 }

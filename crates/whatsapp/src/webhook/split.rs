@@ -98,37 +98,53 @@ struct ValueOf<'a> {
     calls: Option<&'a RawValue>,
 }
 
-/// A delivery of the documented shape, read in one pass down to the values. Anything else is read by [`Envelope`] and the
-/// following, level by level, so that what is odd is kept exactly at the level where it is odd.
+/// A delivery of the documented shape, read in one pass down to its values `V`: to the items when all of it is messages and statuses,
+/// else to values as they are. Anything else is read by [`Envelope`] and the following, level by level, so that what is odd is kept
+/// exactly at the level where it is odd.
 #[derive(Deserialize)]
-struct Usual<'a> {
+#[serde(bound(deserialize = "V: Deserialize<'de>"))]
+struct Usual<'a, V> {
     #[serde(borrow)]
-    entry: Vec<Object<UsualEntry<'a>>>,
+    entry: Vec<Object<UsualEntry<'a, V>>>,
 }
 
 #[derive(Deserialize)]
-struct UsualEntry<'a> {
+#[serde(bound(deserialize = "V: Deserialize<'de>"))]
+struct UsualEntry<'a, V> {
     #[serde(borrow)]
     id: Option<&'a RawValue>,
     #[serde(borrow)]
     time: Option<&'a RawValue>,
     #[serde(borrow)]
-    changes: Vec<Object<UsualChange<'a>>>,
+    changes: Vec<Object<UsualChange<'a, V>>>,
 }
 
 #[derive(Deserialize)]
-struct UsualChange<'a> {
+#[serde(bound(deserialize = "V: Deserialize<'de>"))]
+struct UsualChange<'a, V> {
     #[serde(borrow)]
     field: Option<&'a RawValue>,
-    #[serde(borrow)]
-    value: &'a RawValue,
+    value: V,
 }
 
-impl Usual<'_> {
-    /// Whether no value is null.
-    fn has_values(&self) -> bool {
-        let mut changes = self.entry.iter().flat_map(|Object(entry)| &entry.changes);
-        changes.all(|Object(change)| change.value.get() != "null")
+impl<'a, V> Usual<'a, V> {
+    fn all(&self, holds: impl Fn(&UsualChange<'a, V>) -> bool) -> bool {
+        self.entry.iter().flat_map(|Object(entry)| &entry.changes).all(|Object(change)| holds(change))
+    }
+}
+
+impl UsualChange<'_, &RawValue> {
+    fn has_value(&self) -> bool {
+        self.value.get() != "null"
+    }
+}
+
+impl UsualChange<'_, Object<UsualValue<'_>>> {
+    fn is_items(&self) -> bool {
+        let Object(value) = &self.value;
+        let some = |items: &Option<Vec<&RawValue>>| items.as_ref().is_some_and(|items| !items.is_empty());
+        self.field.is_some_and(|field| field.get() == "\"messages\"")
+            && (some(&value.messages) || some(&value.statuses))
     }
 }
 
@@ -163,16 +179,29 @@ struct Parts<'a> {
     calls: Option<&'a RawValue>,
 }
 
-fn parts(raw: &RawValue) -> Parts<'_> {
-    if let Ok(Object(value)) = serde_json::from_str::<Object<UsualValue<'_>>>(raw.get()) {
-        return Parts {
+impl<'a> From<UsualValue<'a>> for Parts<'a> {
+    fn from(value: UsualValue<'a>) -> Self {
+        Self {
             metadata: value.metadata,
             contacts: value.contacts.unwrap_or_default(),
             items: Some((value.messages.unwrap_or_default(), value.statuses.unwrap_or_default())),
             errors: value.errors,
             user_preferences: value.user_preferences,
             calls: value.calls,
-        };
+        }
+    }
+}
+
+impl Parts<'_> {
+    fn number(&self) -> Option<String> {
+        let metadata: Metadata<'_> = self.metadata.map(object).unwrap_or_default();
+        metadata.phone_number_id.and_then(scalar)
+    }
+}
+
+fn parts(raw: &RawValue) -> Parts<'_> {
+    if let Ok(Object(value)) = serde_json::from_str::<Object<UsualValue<'_>>>(raw.get()) {
+        return value.into();
     }
     let value: ValueOf<'_> = object(raw);
     Parts {
@@ -229,8 +258,16 @@ fn array(raw: Option<&RawValue>) -> Option<Vec<&RawValue>> {
 pub fn split(body: &[u8], received_at: Timestamp, delivery_id: &str) -> Result<Vec<Split>, SplitError> {
     let body = std::str::from_utf8(body).map_err(|_| SplitError::NotJson)?;
     let mut splitter = Splitter { received_at, delivery_id, found: Vec::new() };
-    match serde_json::from_str::<Object<Usual<'_>>>(body) {
-        Ok(Object(usual)) if usual.has_values() => splitter.usual(usual),
+    if let Ok(Object(usual)) = serde_json::from_str::<Object<Usual<'_, Object<UsualValue<'_>>>>>(body)
+        && usual.all(UsualChange::<Object<_>>::is_items)
+    {
+        splitter.usual(usual, |splitter, place, Object(value)| splitter.items(place, value.into()));
+        return Ok(splitter.found);
+    }
+    match serde_json::from_str::<Object<Usual<'_, &RawValue>>>(body) {
+        Ok(Object(usual)) if usual.all(UsualChange::<&RawValue>::has_value) => {
+            splitter.usual(usual, Splitter::value);
+        }
         _ => splitter.unusual(body)?,
     }
     Ok(splitter.found)
@@ -259,12 +296,12 @@ struct Splitter<'a> {
 }
 
 impl Splitter<'_> {
-    fn usual(&mut self, usual: Usual<'_>) {
+    fn usual<V>(&mut self, usual: Usual<'_, V>, each: impl Fn(&mut Self, &mut Place, V)) {
         for Object(entry) in usual.entry {
             let mut place = Place::new(entry.id, entry.time);
             for Object(change) in entry.changes {
                 place.field = change.field.and_then(scalar).unwrap_or_default();
-                self.value(&mut place, change.value);
+                each(self, &mut place, change.value);
             }
         }
     }
@@ -300,9 +337,7 @@ impl Splitter<'_> {
 
     fn value(&mut self, place: &mut Place, raw: &RawValue) {
         let value = parts(raw);
-        let metadata: Metadata<'_> = value.metadata.map(object).unwrap_or_default();
-        place.number = metadata.phone_number_id.and_then(scalar);
-
+        place.number = value.number();
         if place.field == "calls"
             && let Some(calls) = array(value.calls).filter(|calls| !calls.is_empty())
             && value.items.as_ref().is_some_and(|(messages, statuses)| messages.is_empty() && statuses.is_empty())
@@ -313,9 +348,16 @@ impl Splitter<'_> {
             let address = value.user_preferences.and_then(only_person).unwrap_or_default();
             return self.change(place, raw, address);
         }
-        let Some((messages, statuses)) = value.items.filter(|(m, s)| !m.is_empty() || !s.is_empty()) else {
+        if value.items.as_ref().is_none_or(|(messages, statuses)| messages.is_empty() && statuses.is_empty()) {
             return self.change(place, raw, Address::default());
-        };
+        }
+        self.items(place, value);
+    }
+
+    /// Messages and statuses.
+    fn items(&mut self, place: &mut Place, value: Parts<'_>) {
+        place.number = value.number();
+        let (messages, statuses) = value.items.unwrap_or_default();
         let contacts = contacts(&value.contacts);
         let alone = messages.len() + statuses.len() == 1;
         let nobody = Who::default();
