@@ -6,7 +6,8 @@
 use std::sync::OnceLock;
 
 pub use local_stack::{
-    KafkaCluster, KafkaOptions, KafkaServer, PASSWORD, RedisOptions, RedisServer, Secured, ServerError, USER,
+    KafkaCluster, KafkaOptions, KafkaServer, PASSWORD, RedisNodes, RedisOptions, RedisServer, Secured, ServerError,
+    USER,
 };
 
 /// `KAFKA_BOOTSTRAP_SERVERS` of the Kafka that this test binary shares, started by the first who asks. Blocks meanwhile.

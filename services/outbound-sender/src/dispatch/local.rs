@@ -195,3 +195,74 @@ impl Local {
         self.shares.len()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use connector_redis::{RedisConfig, RedisGate};
+    use connector_testkit::servers::RedisNodes;
+    use connector_testkit::wait::until;
+
+    use super::*;
+
+    const NUMBERS: usize = 12;
+    const INTERVAL: Duration = Duration::from_millis(100);
+    const WITHIN: Duration = Duration::from_secs(30);
+
+    fn key(number: &PhoneNumberId) -> String {
+        format!("number:{number}")
+    }
+
+    /// Three masters, of which one dies: limiters on the others count for all workers as before, those on the dead one here, and this worker,
+    /// which owns one of two partitions, sends half of what its number may.
+    #[tokio::test]
+    async fn the_share_counts_for_the_limiters_of_a_master_that_died_and_for_no_others() {
+        let start = || RedisNodes::start(3, None).unwrap_or_else(|error| panic!("{error}"));
+        let mut redis = tokio::task::spawn_blocking(start).await.expect("no panic");
+        let config =
+            RedisConfig { cluster: true, timeout: Duration::from_millis(500), ..RedisConfig::at(&redis.url()) };
+        let gate: Arc<dyn Gate> = Arc::new(RedisGate::new(&config).expect("a gate"));
+        let numbers: Vec<PhoneNumberId> = (0..NUMBERS).map(|n| format!("10555{n:05}").as_str().into()).collect();
+        let limits: Vec<Limit> =
+            numbers.iter().map(|number| Limit { key: key(number), interval: INTERVAL, burst: 1 }).collect();
+        let mut now = Timestamp(1_800_000_000_000);
+        let mut local = Local::new(Slots { interval: INTERVAL, burst: 1, partitions: 2 }, INTERVAL, 1);
+        local.owns(0, now);
+        let all = local.ask(&gate, &limits, now).await.expect("answers");
+        assert_eq!(all, vec![Some(Grant::Granted); NUMBERS]);
+
+        redis.first().kill9();
+        // A cluster needs a moment until all its masters know.
+        let asked = until("answers of the masters that live", WITHIN, async || {
+            now = now + ASK_AGAIN;
+            let asked = local.ask(&gate, &limits, now).await.expect("answers");
+            (asked.iter().any(Option::is_none) && asked.iter().any(Option::is_some))
+                .then_some((now, unanswered(&asked)))
+        });
+        let (began, away) = asked.await;
+        let (mut sent, mut now) = (vec![0_u32; NUMBERS], began);
+        while now.since(began) < ASK_AGAIN {
+            for at in &away {
+                let granted = local.number(&numbers[*at], &limits[*at].key, None, now);
+                sent[*at] += u32::from(granted == Grant::Granted);
+            }
+            now = now + INTERVAL / 10;
+        }
+        for at in &away {
+            assert!((45..=51).contains(&sent[*at]), "{} of 50, half of ten a second", sent[*at]);
+        }
+        assert_eq!(local.numbers(), away.len(), "the others' limiters answer");
+
+        redis.first().restart().expect("restart");
+        until("an answer of every limiter", WITHIN, async || {
+            now = now + ASK_AGAIN;
+            let asked = local.ask(&gate, &limits, now).await.expect("answers");
+            asked.iter().all(Option::is_some).then_some(())
+        })
+        .await;
+    }
+
+    /// Which of them did not answer.
+    fn unanswered(asked: &[Option<Grant>]) -> Vec<usize> {
+        asked.iter().enumerate().filter(|(_, answer)| answer.is_none()).map(|(at, _)| at).collect()
+    }
+}
