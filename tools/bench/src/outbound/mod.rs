@@ -266,32 +266,37 @@ async fn overhead(
     let commands = load::commands(contacts, first, count, SystemClock.now())?;
     let appender = log.appender().await?;
     let mut pace = tokio::time::interval(Duration::from_millis(10));
-    for lot in commands.chunks(lot) {
+    let mut asked = HashMap::with_capacity(count);
+    for (lots, commands) in commands.chunks(lot).enumerate() {
         pace.tick().await;
-        appender.append(lot.to_vec()).await?;
+        let now = SystemClock.now().as_millis();
+        asked.extend((0..commands.len()).map(|at| (load::command_id(first + lots * lot + at), now)));
+        appender.append(commands.to_vec()).await?;
     }
     let readable = reading.await??;
     ending.await??;
     let journal = attempts(log).await?;
-    let (mut times, mut since) = (Vec::with_capacity(count), posted_before);
+    let (mut times, mut sends, mut since) = (Vec::with_capacity(count), Vec::with_capacity(count), posted_before);
     loop {
         let (page, next) = posts(simulator, Some(since)).await?;
         for (attempt, at) in &page {
-            let readable = journal.get(attempt).and_then(|command| readable.get(command));
+            let Some(command) = journal.get(attempt) else { continue };
             #[expect(clippy::cast_precision_loss, reason = "milliseconds of a few seconds")]
-            times.extend(readable.map(|readable| (at - readable).max(0) as f64));
+            let since = |moment: &i64| (at - moment).max(0) as f64;
+            times.extend(readable.get(command).map(since));
+            sends.extend(asked.get(command).map(since));
         }
         if page.is_empty() {
             break;
         }
         since = next;
     }
-    let note = format!(
-        "a reader has the dispatch record to WhatsApp has the request, {} messages at {rate:.0}/s; whole milliseconds",
-        times.len()
-    );
+    let load = format!("{} messages at {rate:.0}/s; whole milliseconds", times.len());
     for (share, name) in [(0.5, "p50"), (0.99, "p99")] {
-        report.add(format!("dispatch_overhead_ms_{name}"), percentile(&times, share), "ms", note.clone());
+        let note = format!("a reader has the dispatch record to WhatsApp has the request, {load}");
+        report.add(format!("dispatch_overhead_ms_{name}"), percentile(&times, share), "ms", note);
+        let note = format!("the command is about to be published to WhatsApp has the request, {load}");
+        report.add(format!("send_ms_{name}"), percentile(&sends, share), "ms", note);
     }
     Ok(())
 }
