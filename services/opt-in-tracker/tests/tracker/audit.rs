@@ -15,6 +15,7 @@ use connector_runtime::service::Service;
 use connector_runtime::situation::{conversation_key, membership_key, partition_of};
 use connector_simulated::SimWorld;
 use connector_testkit::servers::{RedisOptions, RedisServer};
+use connector_testkit::wait;
 use opt_in_tracker::Config;
 use tokio_util::sync::CancellationToken;
 
@@ -33,13 +34,16 @@ async fn value(gate: &dyn Gate, stream: &StreamId, key: &str) -> Option<Bytes> {
     gate.read(&view_of(stream), &[key.to_owned()]).await.expect("the gate").answers.remove(0)
 }
 
+const WITHIN: Duration = Duration::from_secs(3_000);
+
 async fn is(what: &str, mut so: impl AsyncFnMut() -> bool) {
-    let waited = tokio::time::timeout(Duration::from_secs(3_000), async {
-        while !so().await {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    });
-    waited.await.unwrap_or_else(|_| panic!("{what}"));
+    wait::until(what, WITHIN, async || so().await.then_some(())).await;
+}
+
+/// Lets the time pass in which a view is not built again, and finds nothing more meanwhile.
+async fn pause(platform: &Platform, drifted: u64) {
+    let look = async || count(platform, "connector_gate_audit_drifted_total");
+    assert_eq!(wait::still("what drifted", Duration::from_secs(700), WITHIN, look).await, drifted);
 }
 
 fn start(platform: &Platform, audit: Duration) -> tokio::task::JoinHandle<()> {
@@ -80,7 +84,7 @@ async fn a_state_a_timer_and_a_contact_changed_by_hand_are_found_and_healed() {
     is("it is healed", async || timer().await == right).await;
     nothing_more(&platform, 1).await;
     // It is not built again too often.
-    tokio::time::sleep(Duration::from_secs(700)).await;
+    pause(&platform, 1).await;
 
     // The contact would be written to after a STOP.
     until(&world, "OptInExpired", 1).await;
@@ -95,7 +99,7 @@ async fn a_state_a_timer_and_a_contact_changed_by_hand_are_found_and_healed() {
     is("it is found", async || count(&platform, "connector_gate_audit_drifted_total") == 2).await;
     is("it is healed", async || value(gate, &stream, &key).await == stopped).await;
     nothing_more(&platform, 2).await;
-    tokio::time::sleep(Duration::from_secs(700)).await;
+    pause(&platform, 2).await;
 
     // Somebody else's contact.
     let key = membership_key(&user, &stream);

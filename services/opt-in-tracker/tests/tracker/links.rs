@@ -11,6 +11,7 @@ use connector_domain::event::{
 use connector_domain::ids::{CommandId, StreamId};
 use connector_runtime::situation::{conversation_key, load, partition_of};
 use connector_simulated::{Fault, Plan, SimWorld, When};
+use connector_testkit::wait;
 
 use crate::scene::{
     LIMIT, PARTITIONS, address, append, command, command_in, consent, conversation, counts, event_in, history, play,
@@ -52,14 +53,12 @@ fn carried(world: &SimWorld) -> Vec<Recorded> {
 /// Waits until the view has the no.
 async fn closed(world: &SimWorld) {
     let stream = conversation(world);
-    loop {
+    let closed = async || {
         let stored = view(world, &stream, conversation_key(&stream)).await;
         let fold: Conversation = load(stored.as_ref()).expect("ours");
-        if fold.blocked() && fold.marketing_stopped {
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+        (fold.blocked() && fold.marketing_stopped).then_some(())
+    };
+    wait::until("the no in the view", LIMIT, closed).await;
 }
 
 async fn a_no_before_the_link(world: SimWorld) {
