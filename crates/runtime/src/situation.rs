@@ -150,6 +150,9 @@ pub struct Question {
     pub conversation_id: StreamId,
 }
 
+/// The partitions whose views know a situation: that of the conversation, and that of the user.
+pub type Place = [u32; 2];
+
 /// Asks the gate for situations.
 #[derive(Clone)]
 pub struct Situations {
@@ -163,6 +166,13 @@ impl Situations {
     #[must_use]
     pub fn new(platform: &Platform) -> Self {
         Self { reading: platform.conversations(), keys: platform.keys.clone(), partitions: platform.partitions }
+    }
+
+    /// Whose views are asked, as long as nothing leads elsewhere.
+    #[must_use]
+    pub fn place(&self, question: &Question) -> Place {
+        let user = self.keys.user(&question.organization_id, &question.user_id);
+        [partition_of(&question.conversation_id, self.partitions), partition_of(&user, self.partitions)]
     }
 
     fn cells(&self, question: &Question) -> [(u32, String); 3] {

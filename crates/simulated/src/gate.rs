@@ -23,6 +23,14 @@ impl SimGate {
         &self.process.shared.gate
     }
 
+    /// Whether this view can be reached.
+    fn see(&self, view: &View) -> Result<(), GateError> {
+        match self.process.shared.has_views(view.partition) {
+            true => Ok(()),
+            false => Err(unavailable("a view that is away", false)),
+        }
+    }
+
     /// Whether these limiters can be reached.
     fn reach<'a>(&self, keys: impl IntoIterator<Item = &'a str>) -> Result<(), GateError> {
         match keys.into_iter().any(|key| self.process.shared.is_away(key)) {
@@ -35,6 +43,7 @@ impl SimGate {
 #[async_trait]
 impl Gate for SimGate {
     async fn acquire(&self, view: &View) -> Result<Ownership, GateError> {
+        self.see(view)?;
         self.process.call("gate.acquire", unavailable, self.gate().acquire(view)).await
     }
 
@@ -46,36 +55,44 @@ impl Gate for SimGate {
         next: Offset,
         changes: Vec<Change>,
     ) -> Result<(), GateError> {
+        self.see(view)?;
         self.process.call("gate.apply", unavailable, self.gate().apply(view, epoch, expected, next, changes)).await
     }
 
     async fn read(&self, view: &View, keys: &[String]) -> Result<Snapshot<Bytes>, GateError> {
+        self.see(view)?;
         self.process.call("gate.read", unavailable, self.gate().read(view, keys)).await
     }
 
     async fn recall(&self, view: &View, ids: &[Bytes]) -> Result<Snapshot<u64>, GateError> {
+        self.see(view)?;
         self.process.call("gate.recall", unavailable, self.gate().recall(view, ids)).await
     }
 
     async fn timers(&self, view: &View, keys: &[String]) -> Result<Snapshot<Timer>, GateError> {
+        self.see(view)?;
         self.process.call("gate.timers", unavailable, self.gate().timers(view, keys)).await
     }
 
     async fn claim_due(&self, view: &View, epoch: Epoch, claim: Claim) -> Result<Vec<Due>, GateError> {
+        self.see(view)?;
         self.process.call("gate.claim_due", unavailable, self.gate().claim_due(view, epoch, claim)).await
     }
 
     async fn next_due(&self, view: &View) -> Result<Option<Timestamp>, GateError> {
+        self.see(view)?;
         self.process.call("gate.next_due", unavailable, self.gate().next_due(view)).await
     }
 
     /// No point: it changes nothing, and there would be no end of them.
     async fn inspect(&self, view: &View, from: u64) -> Result<u64, GateError> {
         self.process.alive().await;
+        self.see(view)?;
         self.gate().inspect(view, from).await
     }
 
     async fn discard(&self, view: &View) -> Result<(), GateError> {
+        self.see(view)?;
         self.process.call("gate.discard", unavailable, self.gate().discard(view)).await
     }
 

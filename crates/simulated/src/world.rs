@@ -44,6 +44,7 @@ struct Control {
     trace: Vec<&'static str>,
     snapshots: BTreeMap<u64, GateSnapshot>,
     limiters_away: Option<String>,
+    views_away: Option<u32>,
 }
 
 /// What a call of a port belongs to.
@@ -69,6 +70,7 @@ impl SimWorld {
             trace: Vec::new(),
             snapshots: BTreeMap::new(),
             limiters_away: None,
+            views_away: None,
             random: Random::new(random.next()),
         };
         Self {
@@ -99,6 +101,11 @@ impl SimWorld {
     /// Limiters whose key begins like this cannot be reached from now on, while the rest of the gate answers; `None`: all can.
     pub fn set_limiters_away(&self, prefix: Option<&str>) {
         self.shared.control().limiters_away = prefix.map(str::to_owned);
+    }
+
+    /// The views of this partition cannot be reached from now on, while the rest of the gate answers; `None`: all can.
+    pub fn set_views_away(&self, partition: Option<u32>) {
+        self.shared.control().views_away = partition;
     }
 
     fn process(&self) -> Process {
@@ -200,6 +207,10 @@ impl Shared {
 
     pub(crate) fn is_away(&self, limiter: &str) -> bool {
         self.control().limiters_away.as_ref().is_some_and(|prefix| limiter.starts_with(prefix))
+    }
+
+    pub(crate) fn has_views(&self, partition: u32) -> bool {
+        self.control().views_away != Some(partition)
     }
 
     fn control(&self) -> MutexGuard<'_, Control> {

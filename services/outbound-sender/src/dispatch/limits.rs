@@ -10,6 +10,7 @@ use connector_domain::time::Timestamp;
 use connector_ports::Gate;
 use connector_ports::gate::{Grant, Limit};
 use connector_runtime::failure::Failure;
+use futures::future::join_all;
 
 use super::local::Local;
 use crate::config::Config;
@@ -136,7 +137,7 @@ impl Limits {
                 let Some(conversation) = wanted[at].conversation else { continue };
                 grants[at] = self.local.pair(conversation, &limit.key, asked, now);
                 if grants[at] != Grant::Granted {
-                    self.give_back(wanted[at].number, now).await;
+                    self.give_back(&self.number_limit(wanted[at].number), now).await;
                 }
             }
         }
@@ -150,14 +151,24 @@ impl Limits {
     }
 
     /// What was taken and is not used. That it stays taken only makes us slower.
-    async fn give_back(&self, number: &PhoneNumberId, now: Timestamp) {
-        let limit = self.number_limit(number);
+    async fn give_back(&self, limit: &Limit, now: Timestamp) {
         if self.local.is_away(&limit.key, now) {
             return;
         }
-        if let Err(error) = self.gate.give_back(&limit).await {
+        if let Err(error) = self.gate.give_back(limit).await {
             tracing::debug!(%error, "a limiter keeps what was not used");
         }
+    }
+
+    /// These do not leave, although they may.
+    pub(super) async fn unused(&mut self, wanted: &[&Wanted<'_>], now: Timestamp) {
+        for wanted in wanted {
+            self.learnt_nothing(wanted.number, wanted.command);
+        }
+        let numbers = wanted.iter().map(|wanted| self.number_limit(wanted.number));
+        let pairs = wanted.iter().filter_map(|wanted| wanted.conversation).map(|pair| self.pair_limit(pair));
+        let limits: Vec<_> = numbers.chain(pairs).collect();
+        join_all(limits.iter().map(|limit| self.give_back(limit, now))).await;
     }
 
     /// Holds a limiter back for everybody. When it does not answer, for this worker.

@@ -6,8 +6,9 @@ mod limits;
 mod local;
 mod outcome;
 mod permit;
+mod places;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -39,6 +40,7 @@ use journal::{Attempt, Ending, Fate, Journal};
 use learned::Learned;
 use limits::Limits;
 use permit::Permit;
+use places::Places;
 
 /// How often a message whose answer got lost asks whether a status has settled it.
 const POLL: Duration = Duration::from_secs(1);
@@ -60,6 +62,7 @@ pub struct Dispatcher {
     tables: Tables,
     whatsapp: Arc<dyn WhatsApp>,
     limits: Limits,
+    places: Places,
     concurrency: usize,
     /// Makes the attempts of this process unlike those of any other.
     nonce: Uuid,
@@ -193,6 +196,7 @@ impl Dispatcher {
             tables,
             whatsapp,
             limits: Limits::new(platform.gate.clone(), config, platform.partitions),
+            places: Places::default(),
             concurrency: config.concurrency,
             nonce: platform.ids.fresh(),
             partitions: HashMap::new(),
@@ -315,23 +319,23 @@ impl Dispatcher {
         Ok(Step::Effect { journal: vec![entry], run: run.boxed() })
     }
 
-    /// Whether statuses have settled these attempts.
-    async fn settled_attempts(&self, waiting: &[(usize, Job, Attempt)]) -> Result<Vec<bool>, Failure> {
-        let mut by_partition: HashMap<u32, Vec<(usize, Bytes)>> = HashMap::new();
-        for (at, (_, job, attempt)) in waiting.iter().enumerate() {
+    /// Whether statuses have settled these attempts; `None`: who would know does not answer.
+    async fn settled_attempts(
+        &mut self,
+        waiting: &[(usize, Job, Attempt)],
+        now: Timestamp,
+    ) -> Result<Vec<Option<bool>>, Failure> {
+        let mut asked: BTreeMap<u32, Vec<Bytes>> = BTreeMap::new();
+        let mut positions = Vec::with_capacity(waiting.len());
+        for (_, job, attempt) in waiting {
             let partition = partition_of(&job.dispatch.conversation_id, self.platform.partitions);
-            let id = Bytes::copy_from_slice(attempt.id.0.as_bytes());
-            by_partition.entry(partition).or_default().push((at, id));
+            let ids = asked.entry(partition).or_default();
+            positions.push((partition, ids.len()));
+            ids.push(Bytes::copy_from_slice(attempt.id.0.as_bytes()));
         }
-        let mut settled = vec![false; waiting.len()];
-        for (partition, asked) in by_partition {
-            let (positions, ids): (Vec<_>, Vec<_>) = asked.into_iter().unzip();
-            let known = self.conversations.recall(partition, &ids).await?.answers;
-            for (at, known) in positions.into_iter().zip(known) {
-                settled[at] = known.is_some();
-            }
-        }
-        Ok(settled)
+        let known = self.places.remembered(&self.conversations, asked, now).await?;
+        let settled = |(partition, at): (u32, usize)| known.get(&partition)?.as_ref()?.get(at).copied();
+        Ok(positions.into_iter().map(settled).collect())
     }
 
     /// Whether the POST of an attempt may still be on its way to WhatsApp: its answer is not here, and whoever made it may be alive, a
@@ -343,7 +347,8 @@ impl Dispatcher {
     }
 
     /// What a message does whose answer got lost.
-    fn unsettled(&self, job: &Job, attempt: Attempt, settled: bool, now: Timestamp) -> Unsettled {
+    fn unsettled(&self, job: &Job, attempt: Attempt, settled: Option<bool>, now: Timestamp) -> Unsettled {
+        let Some(settled) = settled else { return Unsettled::Wait };
         let fate = self.partitions.get(&job.partition).and_then(Option::as_ref).and_then(|j| j.get(job.id()));
         let spent = fate.is_some_and(|fate| fate.ambiguous >= MOST_AMBIGUOUS);
         if settled {
@@ -423,7 +428,7 @@ impl Handler for Dispatcher {
             }
         }
 
-        let settled = self.settled_attempts(&waiting).await?;
+        let settled = self.settled_attempts(&waiting, now).await?;
         let mut held = Vec::new();
         for ((at, job, attempt), settled) in waiting.into_iter().zip(settled) {
             match self.unsettled(&job, attempt, settled, now) {
@@ -431,7 +436,8 @@ impl Handler for Dispatcher {
                 other => held.push((at, job, other)),
             }
         }
-        let permits = self.permits(&sending, now).await?;
+        let new = work.iter().all(|work| work.round == 0);
+        let permits = self.permits(&sending, new, now).await?;
 
         // Whatever could be tried again was tried: from here on what is remembered is what is written.
         for (at, job, what) in held {

@@ -27,46 +27,102 @@ pub(super) enum Permit {
 }
 
 impl Dispatcher {
-    /// One answer per message, in order. Each projection, and each kind of limiter, is asked once.
-    pub(super) async fn permits(&mut self, jobs: &[(usize, Job)], now: Timestamp) -> Result<Vec<Permit>, Failure> {
-        let mut permits: Vec<Permit> = Vec::with_capacity(jobs.len());
-        let mut asking = Vec::new();
-        for (_, job) in jobs {
-            // However the projections stand, late is late.
-            if now > job.dispatch.not_after {
-                permits.push(Permit::Never(Reason::Expired.at("not_after")));
-            } else {
-                asking.push(permits.len());
-                permits.push(Permit::Go);
-            }
+    /// One answer per message, in order. Each projection, and each kind of limiter, is asked once: both at the same time when all
+    /// messages are `new`, which is what everybody waits for at a usual load. Otherwise some wait for their turn at a limiter or for a
+    /// projection to catch up; then limiters are asked for what may leave, so that nothing is taken and given back again and again.
+    pub(super) async fn permits(
+        &mut self,
+        jobs: &[(usize, Job)],
+        new: bool,
+        now: Timestamp,
+    ) -> Result<Vec<Permit>, Failure> {
+        // However the projections stand, late is late.
+        let (late, asking): (Vec<_>, Vec<_>) = (0..jobs.len()).partition(|at| now > jobs[*at].1.dispatch.not_after);
+        let mut permits: Vec<Permit> = jobs.iter().map(|_| Permit::Go).collect();
+        for at in late {
+            permits[at] = Permit::Never(Reason::Expired.at("not_after"));
         }
-        let mut questions: Vec<Question> = asking.iter().map(|at| question(&jobs[*at].1)).collect();
-        let situations = self.situations.followed(&mut questions).await?;
+        if !new {
+            self.situated(jobs, asking, &mut permits, now).await?;
+            let free: Vec<_> = (0..jobs.len()).filter(|at| matches!(permits[*at], Permit::Go)).collect();
+            let grants = self.limits.take(&wanted(jobs, &free), now).await?;
+            self.limited(&free, grants, &mut permits);
+            return Ok(permits);
+        }
+        let taking = wanted(jobs, &asking);
+        let mut questions = questions(jobs, &asking);
+        let (situations, grants) =
+            futures::join!(self.places.followed(&self.situations, &mut questions, now), self.limits.take(&taking, now));
+        let grants = grants?;
+        let asked = asking.clone();
+        let situated = match situations {
+            Ok(situations) => self.judge(jobs, asking, questions, situations, &mut permits, now).await,
+            Err(failure) => Err(failure),
+        };
+        let unused = taking.iter().zip(&grants).zip(&asked).filter(|((_, grant), at)| {
+            **grant == Grant::Granted && (situated.is_err() || !matches!(permits[**at], Permit::Go))
+        });
+        let unused: Vec<_> = unused.map(|((wanted, _), _)| wanted).collect();
+        self.limits.unused(&unused, now).await;
+        situated?;
+        self.limited(&asked, grants, &mut permits);
+        Ok(permits)
+    }
+
+    /// Whether these may leave, by their situations.
+    async fn situated(
+        &mut self,
+        jobs: &[(usize, Job)],
+        asking: Vec<usize>,
+        permits: &mut [Permit],
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let mut questions = questions(jobs, &asking);
+        let situations = self.places.followed(&self.situations, &mut questions, now).await?;
+        self.judge(jobs, asking, questions, situations, permits, now).await
+    }
+
+    async fn judge(
+        &self,
+        jobs: &[(usize, Job)],
+        asking: Vec<usize>,
+        questions: Vec<Question>,
+        situations: Vec<Result<Situation, Timestamp>>,
+        permits: &mut [Permit],
+        now: Timestamp,
+    ) -> Result<(), Failure> {
         let (mut doubtful, mut doubts) = (Vec::new(), Vec::new());
         for ((at, question), situation) in asking.into_iter().zip(questions).zip(situations) {
+            let situation = match situation {
+                Ok(situation) => situation,
+                Err(until) => {
+                    permits[at] = Permit::Wait { until, free: false };
+                    continue;
+                }
+            };
             if self.refusal(&jobs[at].1, &situation, None, now).await?.is_some() {
                 doubtful.push((at, situation.conversation.canonical));
                 doubts.push(question);
             }
         }
-        if !doubts.is_empty() {
-            // A lane that has to wait for a projection waits for itself.
-            let settled = self.settled.ask(&doubts, Duration::ZERO).await?;
-            for ((at, canonical), situation) in doubtful.into_iter().zip(settled) {
-                // Linked a moment ago: the next reading shows where the conversation continues.
-                permits[at] = match situation.filter(|situation| situation.conversation.canonical == canonical) {
-                    None => Permit::Wait { until: now + AGAIN, free: false },
-                    Some(situation) => match self.refusal(&jobs[at].1, &situation, Some(Duration::ZERO), now).await {
-                        Ok(Some(rejection)) => Permit::Never(rejection),
-                        Ok(None) => Permit::Go,
-                        Err(Failure::Later(_)) => Permit::Wait { until: now + AGAIN, free: false },
-                        Err(failure) => return Err(failure),
-                    },
-                };
-            }
+        if doubts.is_empty() {
+            return Ok(());
         }
-        self.limit(jobs, &mut permits, now).await?;
-        Ok(permits)
+        // A lane that has to wait for a projection waits for itself.
+        let settled = self.settled.ask(&doubts, Duration::ZERO).await?;
+        for ((at, canonical), situation) in doubtful.into_iter().zip(settled) {
+            // Linked a moment ago: the next reading shows where the conversation continues.
+            permits[at] = match situation.filter(|situation| situation.conversation.canonical == canonical) {
+                None => Permit::Wait { until: now + AGAIN, free: false },
+                Some(situation) => match self.refusal(&jobs[at].1, &situation, Some(Duration::ZERO), now).await {
+                    Ok(Some(rejection)) => Permit::Never(rejection),
+                    Ok(None) => Permit::Go,
+                    Err(Failure::Later(_)) => Permit::Wait { until: now + AGAIN, free: false },
+                    Err(failure) => return Err(failure),
+                },
+            };
+        }
+        Ok(())
     }
 
     /// Why a message may not leave in this situation. With a patience, numbers and templates that are not there are not there.
@@ -92,23 +148,29 @@ impl Dispatcher {
         Ok(decide_dispatch(situation, dispatch, template.as_deref(), rules, now).err())
     }
 
-    async fn limit(&mut self, jobs: &[(usize, Job)], permits: &mut [Permit], now: Timestamp) -> Result<(), Failure> {
-        let free: Vec<_> = (0..jobs.len()).filter(|at| matches!(permits[*at], Permit::Go)).collect();
-        let wanted: Vec<_> = (free.iter())
-            .map(|at| {
-                let job = &jobs[*at].1;
-                let conversation = (!job.is_receipt()).then_some(&job.dispatch.conversation_id);
-                Wanted { command: job.id(), number: &job.dispatch.phone_number_id, conversation }
-            })
-            .collect();
-        for (at, grant) in free.iter().zip(self.limits.take(&wanted, now).await?) {
-            if let Grant::NotBefore(until) = grant {
+    /// What the limiters answered, for what may leave as far as its situation goes.
+    fn limited(&self, asked: &[usize], grants: Vec<Grant>, permits: &mut [Permit]) {
+        for (at, grant) in asked.iter().zip(grants) {
+            if let (Grant::NotBefore(until), Permit::Go) = (grant, &permits[*at]) {
                 permits[*at] = Permit::Wait { until, free: true };
             }
         }
         self.platform.metrics.outbound.limited_here(self.limits.counted_here());
-        Ok(())
     }
+}
+
+/// What these messages take from the limiters.
+fn wanted<'a>(jobs: &'a [(usize, Job)], asking: &[usize]) -> Vec<Wanted<'a>> {
+    let wanted = |at: &usize| {
+        let job = &jobs[*at].1;
+        let conversation = (!job.is_receipt()).then_some(&job.dispatch.conversation_id);
+        Wanted { command: job.id(), number: &job.dispatch.phone_number_id, conversation }
+    };
+    asking.iter().map(wanted).collect()
+}
+
+fn questions(jobs: &[(usize, Job)], asking: &[usize]) -> Vec<Question> {
+    asking.iter().map(|at| question(&jobs[*at].1)).collect()
 }
 
 fn question(job: &Job) -> Question {

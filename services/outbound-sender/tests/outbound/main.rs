@@ -9,4 +9,5 @@ mod links;
 mod mutations;
 mod numbers;
 mod scene;
+mod views_away;
 mod withdrawn;

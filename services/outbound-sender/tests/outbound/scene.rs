@@ -34,7 +34,7 @@ use crate::mutations::{self, Mutation};
 pub(crate) const NUMBER: &str = "1055500001";
 /// Of the same organization, when a scene has it.
 pub(crate) const SECOND: &str = "1055500002";
-const PARTITIONS: u32 = 2;
+pub(crate) const PARTITIONS: u32 = 2;
 /// Virtual time after which a run has failed.
 const LIMIT: Duration = Duration::from_secs(3 * 3600);
 /// Projections of this position have applied whatever a test writes.

@@ -12,8 +12,11 @@ use connector_domain::outcome::GraphError;
 use connector_domain::template::Template;
 use connector_domain::time::Timestamp;
 use connector_simulated::{Reaction, SimWorld};
+use connector_testkit::wait::until;
 
 use crate::scene::{NUMBER, Scene, address, conversation, ended, of, talking, text};
+
+const WITHIN: Duration = Duration::from_secs(600);
 
 /// Two messages to contact 1 and one to contact 2 are queued: the first one of contact 1 is held up by WhatsApp. Then something
 /// happens. What became of the three: the reason of a failure, or `sent`.
@@ -132,4 +135,33 @@ async fn a_stop_under_an_identity_that_is_found_to_be_the_contacts_holds_back_wh
     })
     .await;
     assert_eq!(fates, ["opted_out", "opted_out", "sent"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_must_not_leave_gives_back_what_it_took_from_the_limiters() {
+    let mut scene = Scene::new(26).await;
+    (scene.config.number_rate, scene.config.number_burst) = (1, 20);
+    for number in 0..2 {
+        let error = GraphError { code: 131_056, subcode: None };
+        scene.world.whatsapp_side().script(number, Reaction::Refuse(400, error));
+    }
+    let stopped: Vec<_> = (0..20).map(|i| text(&format!("stopped {i}"), 1)).collect();
+    let others: Vec<_> = (0..16).map(|i| text(&format!("other {i}"), 2 + i % 8)).collect();
+    scene.publish(&stopped).await;
+    let beside = Scene::of(scene.world.clone());
+    let took = std::cell::Cell::new(Duration::ZERO);
+    scene
+        .run(async |world: SimWorld| {
+            until("the pair is held back", WITHIN, async || (beside.posts().len() == 2).then_some(())).await;
+            let consent = ConsentState { status: ConsentStatus::OptedOut, ..ConsentState::default() };
+            beside.converse(1, &Conversation { consent, ..talking() }).await;
+            ended(&world, &stopped).await;
+            let before = tokio::time::Instant::now();
+            beside.publish(&others).await;
+            until("the others leave", WITHIN, async || (beside.posts().len() == 2 + others.len()).then_some(())).await;
+            took.set(before.elapsed());
+            ended(&world, &others).await;
+        })
+        .await;
+    assert!(took.get() < Duration::from_secs(5), "the number has its burst: {:?}", took.get());
 }
