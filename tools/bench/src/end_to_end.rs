@@ -44,7 +44,7 @@ pub(crate) async fn measure(report: &mut Report, log: &dyn Log, topics: &Topics,
         return Err(format!("{missing} does not run").into());
     }
     let receiver = fleet.iter().find(|service| service.name == "webhook-receiver").ok_or("no receiver")?;
-    let (warm, period) = (report.period(Duration::from_secs(30)), report.period(Duration::from_secs(20)));
+    let (warm, period) = (report.period(Duration::from_secs(90)), report.period(Duration::from_secs(20)));
     eprintln!("measuring the way of a message: {RATE} deliveries a second for {:?}", warm + period);
     let reader = reader(log, topics).await?;
     let total = RATE * usize::try_from((warm + period).as_millis())? / 1000;

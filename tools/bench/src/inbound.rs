@@ -49,7 +49,7 @@ const BACKLOG: usize = 240_000;
 /// How long the backlog may take.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Measured in turns, so that a slow minute of the machine hits both.
-const TURNS: u32 = 2;
+const TURNS: u32 = 4;
 
 /// The shapes of load: what it is called, connections, items of a delivery.
 const SHAPES: [(&str, usize, usize); 3] = [("", 64, 1), ("_256", 256, 1), ("_items", 64, SEVERAL)];
@@ -116,7 +116,7 @@ async fn ingest(report: &mut Report, servers: &Servers, log: &KafkaLog) -> Outco
     let receiver = servers.start_service("webhook-receiver", &built, &[("TOPIC_PREFIX", "ingest")]).await?;
     let bare = Bare::start(&servers.kafka.bootstrap_servers(), &topics.name(Topic::ConversationEvents)).await?;
     eprintln!("measuring the receiver beside a bare one");
-    let (warm, period) = (report.period(Duration::from_secs(1)), report.period(Duration::from_secs(4)));
+    let (warm, period) = (report.period(Duration::from_secs(2)), report.period(Duration::from_secs(4)));
     // The broker compiles what it does often; its first seconds say nothing.
     let first = Load {
         target: bare.listen,
@@ -143,9 +143,15 @@ async fn ingest(report: &mut Report, servers: &Servers, log: &KafkaLog) -> Outco
             if items == 1 { "deliveries of one message".to_owned() } else { format!("deliveries of {items} messages") };
         let note = format!("{of} on {connections} connections; {share:.0} % of the ceiling");
         report.add(format!("webhook_ingest{name}_per_s"), ours, "1/s", note);
-        let note = "the same against a bare handler: signature, one awaited record per message, nothing understood";
+        let note = "the same against a bare handler: signature, one awaited record per message with the sender as its key, nothing else";
         report.add(format!("webhook_ingest{name}_ceiling_per_s"), ceiling, "1/s", note);
         report.add(format!("webhook_ingest{name}_share"), share, "%", "of the ceiling");
+        let keyless = Load { requests: requests(bare::KEYLESS, items), ..load(bare.listen) }.saturate().await?;
+        let note = format!(
+            "the same when records have no key, so that a conversation is in no partition; {:.0} % of it",
+            100.0 * ours / keyless
+        );
+        report.add(format!("webhook_ingest{name}_keyless_per_s"), keyless, "1/s", note);
         if items > 1 {
             let whole = Load { requests: requests(bare::WHOLE, items), ..load(bare.listen) }.saturate().await?;
             let note = "the same when a delivery stays one record";

@@ -1,7 +1,8 @@
 //! The ceiling of a receiver on this machine: the barest handler that still checks the signature and waits for the broker.
 //!
-//! It runs as a process of its own, as the receiver does. A delivery becomes as many records as it has messages, as everybody must do
-//! who keeps conversations apart; or, told so, a single one.
+//! It runs as a process of its own, as the receiver does. A delivery becomes as many records as it has messages, keyed by who wrote, as
+//! everybody must do who keeps a conversation in one partition. Told so it leaves out the keys, and then a producer fills one partition
+//! at a time with fewer and larger requests; or it leaves the delivery a single record.
 
 use std::net::SocketAddr;
 use std::process::ExitCode;
@@ -34,6 +35,8 @@ pub(crate) struct BareReceiver {
     topic: String,
 }
 
+/// Beside [`PATH`]: records without keys.
+pub(crate) const KEYLESS: &str = "/keyless";
 /// Beside [`PATH`]: the whole delivery as one record.
 pub(crate) const WHOLE: &str = "/whole";
 
@@ -67,6 +70,12 @@ struct Value<'a> {
     messages: Vec<&'a RawValue>,
 }
 
+/// As much of a message as has to be read to find whose it is.
+#[derive(Deserialize)]
+struct Message<'a> {
+    from: &'a str,
+}
+
 /// Serves until the process is ended, or says why it cannot.
 pub(crate) async fn run(options: BareReceiver) -> ExitCode {
     match serve(options).await {
@@ -84,6 +93,7 @@ async fn serve(options: BareReceiver) -> Outcome<()> {
         .set("bootstrap.servers", &options.kafka)
         .set("enable.idempotence", "true")
         .set("acks", "all")
+        .set("partitioner", "murmur2_random")
         .set("linger.ms", "0")
         .set("compression.type", "lz4")
         .set("batch.size", "1000000")
@@ -92,6 +102,7 @@ async fn serve(options: BareReceiver) -> Outcome<()> {
     let handler = Arc::new(Handler { producer, topic: options.topic });
     let router = Router::new()
         .route(PATH, post(split))
+        .route(KEYLESS, post(keyless))
         .route(WHOLE, post(whole))
         .route("/readyz", get(|| async {}))
         .with_state(handler);
@@ -104,13 +115,28 @@ async fn split(State(handler): State<Arc<Handler>>, headers: HeaderMap, body: By
         return StatusCode::UNAUTHORIZED;
     }
     let Ok(delivery) = serde_json::from_slice::<Delivery<'_>>(&body) else { return StatusCode::BAD_REQUEST };
+    handler.produce(messages(&delivery).map(|message| (sender(message), message.get().as_bytes()))).await
+}
+
+async fn keyless(State(handler): State<Arc<Handler>>, headers: HeaderMap, body: Bytes) -> StatusCode {
+    if !signed(&headers, &body) {
+        return StatusCode::UNAUTHORIZED;
+    }
+    let Ok(delivery) = serde_json::from_slice::<Delivery<'_>>(&body) else { return StatusCode::BAD_REQUEST };
+    handler.produce(messages(&delivery).map(|message| (None, message.get().as_bytes()))).await
+}
+
+fn sender(message: &RawValue) -> Option<&str> {
+    serde_json::from_str::<Message<'_>>(message.get()).ok().map(|message| message.from)
+}
+
+fn messages<'a>(delivery: &'a Delivery<'a>) -> impl Iterator<Item = &'a RawValue> {
     let changes = delivery.entry.iter().flat_map(|entry| &entry.changes);
-    let messages = changes.flat_map(|change| &change.value.messages);
-    handler.produce(messages.map(|message| message.get().as_bytes())).await
+    changes.flat_map(|change| change.value.messages.iter().copied())
 }
 
 async fn whole(State(handler): State<Arc<Handler>>, headers: HeaderMap, body: Bytes) -> StatusCode {
-    if signed(&headers, &body) { handler.produce([&*body]).await } else { StatusCode::UNAUTHORIZED }
+    if signed(&headers, &body) { handler.produce([(None, &*body)]).await } else { StatusCode::UNAUTHORIZED }
 }
 
 fn signed(headers: &HeaderMap, body: &[u8]) -> bool {
@@ -119,9 +145,15 @@ fn signed(headers: &HeaderMap, body: &[u8]) -> bool {
 }
 
 impl Handler {
-    async fn produce<'a>(&self, records: impl IntoIterator<Item = &'a [u8]>) -> StatusCode {
-        let record = |value| FutureRecord::<[u8], [u8]>::to(&self.topic).payload(value);
-        let send = |value| self.producer.send_result(record(value)).ok();
+    async fn produce<'a>(&self, records: impl IntoIterator<Item = (Option<&'a str>, &'a [u8])>) -> StatusCode {
+        let send = |(key, value): (Option<&'a str>, &'a [u8])| {
+            let record = FutureRecord::<str, [u8]>::to(&self.topic).payload(value);
+            let record = match key {
+                Some(key) => record.key(key),
+                None => record,
+            };
+            self.producer.send_result(record).ok()
+        };
         let sent: Vec<_> = records.into_iter().map(send).collect();
         for delivery in sent {
             let Some(delivery) = delivery else { return StatusCode::SERVICE_UNAVAILABLE };

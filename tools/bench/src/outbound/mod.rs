@@ -38,7 +38,14 @@ const SENDS: usize = 40_000;
 /// Answers the ceiling and the sender wait for at the same time.
 const AT_ONCE: usize = 2_000;
 /// How long a measurement may take before it has failed.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
+/// How long sender and broker work at half of the rate asked for before anything is measured: what only this makes hot the broker compiles
+/// for more than a minute, on the cores that everything else needs too.
+const WARM: Duration = Duration::from_secs(60);
+/// How long times are taken.
+const PERIOD: Duration = Duration::from_secs(10);
+/// Half of the rate that was asked for; beside half of the rate that was measured.
+const HALF_OF_ASKED: f64 = 2_500.0;
 const STREAM_SECRET: &str = "demo-stream-secret";
 const SENDER: &str = "outbound-sender";
 
@@ -130,12 +137,14 @@ async fn with_fleet(report: &mut Report, fleet: &Fleet, delay: Duration) -> Outc
 
     let pid = fleet.processes().into_iter().find(|(name, ..)| *name == SENDER).and_then(|(_, pid, _)| pid);
     let pid = pid.ok_or("the sender does not run")?;
+    let steady = Steady { log: &log, contacts: &contacts, simulator: &simulator };
+    let first = steady.times(0, HALF_OF_ASKED, report.period(WARM)).await?.count;
     let count = if report.quick() { SENDS / 5 } else { SENDS };
     let warm = count / 2;
-    let through = through(&log, &contacts, 0, warm).await?;
+    let through = through(&log, &contacts, first, warm).await?;
     eprintln!("  warm at {through:.0}/s");
     let before = cost::cpu(pid)?;
-    let rate = self::through(&log, &contacts, warm, count).await?;
+    let rate = self::through(&log, &contacts, first + warm, count).await?;
     let spent = (cost::cpu(pid)? - before).as_secs_f64();
     let note = format!(
         "{count} commands at once, to {} conversations of {} numbers: admitted, journal, POST, outcome in the log; one sender",
@@ -151,7 +160,12 @@ async fn with_fleet(report: &mut Report, fleet: &Fleet, delay: Duration) -> Outc
     report.add("cpu_s_per_1000_sends", per_thousand, "s", "user and system time of the sender's process");
     report.add("rss_loaded_mb_outbound-sender", cost::peak(pid)?, "MB", "the most it ever had, after these sends");
     if report.wants("dispatch_overhead_ms") {
-        overhead(report, &log, &contacts, &simulator, warm + count, rate / 2.0).await?;
+        let mut first = first + warm + count;
+        for (name, rate) in [("", rate / 2.0), ("_2500", HALF_OF_ASKED)] {
+            let times = steady.times(first, rate, report.period(PERIOD)).await?;
+            first += times.count;
+            times.add(report, name, rate);
+        }
     }
     Ok(())
 }
@@ -197,15 +211,21 @@ async fn reader(log: &dyn Log, topic: Topic, start: Start) -> Outcome<Box<dyn Re
     Ok(log.assign(all, Isolation::Committed).await?)
 }
 
-/// A reader of what comes from now on.
-async fn from_now(log: &dyn Log, topic: Topic) -> Outcome<Box<dyn Reader>> {
+/// Where a topic ends now.
+async fn ends(log: &dyn Log, topic: Topic) -> Outcome<Vec<(TopicPartition, Offset)>> {
     let name = Topics::default().name(topic);
     let mut all = Vec::new();
     for number in 0..PARTITIONS {
         let partition = TopicPartition::new(name.as_str(), number);
-        let end: Offset = log.end_offset(&partition, Isolation::Committed).await?;
-        all.push((partition, Start::At(end)));
+        let end = log.end_offset(&partition, Isolation::Committed).await?;
+        all.push((partition, end));
     }
+    Ok(all)
+}
+
+/// A reader of what comes from now on.
+async fn from_now(log: &dyn Log, topic: Topic) -> Outcome<Box<dyn Reader>> {
+    let all = ends(log, topic).await?.into_iter().map(|(partition, end)| (partition, Start::At(end))).collect();
     Ok(log.assign(all, Isolation::Committed).await?)
 }
 
@@ -248,57 +268,73 @@ async fn through(log: &dyn Log, contacts: &[Contact], first: usize, count: usize
     Ok(counted / (seen[to] - seen[from]).as_secs_f64())
 }
 
-/// From the moment a reader has the dispatch record in hand until WhatsApp has the request, at half load.
-async fn overhead(
-    report: &mut Report,
-    log: &dyn Log,
-    contacts: &[Contact],
-    simulator: &str,
-    first: usize,
-    rate: f64,
-) -> Outcome<()> {
-    let period = report.period(Duration::from_secs(10));
-    #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few thousand")]
-    let (lot, count) = ((rate / 100.0).max(1.0) as usize, (rate * period.as_secs_f64()) as usize);
-    let reading = tokio::spawn(dispatched(from_now(log, Topic::Dispatch).await?, count));
-    let ending = tokio::spawn(outcomes(from_now(log, Topic::ConversationEvents).await?, count));
-    let posted_before = posts(simulator, None).await?.1;
-    let commands = load::commands(contacts, first, count, SystemClock.now())?;
-    let appender = log.appender().await?;
-    let mut pace = tokio::time::interval(Duration::from_millis(10));
-    let mut asked = HashMap::with_capacity(count);
-    for (lots, commands) in commands.chunks(lot).enumerate() {
-        pace.tick().await;
-        let now = SystemClock.now().as_millis();
-        asked.extend((0..commands.len()).map(|at| (load::command_id(first + lots * lot + at), now)));
-        appender.append(commands.to_vec()).await?;
-    }
-    let readable = reading.await??;
-    ending.await??;
-    let journal = attempts(log).await?;
-    let (mut times, mut sends, mut since) = (Vec::with_capacity(count), Vec::with_capacity(count), posted_before);
-    loop {
-        let (page, next) = posts(simulator, Some(since)).await?;
-        for (attempt, at) in &page {
-            let Some(command) = journal.get(attempt) else { continue };
-            #[expect(clippy::cast_precision_loss, reason = "milliseconds of a few seconds")]
-            let since = |moment: &i64| (at - moment).max(0) as f64;
-            times.extend(readable.get(command).map(since));
-            sends.extend(asked.get(command).map(since));
+/// Messages at a steady rate.
+struct Steady<'a> {
+    log: &'a dyn Log,
+    contacts: &'a [Contact],
+    simulator: &'a str,
+}
+
+/// How long messages took, in milliseconds.
+struct Times {
+    count: usize,
+    /// From the moment a reader has the dispatch record in hand until WhatsApp has the request.
+    dispatch: Vec<f64>,
+    /// From the moment before the command is published until WhatsApp has the request.
+    send: Vec<f64>,
+}
+
+impl Steady<'_> {
+    async fn times(&self, first: usize, rate: f64, period: Duration) -> Outcome<Times> {
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few thousand")]
+        let (lot, count) = ((rate / 100.0).max(1.0) as usize, (rate * period.as_secs_f64()) as usize);
+        let reading = tokio::spawn(dispatched(from_now(self.log, Topic::Dispatch).await?, count));
+        let ending = tokio::spawn(outcomes(from_now(self.log, Topic::ConversationEvents).await?, count));
+        let posted_before = posts(self.simulator, None).await?.1;
+        let journalled_before = ends(self.log, Topic::DispatchJournal).await?;
+        let commands = load::commands(self.contacts, first, count, SystemClock.now())?;
+        let appender = self.log.appender().await?;
+        let mut pace = tokio::time::interval(Duration::from_millis(10));
+        let mut asked = HashMap::with_capacity(count);
+        for (lots, commands) in commands.chunks(lot).enumerate() {
+            pace.tick().await;
+            let now = SystemClock.now().as_millis();
+            asked.extend((0..commands.len()).map(|at| (load::command_id(first + lots * lot + at), now)));
+            appender.append(commands.to_vec()).await?;
         }
-        if page.is_empty() {
-            break;
+        let readable = reading.await??;
+        ending.await??;
+        let journal = attempts(self.log, journalled_before).await?;
+        let (mut dispatch, mut send) = (Vec::with_capacity(count), Vec::with_capacity(count));
+        let mut since = posted_before;
+        loop {
+            let (page, next) = posts(self.simulator, Some(since)).await?;
+            for (attempt, at) in &page {
+                let Some(command) = journal.get(attempt) else { continue };
+                #[expect(clippy::cast_precision_loss, reason = "milliseconds of a few seconds")]
+                let since = |moment: &i64| (at - moment).max(0) as f64;
+                dispatch.extend(readable.get(command).map(since));
+                send.extend(asked.get(command).map(since));
+            }
+            if page.is_empty() {
+                break;
+            }
+            since = next;
         }
-        since = next;
+        Ok(Times { count, dispatch, send })
     }
-    let load = format!("{} messages at {rate:.0}/s; whole milliseconds", times.len());
-    for (share, name) in [(0.5, "p50"), (0.99, "p99")] {
-        let note = format!("a reader has the dispatch record to WhatsApp has the request, {load}");
-        report.add(format!("dispatch_overhead_ms_{name}"), percentile(&times, share), "ms", note);
-        let note = format!("the command is about to be published to WhatsApp has the request, {load}");
-        report.add(format!("send_ms_{name}"), percentile(&sends, share), "ms", note);
+}
+
+impl Times {
+    fn add(&self, report: &mut Report, name: &str, rate: f64) {
+        let load = format!("{} messages at {rate:.0}/s; whole milliseconds", self.dispatch.len());
+        for (share, of) in [(0.5, "p50"), (0.99, "p99")] {
+            let note = format!("a reader has the dispatch record to WhatsApp has the request, {load}");
+            report.add(format!("dispatch_overhead{name}_ms_{of}"), percentile(&self.dispatch, share), "ms", note);
+            let note = format!("the command is about to be published to WhatsApp has the request, {load}");
+            report.add(format!("send{name}_ms_{of}"), percentile(&self.send, share), "ms", note);
+        }
     }
-    Ok(())
 }
 
 /// When each dispatch record could be read, in milliseconds since the epoch.
@@ -316,18 +352,16 @@ async fn dispatched(mut reader: Box<dyn Reader>, count: usize) -> Outcome<HashMa
     Ok(seen)
 }
 
-/// Which command each attempt was for.
-async fn attempts(log: &dyn Log) -> Outcome<HashMap<String, CommandId>> {
+/// Which command each attempt was for, from these positions of the journal on.
+async fn attempts(log: &dyn Log, from: Vec<(TopicPartition, Offset)>) -> Outcome<HashMap<String, CommandId>> {
     let mut attempts = HashMap::new();
-    let name = Topics::default().name(Topic::DispatchJournal);
-    for number in 0..PARTITIONS {
-        let partition = TopicPartition::new(name.as_str(), number);
+    for (partition, from) in from {
         let each = |record: connector_ports::log::Record| {
             let entry: connector_domain::command::JournalEntry = decode(record.value.as_deref().unwrap_or_default())?;
             attempts.insert(entry.attempt_id.to_string(), entry.command_id);
             Ok(())
         };
-        let read = connector_runtime::replay::replay(log, &partition, Start::Beginning, Isolation::Committed, each);
+        let read = connector_runtime::replay::replay(log, &partition, Start::At(from), Isolation::Committed, each);
         read.await.map_err(|failure| failure.to_string())?;
     }
     Ok(attempts)
