@@ -42,57 +42,69 @@ impl Dispatcher {
         for at in late {
             permits[at] = Permit::Never(Reason::Expired.at("not_after"));
         }
-        if !new {
-            self.situated(jobs, asking, &mut permits, now).await?;
-            let free: Vec<_> = (0..jobs.len()).filter(|at| matches!(permits[*at], Permit::Go)).collect();
-            let grants = self.limits.take(&wanted(jobs, &free), now).await?;
-            self.limited(&free, grants, &mut permits);
-            return Ok(permits);
+        if new {
+            self.both_at_once(jobs, &asking, &mut permits, now).await?;
+        } else {
+            self.one_after_the_other(jobs, &asking, &mut permits, now).await?;
         }
-        let taking = wanted(jobs, &asking);
-        let mut questions = questions(jobs, &asking);
-        let (situations, grants) =
-            futures::join!(self.places.followed(&self.situations, &mut questions, now), self.limits.take(&taking, now));
-        let grants = grants?;
-        let asked = asking.clone();
-        let situated = match situations {
-            Ok(situations) => self.judge(jobs, asking, questions, situations, &mut permits, now).await,
-            Err(failure) => Err(failure),
-        };
-        let unused = taking.iter().zip(&grants).zip(&asked).filter(|((_, grant), at)| {
-            **grant == Grant::Granted && (situated.is_err() || !matches!(permits[**at], Permit::Go))
-        });
-        let unused: Vec<_> = unused.map(|((wanted, _), _)| wanted).collect();
-        self.limits.unused(&unused, now).await;
-        situated?;
-        self.limited(&asked, grants, &mut permits);
+        self.platform.metrics.outbound.limited_here(self.limits.counted_here());
         Ok(permits)
     }
 
-    /// Whether these may leave, by their situations.
-    async fn situated(
+    async fn one_after_the_other(
         &mut self,
         jobs: &[(usize, Job)],
-        asking: Vec<usize>,
+        asking: &[usize],
         permits: &mut [Permit],
         now: Timestamp,
     ) -> Result<(), Failure> {
-        let mut questions = questions(jobs, &asking);
+        let mut questions = questions(jobs, asking);
         let situations = self.places.followed(&self.situations, &mut questions, now).await?;
-        self.judge(jobs, asking, questions, situations, permits, now).await
+        self.judge(jobs, asking, questions, situations, permits, now).await?;
+        let free: Vec<_> = asking.iter().copied().filter(|at| permits[*at].is_go()).collect();
+        let grants = self.limits.take(&wanted(jobs, &free), now).await?;
+        limited(&free, grants, permits);
+        Ok(())
     }
 
+    async fn both_at_once(
+        &mut self,
+        jobs: &[(usize, Job)],
+        asking: &[usize],
+        permits: &mut [Permit],
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        let (taking, mut questions) = (wanted(jobs, asking), questions(jobs, asking));
+        let (situations, grants) =
+            futures::join!(self.places.followed(&self.situations, &mut questions, now), self.limits.take(&taking, now));
+        let grants = grants?;
+        let judged = match situations {
+            Ok(situations) => self.judge(jobs, asking, questions, situations, permits, now).await,
+            Err(failure) => Err(failure),
+        };
+        let stays = |at: usize| judged.is_err() || !permits[at].is_go();
+        let unused: Vec<_> = (taking.iter().zip(&grants).zip(asking))
+            .filter(|((_, grant), at)| **grant == Grant::Granted && stays(**at))
+            .map(|((wanted, _), _)| wanted)
+            .collect();
+        self.limits.unused(&unused, now).await;
+        judged?;
+        limited(asking, grants, permits);
+        Ok(())
+    }
+
+    /// Whether these may leave, by their situations.
     async fn judge(
         &self,
         jobs: &[(usize, Job)],
-        asking: Vec<usize>,
+        asking: &[usize],
         questions: Vec<Question>,
         situations: Vec<Result<Situation, Timestamp>>,
         permits: &mut [Permit],
         now: Timestamp,
     ) -> Result<(), Failure> {
         let (mut doubtful, mut doubts) = (Vec::new(), Vec::new());
-        for ((at, question), situation) in asking.into_iter().zip(questions).zip(situations) {
+        for ((&at, question), situation) in asking.iter().zip(questions).zip(situations) {
             let situation = match situation {
                 Ok(situation) => situation,
                 Err(until) => {
@@ -147,15 +159,20 @@ impl Dispatcher {
         let rules = &self.platform.rules;
         Ok(decide_dispatch(situation, dispatch, template.as_deref(), rules, now).err())
     }
+}
 
-    /// What the limiters answered, for what may leave as far as its situation goes.
-    fn limited(&self, asked: &[usize], grants: Vec<Grant>, permits: &mut [Permit]) {
-        for (at, grant) in asked.iter().zip(grants) {
-            if let (Grant::NotBefore(until), Permit::Go) = (grant, &permits[*at]) {
-                permits[*at] = Permit::Wait { until, free: true };
-            }
+impl Permit {
+    const fn is_go(&self) -> bool {
+        matches!(self, Self::Go)
+    }
+}
+
+/// What the limiters answered, for what may leave as far as its situation goes.
+fn limited(asked: &[usize], grants: Vec<Grant>, permits: &mut [Permit]) {
+    for (at, grant) in asked.iter().zip(grants) {
+        if let (Grant::NotBefore(until), Permit::Go) = (grant, &permits[*at]) {
+            permits[*at] = Permit::Wait { until, free: true };
         }
-        self.platform.metrics.outbound.limited_here(self.limits.counted_here());
     }
 }
 
