@@ -39,6 +39,7 @@ fn used() -> Metrics {
     metrics.outbound.unconfirmed(-1);
     metrics.outbound.paused_numbers(1);
     metrics.outbound.limited_here(1);
+    metrics.outbound.views_away(1);
     Delivery::ALL.iter().for_each(|result| metrics.webhook.delivery(*result));
     ItemKind::ALL.iter().for_each(|kind| metrics.webhook.items(*kind, 1));
     metrics.webhook.acknowledged(took);

@@ -159,6 +159,7 @@ pub struct Outbound {
     unconfirmed: Gauge,
     paused_numbers: Gauge,
     limited_here: Gauge,
+    views_away: Gauge,
 }
 
 impl Outbound {
@@ -183,6 +184,10 @@ impl Outbound {
             limited_here: registrar.gauge(
                 "outbound_locally_limited_numbers",
                 "Numbers whose limiter in the gate does not answer: each worker keeps to its share of the limit",
+            ),
+            views_away: registrar.gauge(
+                "outbound_views_away",
+                "Pairs of partitions, a conversation's and a user's, whose views do not answer: their messages wait",
             ),
         }
     }
@@ -222,6 +227,11 @@ impl Outbound {
     /// From how many numbers this worker sends with its own share of the limit.
     pub fn limited_here(&self, numbers: usize) {
         self.limited_here.set(gauge_value(numbers));
+    }
+
+    /// For how many pairs of partitions messages wait because a view does not answer.
+    pub fn views_away(&self, pairs: usize) {
+        self.views_away.set(gauge_value(pairs));
     }
 }
 

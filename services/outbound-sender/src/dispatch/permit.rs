@@ -48,6 +48,7 @@ impl Dispatcher {
             self.one_after_the_other(jobs, &asking, &mut permits, now).await?;
         }
         self.platform.metrics.outbound.limited_here(self.limits.counted_here());
+        self.platform.metrics.outbound.views_away(self.places.count());
         Ok(permits)
     }
 

@@ -107,6 +107,11 @@ impl Places {
         Ok(answers)
     }
 
+    /// How many do not answer.
+    pub(super) fn count(&self) -> usize {
+        self.0.len()
+    }
+
     /// Until when a place that did not answer is not asked.
     fn away(&self, place: &Place, now: Timestamp) -> Option<Timestamp> {
         self.0.get(place).map(|away| away.until).filter(|until| now < *until)
@@ -119,6 +124,8 @@ impl Places {
     }
 
     fn does_not_answer(&mut self, place: Place, now: Timestamp) -> Timestamp {
+        // Nobody may have asked for them again.
+        self.0.retain(|_, away| now < away.until + LONGEST);
         if self.0.is_empty() {
             tracing::warn!("a part of the gate does not answer: what needs it waits");
         }

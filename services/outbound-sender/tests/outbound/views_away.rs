@@ -42,8 +42,10 @@ async fn conversations_whose_view_does_not_answer_wait_and_delay_nobody() {
         assert!(took < Duration::from_secs(there as u64 / 2 + 5), "at the number's pace: {took:?}");
         let left = still("what needs the views", Duration::from_secs(60), WITHIN, async || posted(true)).await;
         assert!(left < waiting, "some had not left before");
+        assert!(scene.metrics.encode().contains("connector_outbound_views_away 1\n"), "it shows");
         world.set_views_away(None);
         ended(&world, &commands).await;
+        assert!(scene.metrics.encode().contains("connector_outbound_views_away 0\n"), "it is over");
     };
     scene.run(run).await;
     assert_eq!(scene.accepted_posts().len(), 60);
