@@ -15,7 +15,7 @@ use crate::fleet::PARTITIONS;
 use crate::kafka::{Turns, batch_of};
 use crate::report::{Outcome, Report};
 
-/// After this long of the heaviest load a broker's times stay what they are.
+/// Enough for what every load has in common. What only one load makes hot is warmed up with that load, by who measures it.
 const WARM: Duration = Duration::from_secs(20);
 
 /// Does what workers and receivers do, as fast as it goes, in topics of its own.

@@ -71,7 +71,7 @@ async fn a_no_before_the_link(world: SimWorld) {
     until(&world, "OptOutCarriedOver", 2).await;
     until(&world, "OptedOut", 2).await;
     // Longer than a broken run could hide a second one.
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    wait::still("what is carried over", Duration::from_secs(10), LIMIT, async || carried(&world).len()).await;
     closed(&world).await;
 }
 

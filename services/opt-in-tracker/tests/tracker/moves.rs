@@ -1,11 +1,14 @@
 //! Users who get another number or leave, and contacts who change or go.
 
+use std::time::Duration;
+
 use connector_contracts::Topic;
 use connector_domain::command::{DirectoryKind, DirectoryRecord};
 use connector_domain::ids::{PhoneNumber, StreamId};
 use connector_ports::log::Append;
 use connector_runtime::situation::{load, membership_key};
 use connector_simulated::{Fault, Plan, SimWorld, When};
+use connector_testkit::wait;
 
 use crate::scene::{
     LIMIT, address, append, conversation, counts, directory, history, platform, play, prepared, record, service, until,
@@ -38,9 +41,8 @@ async fn is_contact(world: &SimWorld, number: &str) -> bool {
 }
 
 async fn until_contact(world: &SimWorld, number: &str, expected: bool) {
-    while is_contact(world, number).await != expected {
-        tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-    }
+    let so = async || (is_contact(world, number).await == expected).then_some(());
+    wait::until("the user's contact in the conversation from this number", LIMIT, so).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -117,7 +119,8 @@ async fn one_move(world: SimWorld) {
     put(&world, &user_on("second")).await;
     until_contact(&world, "second", true).await;
     until_contact(&world, "number", false).await;
-    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    // Longer than a broken run could hide a second one.
+    wait::still("the history", Duration::from_secs(10), LIMIT, async || history(&world).len()).await;
 }
 
 #[tokio::test(start_paused = true)]

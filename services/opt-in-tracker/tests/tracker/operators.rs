@@ -1,13 +1,18 @@
 //! What operators do about consent: withdraw it, bring it along from elsewhere; and the trail that stays of who did what and when.
 
+use std::time::Duration;
+
 use connector_domain::command::ConsentAction;
 use connector_domain::consent::{ConsentStatus, Intent};
 use connector_domain::event::{Event, Recorded};
 use connector_domain::ids::CommandId;
 use connector_domain::time::Timestamp;
 use connector_simulated::SimWorld;
+use connector_testkit::wait;
 
-use crate::scene::{append, command_by, consent, conversation, history, platform, play, prepared, until, write};
+use crate::scene::{
+    LIMIT, append, command_by, consent, conversation, counts, history, platform, play, prepared, until, write,
+};
 
 /// Who did what in the conversation, under which command and when: what the log keeps of consent.
 fn trail(world: &SimWorld) -> Vec<(String, String, Option<CommandId>, Timestamp)> {
@@ -82,7 +87,9 @@ async fn the_log_says_when_and_no_import_is_without_its_proof() {
             order(&world, &format!("no proof {n}"), "ada", Import, proof).await;
         }
         until(&world, "MessageRejected", 3).await;
-        tokio::time::sleep(std::time::Duration::from_secs(300)).await;
+        // Time passes, and nothing more comes of them.
+        let refused = async || counts(&world)["MessageRejected"];
+        assert_eq!(wait::still("what is refused", Duration::from_secs(300), LIMIT, refused).await, 3);
         let issued = order(&world, "form", "ada", Import, Some("paper form, shop 12")).await;
         until(&world, "OptInAccepted", 1).await;
         let trail = trail(&world);

@@ -33,39 +33,41 @@ impl Places {
         questions: &mut [Question],
         now: Timestamp,
     ) -> Result<Vec<Result<Situation, Timestamp>>, Failure> {
+        // Nobody may have asked for these again.
+        self.0.retain(|_, away| now < away.until + LONGEST);
+        if self.0.is_empty() {
+            // As long as all answer it does not matter who was asked. A question that fails may be further along its links: it leads to the
+            // same end from there.
+            match situations.followed(questions).await {
+                Err(Failure::Later(reason)) => tracing::debug!(reason, "a part of the gate does not answer"),
+                answered => return answered.map(|found| found.into_iter().map(Ok).collect()),
+            }
+        }
         let places: Vec<Place> = questions.iter().map(|question| situations.place(question)).collect();
         let mut answers: Vec<Result<Situation, Timestamp>> =
             places.iter().map(|place| Err(self.away(place, now).unwrap_or(now))).collect();
-        let asked: Vec<usize> = (0..places.len()).filter(|at| self.away(&places[*at], now).is_none()).collect();
-        let ask = async |positions: &[usize], questions: &[Question]| {
-            let mut own: Vec<Question> = positions.iter().map(|at| questions[*at].clone()).collect();
-            situations.followed(&mut own).await.map(|found| (own, found))
-        };
-        let mut answered = vec![(asked.clone(), ask(&asked, questions).await)];
-        if let [(_, Err(Failure::Later(reason)))] = answered.as_slice() {
-            tracing::debug!(reason, "a part of the gate does not answer");
-            let mut by_place: BTreeMap<Place, Vec<usize>> = BTreeMap::new();
-            for at in asked {
-                by_place.entry(places[at]).or_default().push(at);
-            }
-            let questions = &*questions;
-            answered = join_all(by_place.into_values().map(async |positions| {
-                let found = ask(&positions, questions).await;
-                (positions, found)
-            }))
-            .await;
+        let mut by_place: BTreeMap<Place, Vec<usize>> = BTreeMap::new();
+        for (at, place) in places.iter().enumerate().filter(|(_, place)| self.away(place, now).is_none()) {
+            by_place.entry(*place).or_default().push(at);
         }
-        for (positions, found) in answered {
+        let asked = by_place.into_iter().map(|(place, positions)| {
+            let mut own: Vec<Question> = positions.iter().map(|at| questions[*at].clone()).collect();
+            async move {
+                let found = situations.followed(&mut own).await;
+                (place, positions, found.map(|found| (own, found)))
+            }
+        });
+        for (place, positions, found) in join_all(asked).await {
             match found {
                 Ok((own, found)) => {
+                    self.answers(&place);
                     for ((at, question), situation) in positions.into_iter().zip(own).zip(found) {
-                        self.answers(&places[at]);
                         questions[at] = question;
                         answers[at] = Ok(situation);
                     }
                 }
                 Err(Failure::Later(_)) => {
-                    let until = positions.first().map_or(now, |at| self.does_not_answer(places[*at], now));
+                    let until = self.does_not_answer(place, now);
                     for at in positions {
                         answers[at] = Err(until);
                     }
@@ -124,8 +126,6 @@ impl Places {
     }
 
     fn does_not_answer(&mut self, place: Place, now: Timestamp) -> Timestamp {
-        // Nobody may have asked for them again.
-        self.0.retain(|_, away| now < away.until + LONGEST);
         if self.0.is_empty() {
             tracing::warn!("a part of the gate does not answer: what needs it waits");
         }

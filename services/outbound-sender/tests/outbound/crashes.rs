@@ -242,6 +242,7 @@ async fn whoever_tries_again_after_a_server_error_sends_twice() {
 
 #[tokio::test(start_paused = true)]
 async fn whoever_lost_a_partition_and_is_not_fenced_is_found_out() {
+    // With the fence nothing is found.
     for point in (20..110).step_by(6) {
         Case { instances: 2, messages: 60, ..Case::new(1, Plan::one(point, Fault::Rebalance)) }.holds().await;
     }

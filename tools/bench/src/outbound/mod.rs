@@ -285,6 +285,7 @@ struct Times {
 }
 
 impl Steady<'_> {
+    /// Publishes the commands from number `first` on, so many a second, and waits until all are in the log.
     async fn times(&self, first: usize, rate: f64, period: Duration) -> Outcome<Times> {
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few thousand")]
         let (lot, count) = ((rate / 100.0).max(1.0) as usize, (rate * period.as_secs_f64()) as usize);
