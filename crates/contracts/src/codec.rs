@@ -169,10 +169,7 @@ pub(crate) fn write<T: Serialize>(
     value: &T,
     out: &mut Vec<u8>,
 ) -> Result<(), ContractError> {
-    let writer = registry
-        .writers
-        .get(subject)
-        .ok_or_else(|| ContractError::BrokenSchema(format!("{subject}: there is no such schema")))?;
+    let writer = registry.writer(subject)?;
     let start = out.len();
     out.extend_from_slice(&writer.prefix);
     match writer.datum.write_ser(out, value) {

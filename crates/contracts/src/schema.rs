@@ -201,6 +201,11 @@ impl Registry {
         }
         Ok(Self { readers, writers })
     }
+
+    pub(crate) fn writer(&self, subject: &str) -> Result<&Writer, ContractError> {
+        let missing = || ContractError::BrokenSchema(format!("{subject}: there is no such schema"));
+        self.writers.get(subject).ok_or_else(missing)
+    }
 }
 
 #[cfg(test)]

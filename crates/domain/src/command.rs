@@ -384,3 +384,58 @@ pub struct WebhookItem {
     /// One id per delivery.
     pub delivery_id: String,
 }
+
+/// A [`WebhookItem`] for whoever only writes it: its texts stay where they lie, in the body of their delivery. Not `Debug`: it shows them.
+#[derive(Clone, Copy)]
+pub struct WebhookItemRef<'a> {
+    /// As [`WebhookItem::kind`].
+    pub kind: WebhookKind,
+    /// As [`WebhookItem::field`].
+    pub field: &'a str,
+    /// As [`WebhookItem::waba_id`].
+    pub waba_id: &'a str,
+    /// As [`WebhookItem::phone_number_id`].
+    pub phone_number_id: Option<&'a PhoneNumberId>,
+    /// As [`WebhookItem::raw`].
+    pub raw: &'a str,
+    /// As [`WebhookItem::contact`].
+    pub contact: Option<&'a str>,
+    /// As [`WebhookItem::entry_time`].
+    pub entry_time: Option<Timestamp>,
+    /// As [`WebhookItem::received_at`].
+    pub received_at: Timestamp,
+    /// As [`WebhookItem::delivery_id`].
+    pub delivery_id: &'a str,
+}
+
+impl<'a> From<&'a WebhookItem> for WebhookItemRef<'a> {
+    fn from(item: &'a WebhookItem) -> Self {
+        Self {
+            kind: item.kind,
+            field: &item.field,
+            waba_id: item.waba_id.as_str(),
+            phone_number_id: item.phone_number_id.as_ref(),
+            raw: item.raw.expose(),
+            contact: item.contact.as_ref().map(Text::expose),
+            entry_time: item.entry_time,
+            received_at: item.received_at,
+            delivery_id: &item.delivery_id,
+        }
+    }
+}
+
+impl From<WebhookItemRef<'_>> for WebhookItem {
+    fn from(item: WebhookItemRef<'_>) -> Self {
+        Self {
+            kind: item.kind,
+            field: item.field.to_owned(),
+            waba_id: WabaId(item.waba_id.to_owned()),
+            phone_number_id: item.phone_number_id.cloned(),
+            raw: Text::from(item.raw),
+            contact: item.contact.map(Text::from),
+            entry_time: item.entry_time,
+            received_at: item.received_at,
+            delivery_id: item.delivery_id.to_owned(),
+        }
+    }
+}

@@ -75,6 +75,8 @@ impl std::fmt::Debug for StreamKeys {
     }
 }
 
+const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+
 impl StreamKeys {
     /// Keys from a secret of any length and a short id (`a` to `z`, digits) that names it for ever.
     #[must_use]
@@ -92,7 +94,15 @@ impl StreamKeys {
             mac.update(part.as_bytes());
         }
         let tag = mac.finalize().into_bytes();
-        StreamId(format!("{}-{}", self.key_id, hex::encode(&tag[..16])))
+        // Written in one piece: every record that comes in needs one.
+        let mut id = String::with_capacity(self.key_id.len() + 33);
+        id.push_str(&self.key_id);
+        id.push('-');
+        for byte in &tag[..16] {
+            id.push(HEX[usize::from(byte >> 4)]);
+            id.push(HEX[usize::from(byte & 15)]);
+        }
+        StreamId(id)
     }
 
     /// The conversation of a business number with the person known under this phone number, however it is written: WhatsApp's own form

@@ -361,28 +361,12 @@ impl Memory {
         self.views.get(&partition).ok_or_else(missing)
     }
 
-    /// Adds what a committed transaction wrote. `marks` per partition, `appended` as the log reported it.
+    /// Adds what a committed transaction wrote, to all partitions at the same time. `marks` per partition, `appended` as the log reported it.
+    /// After a failure the whole may be repeated: what stands is applied again, to the same end.
     ///
     /// # Errors
     /// As [`OwnedView::apply`].
-    pub async fn remember(&mut self, partition: u32, marks: Vec<Mark>, appended: &[Appended]) -> Result<(), Failure> {
-        let ours = |a: &&Appended| a.target.topic == self.source && a.target.partition == partition;
-        let Some(next) = appended.iter().filter(ours).map(|a| a.offset.next()).max() else { return Ok(()) };
-        let missing = || Failure::Reinitialise(format!("memory {}/{partition} is not held", self.name));
-        let view = self.views.get_mut(&partition).ok_or_else(missing)?;
-        view.apply(next, marks.into_iter().map(Change::from).collect()).await
-    }
-
-    /// [`Memory::remember`] for several partitions at the same time. After a failure the whole may be repeated: what stands is applied
-    /// again, to the same end.
-    ///
-    /// # Errors
-    /// As [`OwnedView::apply`].
-    pub async fn remember_all(
-        &mut self,
-        marks: &BTreeMap<u32, Vec<Mark>>,
-        appended: &[Appended],
-    ) -> Result<(), Failure> {
+    pub async fn remember(&mut self, marks: &BTreeMap<u32, Vec<Mark>>, appended: &[Appended]) -> Result<(), Failure> {
         if let Some(partition) = marks.keys().find(|partition| !self.views.contains_key(partition)) {
             return Err(Failure::Reinitialise(format!("memory {}/{partition} is not held", self.name)));
         }

@@ -26,7 +26,7 @@ use connector_runtime::table::Table;
 use connector_runtime::view::{Mark, Memory, Reading};
 use connector_telemetry::Metrics;
 use connector_telemetry::metrics::InboundOutcome;
-use futures::future::try_join_all;
+use futures::future::{try_join, try_join_all};
 
 use crate::meaning::{Interpreter, Meaning};
 use crate::{Config, SERVICE};
@@ -198,11 +198,9 @@ impl InboundHandler {
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
     }
 
-    /// Reads who is concerned, and which of the links that may have to be written were written before.
-    async fn people(&self, items: &[&Item]) -> Result<(People, HashSet<EventId>), Failure> {
-        let mut people = People::default();
-        people.read(&self.conversations, self.partitions, own_streams(items)).await?;
-        let further = news(items, &people);
+    /// Reads who else is concerned, and which of the links that may have to be written were written before.
+    async fn links(&self, items: &[&Item], people: &mut People) -> Result<HashSet<EventId>, Failure> {
+        let further = news(items, people);
         people.read(&self.conversations, self.partitions, further).await?;
         let mut asked: BTreeMap<u32, Vec<EventId>> = BTreeMap::new();
         for item in items {
@@ -212,7 +210,7 @@ impl InboundHandler {
             asked.entry(item.partition).or_default().extend(ids);
         }
         asked.retain(|_, ids| !ids.is_empty());
-        Ok((people, self.recall(asked).await?))
+        self.recall(asked).await
     }
 }
 
@@ -344,10 +342,14 @@ impl Handler for InboundHandler {
             }
             understood.push(item);
         }
-        let mut recorded = self.recall(asked).await?;
-        let is_new = |item: &&Item| !recorded.contains(&item.meaning.event_id());
-        let new: Vec<&Item> = understood.iter().filter_map(|item| item.as_ref().ok()).filter(is_new).collect();
-        let (mut people, linked) = self.people(&new).await?;
+        let mut items: Vec<&Item> = understood.iter().filter_map(|item| item.as_ref().ok()).collect();
+        let mut people = People::default();
+        // Both at once: most items are new, so most of these people have to be known.
+        let own = people.read(&self.conversations, self.partitions, own_streams(&items));
+        let (mut recorded, ()) = try_join(self.recall(asked), own).await?;
+        items.retain(|item| !recorded.contains(&item.meaning.event_id()));
+        let new = items;
+        let linked = self.links(&new, &mut people).await?;
         let elsewhere = self.recorded_elsewhere(&new, &people).await?;
         recorded.extend(elsewhere);
 
@@ -375,7 +377,7 @@ impl Handler for InboundHandler {
     }
 
     async fn committed(&mut self, appended: &[Appended], _: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
-        self.memory.remember_all(&self.written.marks, appended).await?;
+        self.memory.remember(&self.written.marks, appended).await?;
         self.written.marks.clear();
         for outcome in self.written.outcomes.drain(..) {
             self.metrics.inbound.item(outcome);

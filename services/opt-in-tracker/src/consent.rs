@@ -397,12 +397,8 @@ impl Handler for Consent {
         _positions: &[(TopicPartition, Offset)],
     ) -> Result<(), Failure> {
         self.settling.wrote(appended);
-        while let Some((partition, marks)) = self.pending.first_key_value() {
-            let partition = *partition;
-            // Taken out only when it has worked: the call is repeated when the gate is away.
-            self.memory.remember(partition, marks.clone(), appended).await?;
-            self.pending.remove(&partition);
-        }
+        self.memory.remember(&self.pending, appended).await?;
+        self.pending.clear();
         Ok(())
     }
 }

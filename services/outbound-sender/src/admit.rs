@@ -25,6 +25,7 @@ use connector_runtime::lanes::Work;
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::situation::{Question, Situations, partition_of};
 use connector_runtime::view::{Mark, Memory};
+use futures::future::try_join_all;
 
 use crate::settled::Settled;
 use crate::tables::Tables;
@@ -374,11 +375,15 @@ impl Handler for Admit {
 
         let mut conflicts = Vec::new();
         let mut opens = Vec::new();
-        for (partition, home) in homes {
+        // All partitions at once: each is a question to the gate.
+        let asked = homes.into_iter().map(async |(partition, home)| {
             let ids: Vec<_> = home.iter().map(|open| commands::mark_id(open.command.command_id)).collect();
             let known = self.memory.recall(partition, &ids).await?;
+            Ok::<_, Failure>(home.into_iter().zip(known))
+        });
+        for home in try_join_all(asked).await? {
             let mut here: HashMap<CommandId, u64> = HashMap::new();
-            for (open, known) in home.into_iter().zip(known) {
+            for (open, known) in home {
                 let first = known.or_else(|| here.get(&open.command.command_id).copied());
                 match check_repeat(first, open.digest) {
                     Ok(Novelty::Repeat) => steps[open.at] = Some(Step::Done(Vec::new())),
@@ -418,12 +423,8 @@ impl Handler for Admit {
         appended: &[Appended],
         _positions: &[(TopicPartition, Offset)],
     ) -> Result<(), Failure> {
-        while let Some((partition, marks)) = self.answered.pop_first() {
-            if let Err(failure) = self.memory.remember(partition, marks.clone(), appended).await {
-                self.answered.insert(partition, marks);
-                return Err(failure);
-            }
-        }
+        self.memory.remember(&self.answered, appended).await?;
+        self.answered.clear();
         Ok(())
     }
 }

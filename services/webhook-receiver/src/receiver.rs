@@ -11,7 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use bytes::Bytes;
 use connector_contracts::headers::{TRACEPARENT, dlq, rfc3339};
-use connector_contracts::{Topic, encode};
+use connector_contracts::{Topic, encode_webhook_item};
 use connector_domain::command::WebhookKind;
 use connector_domain::time::Timestamp;
 use connector_ports::Appender;
@@ -20,7 +20,7 @@ use connector_runtime::platform::Platform;
 use connector_telemetry::metrics::{Delivery, ItemKind};
 use connector_telemetry::{current_traceparent, span_from};
 use connector_whatsapp::signature::SIGNATURE_HEADER;
-use connector_whatsapp::webhook::{Split, SplitError, split};
+use connector_whatsapp::webhook::{Piece, SplitError, pieces};
 use subtle::ConstantTimeEq;
 use tokio::sync::{OnceCell, Semaphore};
 use tokio::time::{Instant, timeout};
@@ -37,6 +37,9 @@ const LEAST_KIB: usize = 64;
 
 /// A delivery is in memory as body, as items and as records.
 const COPIES: usize = 3;
+
+/// What a record holds beside the item itself: the facts of its delivery, and whose it is.
+const FACTS: usize = 256;
 
 /// Longest challenge that is sent back. Meta's are ten digits.
 const MAX_CHALLENGE: usize = 256;
@@ -126,10 +129,12 @@ impl Receiver {
     async fn keep(&self, body: Bytes, received_at: Timestamp) -> Result<(), Refusal> {
         let started = Instant::now();
         let traceparent = current_traceparent();
-        let delivery_id = self.platform.ids.fresh().to_string();
-        let (records, counts) = match split(&body, received_at, &delivery_id) {
-            Ok(items) => self.records(&items, traceparent.as_deref())?,
-            Err(error) => (vec![self.dead_letter(body, &error, received_at, traceparent.as_deref())], None),
+        let (records, counts) = match pieces(&body) {
+            Ok(pieces) => {
+                let records = self.records(&pieces, body.len(), received_at, traceparent.as_deref())?;
+                (records, Some(counted(&pieces)))
+            }
+            Err(error) => (vec![self.dead_letter(body.clone(), &error, received_at, traceparent.as_deref())], None),
         };
         if !records.is_empty() {
             self.append(records).await?;
@@ -171,34 +176,38 @@ impl Receiver {
         }
     }
 
-    #[expect(clippy::type_complexity, reason = "the pair has one user")]
+    /// The records of a delivery. They share one piece of memory, into which everything is copied once.
     fn records(
         &self,
-        items: &[Split],
+        pieces: &[Piece<'_>],
+        bytes: usize,
+        received_at: Timestamp,
         traceparent: Option<&str>,
-    ) -> Result<(Vec<Append>, Option<[(ItemKind, u64); 3]>), Refusal> {
-        let mut counts = [(ItemKind::Message, 0), (ItemKind::Status, 0), (ItemKind::Change, 0)];
-        let mut records = Vec::with_capacity(items.len());
-        for split in items {
-            let at = match split.item.kind {
-                WebhookKind::Message => 0,
-                WebhookKind::Status => 1,
-                _ => 2,
-            };
-            counts[at].1 += 1;
-            let value = encode(&split.item).map_err(|error| {
+    ) -> Result<Vec<Append>, Refusal> {
+        let delivery_id = self.platform.ids.fresh().to_string();
+        let mut values = Vec::with_capacity(bytes + pieces.len() * FACTS);
+        let mut ends = Vec::with_capacity(pieces.len());
+        for piece in pieces {
+            encode_webhook_item(&piece.item(received_at, &delivery_id), &mut values).map_err(|error| {
                 tracing::error!(%error, "an item cannot be written");
                 Refusal::Unavailable
             })?;
-            records.push(Append {
+            ends.push(values.len());
+        }
+        let mut values = Bytes::from(values);
+        let mut from = 0;
+        let record = |(piece, end): (&Piece<'_>, usize)| {
+            let value = values.split_to(end - from);
+            from = end;
+            Append {
                 topic: self.webhooks.clone(),
                 partition: None,
-                key: Some(split.key(&self.platform.keys).into()),
-                value: Some(value.into()),
+                key: Some(piece.key(&self.platform.keys).into()),
+                value: Some(value),
                 headers: trace(traceparent),
-            });
-        }
-        Ok((records, Some(counts)))
+            }
+        };
+        Ok(pieces.iter().zip(ends).map(record).collect())
     }
 
     /// Meta signed it, so it is kept, although nobody can split it.
@@ -220,6 +229,19 @@ impl Receiver {
         }
         Append { topic: self.dead_letters.clone(), partition: None, key: None, value: Some(body), headers }
     }
+}
+
+fn counted(pieces: &[Piece<'_>]) -> [(ItemKind, u64); 3] {
+    let mut counts = [(ItemKind::Message, 0), (ItemKind::Status, 0), (ItemKind::Change, 0)];
+    for piece in pieces {
+        let at = match piece.kind() {
+            WebhookKind::Message => 0,
+            WebhookKind::Status => 1,
+            _ => 2,
+        };
+        counts[at].1 += 1;
+    }
+    counts
 }
 
 fn trace(traceparent: Option<&str>) -> Vec<Header> {

@@ -1,5 +1,6 @@
 //! Reading JSON of which nothing is certain: a field may be missing, a number may be a string, and the other way round.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use connector_domain::identity::Address;
@@ -36,26 +37,35 @@ pub(super) fn timestamp(value: &Value) -> Option<Timestamp> {
 /// digits. Everything else, the person's words included, is not decoded for this.
 #[derive(Debug, Default, PartialEq, Eq, Deserialize)]
 #[serde(default)]
-pub(super) struct Who {
-    from: Id,
-    from_user_id: Id,
-    group_id: Id,
-    recipient_id: Id,
-    recipient_user_id: Id,
-    recipient_type: Id,
-    wa_id: Id,
-    user_id: Id,
-    direction: Id,
+pub(super) struct Who<'a> {
+    #[serde(borrow)]
+    from: Id<'a>,
+    #[serde(borrow)]
+    from_user_id: Id<'a>,
+    #[serde(borrow)]
+    group_id: Id<'a>,
+    #[serde(borrow)]
+    recipient_id: Id<'a>,
+    #[serde(borrow)]
+    recipient_user_id: Id<'a>,
+    #[serde(borrow)]
+    recipient_type: Id<'a>,
+    #[serde(borrow)]
+    wa_id: Id<'a>,
+    #[serde(borrow)]
+    user_id: Id<'a>,
+    #[serde(borrow)]
+    direction: Id<'a>,
 }
 
 /// A field that may carry an id, as text.
 #[derive(Debug, Default, PartialEq, Eq)]
-struct Id(Option<String>);
+struct Id<'a>(Option<Cow<'a, str>>);
 
-impl Who {
+impl Who<'_> {
     /// What a value that was read already says.
     pub(super) fn of(value: &Value) -> Self {
-        let id = |name: &str| Id(text(&value[name]));
+        let id = |name: &str| Id(text(&value[name]).map(Cow::Owned));
         Self {
             from: id("from"),
             from_user_id: id("from_user_id"),
@@ -76,7 +86,7 @@ impl Who {
 
     /// Whom a message is from: the group when it was written in one, else its sender.
     pub(super) fn message(&self, contact: &Self) -> Address {
-        self.group_id.0.clone().map_or_else(|| self.sender(contact), group)
+        self.group_id.0.as_deref().map_or_else(|| self.sender(contact), group)
     }
 
     /// Who wrote a message.
@@ -92,7 +102,7 @@ impl Who {
     /// Whom a status is about: the group when the message went to one, else its recipient.
     pub(super) fn status(&self, contact: &Self) -> Address {
         if self.recipient_type.0.as_deref() == Some("group")
-            && let Some(id) = self.recipient_id.0.clone()
+            && let Some(id) = self.recipient_id.0.as_deref()
         {
             return group(id);
         }
@@ -103,11 +113,11 @@ impl Who {
 /// The `direction` of a call that a person made.
 pub(super) const BY_PERSON: &str = "USER_INITIATED";
 
-const NOBODY: Id = Id(None);
+const NOBODY: Id<'_> = Id(None);
 
 /// An address out of the fields that may carry one; the first of a kind counts. What stands in a phone field and is no phone number
 /// is a BSUID: Meta announced that BSUIDs may appear there.
-fn address(phone_fields: [&Id; 2], bsuid_fields: [&Id; 2]) -> Address {
+fn address(phone_fields: [&Id<'_>; 2], bsuid_fields: [&Id<'_>; 2]) -> Address {
     let mut bsuid = bsuid_fields.into_iter().find_map(|id| id.0.as_deref());
     let mut phone = None;
     for id in phone_fields.into_iter().filter_map(|id| id.0.as_deref()) {
@@ -122,18 +132,18 @@ fn address(phone_fields: [&Id; 2], bsuid_fields: [&Id; 2]) -> Address {
 
 /// The new address that a system message tells.
 pub(super) fn moved_to(system: &Value) -> Address {
-    let id = |name: &str| Id(text(&system[name]));
+    let id = |name: &str| Id(text(&system[name]).map(Cow::Owned));
     // `new_wa_id` is how older versions spelled it.
     address([&id("wa_id"), &id("new_wa_id")], [&id("user_id"), &NOBODY])
 }
 
 /// Stands in for the address of a group. Groups have a conversation of their own, so that a message to many never opens the
 /// window of the one who wrote it.
-fn group(id: String) -> Address {
+fn group(id: &str) -> Address {
     Address { phone: None, bsuid: Some(Bsuid(format!("group:{id}"))) }
 }
 
-impl<'de> Deserialize<'de> for Id {
+impl<'de: 'a, 'a> Deserialize<'de> for Id<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(IdVisitor)
     }
@@ -143,41 +153,45 @@ impl<'de> Deserialize<'de> for Id {
 struct IdVisitor;
 
 impl<'de> Visitor<'de> for IdVisitor {
-    type Value = Id;
+    type Value = Id<'de>;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         formatter.write_str("anything")
     }
 
-    fn visit_str<E>(self, value: &str) -> Result<Id, E> {
-        Ok(Id((!value.trim().is_empty()).then(|| value.to_owned())))
+    fn visit_borrowed_str<E>(self, value: &'de str) -> Result<Id<'de>, E> {
+        Ok(Id((!value.trim().is_empty()).then_some(Cow::Borrowed(value))))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<Id, E> {
-        Ok(Id(Some(value.to_string())))
+    fn visit_str<E>(self, value: &str) -> Result<Id<'de>, E> {
+        Ok(Id((!value.trim().is_empty()).then(|| Cow::Owned(value.to_owned()))))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<Id, E> {
-        Ok(Id(Some(value.to_string())))
+    fn visit_i64<E>(self, value: i64) -> Result<Id<'de>, E> {
+        Ok(Id(Some(Cow::Owned(value.to_string()))))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Id, E> {
-        Ok(Id(text(&Value::from(value))))
+    fn visit_u64<E>(self, value: u64) -> Result<Id<'de>, E> {
+        Ok(Id(Some(Cow::Owned(value.to_string()))))
     }
 
-    fn visit_bool<E>(self, _: bool) -> Result<Id, E> {
+    fn visit_f64<E>(self, value: f64) -> Result<Id<'de>, E> {
+        Ok(Id(text(&Value::from(value)).map(Cow::Owned)))
+    }
+
+    fn visit_bool<E>(self, _: bool) -> Result<Id<'de>, E> {
         Ok(NOBODY)
     }
 
-    fn visit_unit<E>(self) -> Result<Id, E> {
+    fn visit_unit<E>(self) -> Result<Id<'de>, E> {
         Ok(NOBODY)
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Id, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, sequence: A) -> Result<Id<'de>, A::Error> {
         IgnoredAny.visit_seq(sequence).map(|_| NOBODY)
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Id, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Id<'de>, A::Error> {
         IgnoredAny.visit_map(map).map(|_| NOBODY)
     }
 }

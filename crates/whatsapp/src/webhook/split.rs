@@ -3,12 +3,14 @@
 //!
 //! Nothing is lost: what does not look as documented becomes a `Change` item with everything in it.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::marker::PhantomData;
+use std::sync::Arc;
 
-use connector_domain::command::{WebhookItem, WebhookKind};
+use connector_domain::command::{WebhookItem, WebhookItemRef, WebhookKind};
 use connector_domain::identity::{Address, StreamKeys};
-use connector_domain::ids::{PhoneNumberId, Text, WabaId};
+use connector_domain::ids::PhoneNumberId;
 use connector_domain::time::Timestamp;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{MapAccess, Visitor};
@@ -29,24 +31,73 @@ pub enum SplitError {
     NotAnObject,
 }
 
-/// One item of a delivery and whom it is about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Split {
-    /// The item as it goes to the log.
-    pub item: WebhookItem,
+/// One item where it lies in the body of its delivery, and whom it is about. Not `Debug`: it shows what people wrote.
+#[derive(Clone)]
+pub struct Piece<'a> {
+    kind: WebhookKind,
+    place: Arc<Place>,
+    raw: Cow<'a, str>,
+    contact: Option<&'a str>,
     /// The contact (or group) concerned. Empty for account changes and for what cannot be understood.
     pub address: Address,
 }
 
-impl Split {
+impl Piece<'_> {
+    /// What the item is.
+    #[must_use]
+    pub const fn kind(&self) -> WebhookKind {
+        self.kind
+    }
+
+    /// The item as it goes to the log, with the facts of its delivery.
+    #[must_use]
+    pub fn item<'b>(&'b self, received_at: Timestamp, delivery_id: &'b str) -> WebhookItemRef<'b> {
+        WebhookItemRef {
+            kind: self.kind,
+            field: &self.place.field,
+            waba_id: &self.place.waba,
+            phone_number_id: self.place.number.as_ref(),
+            raw: &self.raw,
+            contact: self.contact,
+            entry_time: self.place.time,
+            received_at,
+            delivery_id,
+        }
+    }
+
+    fn alone(self, received_at: Timestamp, delivery_id: &str) -> Split {
+        Split { item: self.item(received_at, delivery_id).into(), address: self.address }
+    }
+
     /// The key under which the item is written: the conversation, else the number, else the account. Items of one
     /// conversation therefore stay in order.
     #[must_use]
     pub fn key(&self, keys: &StreamKeys) -> String {
-        match &self.item.phone_number_id {
-            Some(number) => keys.conversation(number, &self.address).unwrap_or_else(|| keys.number(number)).0,
-            None => format!("waba/{}", self.item.waba_id),
-        }
+        key(self.place.number.as_ref(), &self.place.waba, &self.address, keys)
+    }
+}
+
+/// One item of a delivery and whom it is about, for those who keep it longer than the body.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Split {
+    /// The item as it goes to the log.
+    pub item: WebhookItem,
+    /// As [`Piece::address`].
+    pub address: Address,
+}
+
+impl Split {
+    /// As [`Piece::key`].
+    #[must_use]
+    pub fn key(&self, keys: &StreamKeys) -> String {
+        key(self.item.phone_number_id.as_ref(), self.item.waba_id.as_str(), &self.address, keys)
+    }
+}
+
+fn key(number: Option<&PhoneNumberId>, waba: &str, address: &Address, keys: &StreamKeys) -> String {
+    match number {
+        Some(number) => keys.conversation(number, address).unwrap_or_else(|| keys.number(number)).0,
+        None => format!("waba/{waba}"),
     }
 }
 
@@ -193,9 +244,9 @@ impl<'a> From<UsualValue<'a>> for Parts<'a> {
 }
 
 impl Parts<'_> {
-    fn number(&self) -> Option<String> {
+    fn number(&self) -> Option<PhoneNumberId> {
         let metadata: Metadata<'_> = self.metadata.map(object).unwrap_or_default();
-        metadata.phone_number_id.and_then(scalar)
+        metadata.phone_number_id.and_then(scalar).map(PhoneNumberId)
     }
 }
 
@@ -251,13 +302,13 @@ fn array(raw: Option<&RawValue>) -> Option<Vec<&RawValue>> {
     raw.map_or_else(|| Some(Vec::new()), |raw| serde_json::from_str(raw.get()).ok())
 }
 
-/// Takes a delivery apart; the items are in the order of the delivery. `delivery_id` is one id per POST.
+/// Takes a delivery apart; the items are in the order of the delivery.
 ///
 /// # Errors
 /// When the body is not a JSON object.
-pub fn split(body: &[u8], received_at: Timestamp, delivery_id: &str) -> Result<Vec<Split>, SplitError> {
+pub fn pieces(body: &[u8]) -> Result<Vec<Piece<'_>>, SplitError> {
     let body = std::str::from_utf8(body).map_err(|_| SplitError::NotJson)?;
-    let mut splitter = Splitter { received_at, delivery_id, found: Vec::new() };
+    let mut splitter = Splitter::default();
     if let Ok(Object(usual)) = serde_json::from_str::<Object<Usual<'_, Object<UsualValue<'_>>>>>(body)
         && usual.all(UsualChange::<Object<_>>::is_items)
     {
@@ -273,13 +324,21 @@ pub fn split(body: &[u8], received_at: Timestamp, delivery_id: &str) -> Result<V
     Ok(splitter.found)
 }
 
+/// As [`pieces`], each item by itself. `delivery_id` is one id per POST.
+///
+/// # Errors
+/// As [`pieces`].
+pub fn split(body: &[u8], received_at: Timestamp, delivery_id: &str) -> Result<Vec<Split>, SplitError> {
+    Ok(pieces(body)?.into_iter().map(|piece| piece.alone(received_at, delivery_id)).collect())
+}
+
 /// Where in a delivery an item stands.
 #[derive(Default, Clone)]
 struct Place {
     waba: String,
     time: Option<Timestamp>,
     field: String,
-    number: Option<String>,
+    number: Option<PhoneNumberId>,
 }
 
 impl Place {
@@ -287,26 +346,29 @@ impl Place {
         let time = time.and_then(scalar).and_then(|time| timestamp(&time.into()));
         Self { waba: id.and_then(scalar).unwrap_or_default(), time, ..Self::default() }
     }
+
+    /// The place of a change of this entry.
+    fn of(&self, field: Option<&RawValue>) -> Self {
+        Self { field: field.and_then(scalar).unwrap_or_default(), ..self.clone() }
+    }
 }
 
+#[derive(Default)]
 struct Splitter<'a> {
-    received_at: Timestamp,
-    delivery_id: &'a str,
-    found: Vec<Split>,
+    found: Vec<Piece<'a>>,
 }
 
-impl Splitter<'_> {
-    fn usual<V>(&mut self, usual: Usual<'_, V>, each: impl Fn(&mut Self, &mut Place, V)) {
+impl<'a> Splitter<'a> {
+    fn usual<V>(&mut self, usual: Usual<'a, V>, each: impl Fn(&mut Self, Place, V)) {
         for Object(entry) in usual.entry {
-            let mut place = Place::new(entry.id, entry.time);
+            let place = Place::new(entry.id, entry.time);
             for Object(change) in entry.changes {
-                place.field = change.field.and_then(scalar).unwrap_or_default();
-                each(self, &mut place, change.value);
+                each(self, place.of(change.field), change.value);
             }
         }
     }
 
-    fn unusual(&mut self, body: &str) -> Result<(), SplitError> {
+    fn unusual(&mut self, body: &'a str) -> Result<(), SplitError> {
         let whole: &RawValue = serde_json::from_str(body).map_err(|_| SplitError::NotJson)?;
         if !whole.get().starts_with('{') {
             return Err(SplitError::NotAnObject);
@@ -314,28 +376,28 @@ impl Splitter<'_> {
         let entries = object::<Envelope<'_>>(whole).entry.and_then(|entries| array(Some(entries)));
         match entries {
             Some(entries) => entries.into_iter().for_each(|entry| self.entry(entry)),
-            None => self.change(&Place::default(), whole, Address::default()),
+            None => self.change(Place::default(), whole, Address::default()),
         }
         Ok(())
     }
 
-    fn entry(&mut self, raw: &RawValue) {
+    fn entry(&mut self, raw: &'a RawValue) {
         let entry: Entry<'_> = object(raw);
-        let mut place = Place::new(entry.id, entry.time);
+        let place = Place::new(entry.id, entry.time);
         let Some(changes) = entry.changes.and_then(|changes| array(Some(changes))) else {
-            return self.change(&place, raw, Address::default());
+            return self.change(place, raw, Address::default());
         };
         for raw in changes {
             let change: ChangeOf<'_> = object(raw);
-            place.field = change.field.and_then(scalar).unwrap_or_default();
+            let place = place.of(change.field);
             match change.value {
-                Some(value) => self.value(&mut place, value),
-                None => self.change(&place, raw, Address::default()),
+                Some(value) => self.value(place, value),
+                None => self.change(place, raw, Address::default()),
             }
         }
     }
 
-    fn value(&mut self, place: &mut Place, raw: &RawValue) {
+    fn value(&mut self, mut place: Place, raw: &'a RawValue) {
         let value = parts(raw);
         place.number = value.number();
         if place.field == "calls"
@@ -355,80 +417,84 @@ impl Splitter<'_> {
     }
 
     /// Messages and statuses.
-    fn items(&mut self, place: &mut Place, value: Parts<'_>) {
+    fn items(&mut self, mut place: Place, value: Parts<'a>) {
         place.number = value.number();
+        let place = Arc::new(place);
         let (messages, statuses) = value.items.unwrap_or_default();
         let contacts = contacts(&value.contacts);
         let alone = messages.len() + statuses.len() == 1;
         let nobody = Who::default();
+        self.found.reserve(messages.len() + statuses.len());
         for (at, message) in messages.into_iter().enumerate() {
-            let who: Who = object(message);
+            let who: Who<'_> = object(message);
             let contact = belonging(&contacts, at, &who.sender(&nobody), alone);
             let address = who.message(contact.map_or(&nobody, |contact| &contact.who));
-            self.item(place, WebhookKind::Message, message.get(), contact.map(|contact| contact.raw), address);
+            self.item(&place, WebhookKind::Message, message, contact, address);
         }
         for (at, status) in statuses.into_iter().enumerate() {
-            let who: Who = object(status);
+            let who: Who<'_> = object(status);
             let contact = belonging(&contacts, at, &who.status(&nobody), alone);
             let address = who.status(contact.map_or(&nobody, |contact| &contact.who));
-            self.item(place, WebhookKind::Status, status.get(), contact.map(|contact| contact.raw), address);
+            self.item(&place, WebhookKind::Status, status, contact, address);
         }
         self.errors(place, value.errors);
     }
 
     /// Calls are changes with an item each. Those of a person go where the person's messages go, so that they stay in order with them.
-    fn calls(&mut self, place: &Place, calls: &[&RawValue], value: &Parts<'_>) {
+    fn calls(&mut self, place: Place, calls: &[&'a RawValue], value: &Parts<'a>) {
+        let place = Arc::new(place);
         let contacts = contacts(&value.contacts);
         let nobody = Who::default();
         for (at, call) in calls.iter().enumerate() {
-            let who: Who = object(call);
+            let who: Who<'_> = object(call);
             let contact = belonging(&contacts, at, &who.caller(&nobody), calls.len() == 1);
             let address = who.caller(contact.map_or(&nobody, |contact| &contact.who));
-            self.item(place, WebhookKind::Change, call.get(), contact.map(|contact| contact.raw), address);
+            self.item(&place, WebhookKind::Change, call, contact, address);
         }
         self.errors(place, value.errors);
     }
 
     /// Beside items, only the errors: the items must not be recorded twice.
-    fn errors(&mut self, place: &Place, errors: Option<&RawValue>) {
+    fn errors(&mut self, place: Arc<Place>, errors: Option<&RawValue>) {
         if let Some(errors) = errors {
-            let errors = format!("{{\"errors\":{}}}", errors.get());
-            self.item(place, WebhookKind::Change, &errors, None, Address::default());
+            let raw = format!("{{\"errors\":{}}}", errors.get()).into();
+            self.found.push(Piece {
+                kind: WebhookKind::Change,
+                place,
+                raw,
+                contact: None,
+                address: Address::default(),
+            });
         }
     }
 
-    fn change(&mut self, place: &Place, raw: &RawValue, address: Address) {
-        self.item(place, WebhookKind::Change, raw.get(), None, address);
+    fn change(&mut self, place: Place, raw: &'a RawValue, address: Address) {
+        self.item(&Arc::new(place), WebhookKind::Change, raw, None, address);
     }
 
-    fn item(&mut self, place: &Place, kind: WebhookKind, raw: &str, contact: Option<&RawValue>, address: Address) {
-        self.found.push(Split {
-            item: WebhookItem {
-                kind,
-                field: place.field.clone(),
-                waba_id: WabaId(place.waba.clone()),
-                phone_number_id: place.number.clone().map(PhoneNumberId),
-                raw: Text::from(raw),
-                contact: contact.map(|contact| Text::from(contact.get())),
-                entry_time: place.time,
-                received_at: self.received_at,
-                delivery_id: self.delivery_id.to_owned(),
-            },
-            address,
-        });
+    fn item(
+        &mut self,
+        place: &Arc<Place>,
+        kind: WebhookKind,
+        raw: &'a RawValue,
+        contact: Option<&Contact<'a>>,
+        address: Address,
+    ) {
+        let (place, raw) = (Arc::clone(place), raw.get().into());
+        self.found.push(Piece { kind, place, raw, contact: contact.map(|contact| contact.raw.get()), address });
     }
 }
 
 /// An element of `contacts[]`.
 struct Contact<'a> {
     raw: &'a RawValue,
-    who: Who,
+    who: Who<'a>,
     address: Address,
 }
 
 fn contacts<'a>(raw: &[&'a RawValue]) -> Vec<Contact<'a>> {
     let contact = |raw: &&'a RawValue| {
-        let who: Who = object(raw);
+        let who: Who<'_> = object(raw);
         Contact { raw, address: who.contact(), who }
     };
     raw.iter().map(contact).collect()
@@ -464,9 +530,10 @@ mod tests {
     use super::*;
 
     fn both_ways(body: &str) -> (Vec<Split>, Vec<Split>) {
-        let mut level_by_level = Splitter { received_at: Timestamp(0), delivery_id: "d", found: Vec::new() };
+        let mut level_by_level = Splitter::default();
         level_by_level.unusual(body).unwrap();
-        (split(body.as_bytes(), Timestamp(0), "d").unwrap(), level_by_level.found)
+        let level_by_level = level_by_level.found.into_iter().map(|piece| piece.alone(Timestamp(0), "d")).collect();
+        (split(body.as_bytes(), Timestamp(0), "d").unwrap(), level_by_level)
     }
 
     #[test]
