@@ -1,7 +1,7 @@
 //! The services as their users run them: release builds, each its own process, on real Kafka and Redis.
 
 use std::fs::File;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -207,7 +207,7 @@ pub(crate) async fn is_ready(admin: SocketAddr) -> bool {
 }
 
 pub(crate) fn free_address() -> Outcome<SocketAddr> {
-    Ok(TcpListener::bind(("127.0.0.1", 0))?.local_addr()?)
+    Ok((Ipv4Addr::LOCALHOST, local_stack::free_port()?).into())
 }
 
 /// A running service. Killed on drop.

@@ -1,10 +1,15 @@
 //! One server process: started, ended by its id, frozen and thawed.
 
+use std::collections::hash_map::RandomState;
 use std::fs::{self, File};
+use std::hash::BuildHasher;
 use std::io;
 use std::net::TcpListener;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -29,10 +34,29 @@ pub(crate) fn failed(what: &str) -> impl FnOnce(io::Error) -> ServerError + '_ {
     move |error| ServerError(format!("cannot {what}: {error}"))
 }
 
-/// A TCP port of 127.0.0.1 that nobody listens on at this moment.
+/// Ports for servers. The system gives the ones above (from 32768 on, on Linux) to connections on their way out, so that one found free
+/// may be taken by the time it is used.
+pub(crate) const PORTS: Range<u16> = 10_240..32_768;
+
+/// How many ports were looked at; each process begins elsewhere.
+static LOOKED_AT: LazyLock<AtomicU64> =
+    LazyLock::new(|| AtomicU64::new(RandomState::new().hash_one(std::process::id()) >> 1));
+
+/// A TCP port of 127.0.0.1 that nobody listens on at this moment, and another one each time.
+///
+/// # Errors
+/// When there is none.
 pub fn free_port() -> Result<u16, ServerError> {
-    let listener = TcpListener::bind(("127.0.0.1", 0)).map_err(failed("find a free port"))?;
-    Ok(listener.local_addr().map_err(failed("find a free port"))?.port())
+    let mut taken = None;
+    for _ in PORTS {
+        let at = LOOKED_AT.fetch_add(1, Ordering::Relaxed) % u64::from(PORTS.end - PORTS.start);
+        let port = PORTS.start + u16::try_from(at).unwrap_or_default();
+        match TcpListener::bind(("127.0.0.1", port)) {
+            Ok(_) => return Ok(port),
+            Err(error) => taken = Some(error),
+        }
+    }
+    Err(failed("find a free port")(taken.unwrap_or_else(|| io::ErrorKind::AddrInUse.into())))
 }
 
 /// Where a server keeps its data: a given folder that stays, or one of its own that goes with it.

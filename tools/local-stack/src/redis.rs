@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use crate::process::{Data, Server, ServerError, failed, free_port};
+use crate::process::{Data, PORTS, Server, ServerError, failed, free_port};
 use crate::secured::{PASSWORD, Secured, USER};
 
 /// How long a command that looks through everything may take.
@@ -258,10 +258,11 @@ impl Dump {
 
 /// A port of a cluster's node: the nodes speak among themselves on the one that is greater by 10,000.
 fn free_cluster_port() -> Result<u16, ServerError> {
-    // Among the ports that the system gives out, one in five is too high.
-    for _ in 0..100 {
+    // The port of the bus must be one for servers, too: every second one is too high for that.
+    for _ in PORTS {
         let port = free_port()?;
-        if port.checked_add(10_000).is_some_and(|bus| TcpListener::bind(("127.0.0.1", bus)).is_ok()) {
+        let bus = port.saturating_add(10_000);
+        if PORTS.contains(&bus) && TcpListener::bind(("127.0.0.1", bus)).is_ok() {
             return Ok(port);
         }
     }
