@@ -376,6 +376,18 @@ pub trait Transactor: Send {
     /// [`Isolation::Uncommitted`] sees it even after a crash of this process.
     async fn append(&mut self, records: Vec<Append>) -> Result<Vec<Appended>, LogError>;
 
+    /// As [`Transactor::append`], and tells of each record by its place in the list, once and as soon as it is durable: who waits for one
+    /// need not wait for all. Those it told of before an error are durable nevertheless.
+    async fn append_each(
+        &mut self,
+        records: Vec<Append>,
+        durable: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Vec<Appended>, LogError> {
+        let appended = self.append(records).await?;
+        (0..appended.len()).for_each(durable);
+        Ok(appended)
+    }
+
     /// Commits what was appended together with the consumed positions. With nothing appended and nothing consumed it does nothing.
     async fn commit(&mut self, consumed: Option<Consumed>) -> Result<(), LogError>;
 

@@ -164,6 +164,22 @@ impl Transactor for SimTransactor {
         self.process.call("transactor.append", uncertain, self.inner.append(records)).await
     }
 
+    /// In two halves, so that something can go wrong between them.
+    async fn append_each(
+        &mut self,
+        mut records: Vec<Append>,
+        durable: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<Vec<Appended>, LogError> {
+        let second = records.split_off(records.len().div_ceil(2));
+        let (first, mut appended) = (records.len(), self.append(records).await?);
+        (0..first).for_each(&mut *durable);
+        if !second.is_empty() {
+            appended.extend(self.append(second).await?);
+            (first..appended.len()).for_each(durable);
+        }
+        Ok(appended)
+    }
+
     async fn commit(&mut self, consumed: Option<Consumed>) -> Result<(), LogError> {
         self.process.call("transactor.commit", uncertain, self.inner.commit(consumed)).await
     }

@@ -13,6 +13,7 @@ use std::time::Duration;
 use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, Appended, Offset, TopicPartition};
 use futures::future::BoxFuture;
+use tokio::task::JoinSet;
 
 use super::writer::Positions;
 use super::{Finished, Worker};
@@ -25,6 +26,7 @@ pub(super) const QUIET: Duration = Duration::from_millis(10);
 
 /// An effect that starts when its journal is durable.
 pub(super) struct Effect<F> {
+    pub(super) journal: Vec<Append>,
     pub(super) partition: TopicPartition,
     pub(super) incarnation: u64,
     pub(super) lane: LaneKey,
@@ -35,8 +37,6 @@ pub(super) struct Effect<F> {
 /// What a turn has to write.
 pub(super) struct Outgoing<F> {
     pub(super) appends: Vec<Append>,
-    /// What the effects wait for.
-    pub(super) journal: Vec<Append>,
     pub(super) effects: Vec<Effect<F>>,
     /// Partitions whose handler is told.
     pub(super) touched: BTreeSet<TopicPartition>,
@@ -44,8 +44,13 @@ pub(super) struct Outgoing<F> {
 
 impl<F> Default for Outgoing<F> {
     fn default() -> Self {
-        Self { appends: Vec::new(), journal: Vec::new(), effects: Vec::new(), touched: BTreeSet::new() }
+        Self { appends: Vec::new(), effects: Vec::new(), touched: BTreeSet::new() }
     }
+}
+
+fn spawn<F: Send + 'static>(running: &mut JoinSet<Finished<F>>, effect: Effect<F>) {
+    let Effect { partition, incarnation, lane, work, run, .. } = effect;
+    running.spawn(async move { Finished { partition, incarnation, lane, work, fact: run.await } });
 }
 
 pub(super) fn no_membership() -> Failure {
@@ -53,9 +58,9 @@ pub(super) fn no_membership() -> Failure {
 }
 
 impl<H: Handler> Worker<H> {
-    /// Writes what a turn led to and starts the effects whose journal is durable.
+    /// Writes what a turn led to, and starts its effects.
     pub(super) async fn write(&mut self, outgoing: Outgoing<H::Fact>) -> Result<(), Failure> {
-        let Outgoing { appends, journal, effects, touched } = outgoing;
+        let Outgoing { appends, effects, touched } = outgoing;
         self.touched.extend(touched);
         let positions = self.pending();
         let ours = self.writer.is_open() && effects.iter().all(|effect| self.writer.holds(&effect.partition));
@@ -63,11 +68,34 @@ impl<H: Handler> Worker<H> {
             self.hold(positions).await?;
         }
         self.writer.defer(appends);
-        self.writer.journal(journal).await?;
-        for Effect { partition, incarnation, lane, work, run } in effects {
-            self.effects.spawn(async move { Finished { partition, incarnation, lane, work, fact: run.await } });
-        }
+        self.start(effects).await?;
         self.commit_if_due().await
+    }
+
+    /// Writes the journals of effects, and starts each effect as soon as its own is durable.
+    async fn start(&mut self, effects: Vec<Effect<H::Fact>>) -> Result<(), Failure> {
+        let (mut journal, mut whose, mut waiting) = (Vec::new(), Vec::new(), Vec::with_capacity(effects.len()));
+        for mut effect in effects {
+            let own = std::mem::take(&mut effect.journal);
+            if own.is_empty() {
+                spawn(&mut self.effects, effect);
+            } else {
+                whose.extend(std::iter::repeat_n(waiting.len(), own.len()));
+                waiting.push((own.len(), Some(effect)));
+                journal.extend(own);
+            }
+        }
+        let running = &mut self.effects;
+        let mut durable = |place: usize| {
+            let Some((missing, effect)) = whose.get(place).and_then(|whose| waiting.get_mut(*whose)) else { return };
+            *missing -= 1;
+            if *missing == 0
+                && let Some(effect) = effect.take()
+            {
+                spawn(running, effect);
+            }
+        };
+        self.writer.journal(journal, &mut durable).await
     }
 
     /// Begins a transaction as the owner of the partitions, or makes an open one cover those that are new.

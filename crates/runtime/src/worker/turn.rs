@@ -182,10 +182,9 @@ impl<H: Handler> Worker<H> {
                     partition.ledger.finished(work.record.offset);
                 }
                 Step::Effect { journal, run } if lanes_allowed => {
-                    outgoing.journal.extend(journal);
                     work.round += 1;
                     let (partition, incarnation) = (name.clone(), partition.incarnation);
-                    outgoing.effects.push(Effect { partition, incarnation, lane, work, run });
+                    outgoing.effects.push(Effect { journal, partition, incarnation, lane, work, run });
                     return Ok(());
                 }
                 Step::Wait { until, appends } => {

@@ -91,13 +91,25 @@ impl Writer {
         self.deferred.extend(records);
     }
 
-    /// Appends what effects wait for, and returns when it is durable. What was deferred for the same topics goes along.
-    pub(crate) async fn journal(&mut self, records: Vec<Append>) -> Result<(), Failure> {
+    /// Appends what effects wait for, and returns when it is durable; `durable` is told of each record before, by its place. What was
+    /// deferred for the same topics goes along.
+    pub(crate) async fn journal(
+        &mut self,
+        records: Vec<Append>,
+        durable: &mut (dyn FnMut(usize) + Send),
+    ) -> Result<(), Failure> {
+        if records.is_empty() {
+            return Ok(());
+        }
         let topics: BTreeSet<&TopicName> = records.iter().map(|record| &record.topic).collect();
         let along = self.deferred.extract_if(.., |record| topics.contains(&record.topic));
         let mut all: Vec<Append> = along.collect();
+        let before = all.len();
         all.extend(records);
-        self.append(all).await
+        let mut of_journal = |place: usize| place.checked_sub(before).into_iter().for_each(&mut *durable);
+        let appended = self.transactor()?.append_each(all, &mut of_journal).await.map_err(unwritten)?;
+        self.appended(appended);
+        Ok(())
     }
 
     async fn append(&mut self, records: Vec<Append>) -> Result<(), Failure> {
@@ -105,10 +117,14 @@ impl Writer {
             return Ok(());
         }
         let appended = self.transactor()?.append(records).await.map_err(unwritten)?;
+        self.appended(appended);
+        Ok(())
+    }
+
+    fn appended(&mut self, appended: Vec<Appended>) {
         if let Some(open) = &mut self.open {
             open.appended.extend(appended);
         }
-        Ok(())
     }
 
     /// Commits with these positions, as far as they are not held as they are. What was appended.

@@ -53,6 +53,8 @@ macro_rules! log_contract {
             a_missing_topic_is_named_as_such
             open_transactions_are_hidden_from_committed_readers_only
             nothing_behind_an_open_transaction_is_visible
+            each_record_of_a_transaction_is_told_of_once_when_it_is_durable
+            a_record_that_a_former_owner_appends_is_not_told_of
             aborted_records_are_never_seen_by_committed_readers
             a_commit_covers_all_topics_and_the_consumed_positions
             an_abort_covers_all_topics_and_the_consumed_positions

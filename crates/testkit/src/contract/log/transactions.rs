@@ -46,6 +46,44 @@ pub async fn open_transactions_are_hidden_from_committed_readers_only(world: &dy
     committed.close().await;
 }
 
+/// Whoever waits for one record of many need not wait for all of them.
+pub async fn each_record_of_a_transaction_is_told_of_once_when_it_is_durable(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 3).await;
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    let names: Vec<String> = (0..30).map(|n| n.to_string()).collect();
+    let all = (0..names.len()).map(|n| records(&topic, u32::try_from(n % 3).expect("small"), &[&names[n]]).remove(0));
+    let mut told = Vec::new();
+    let appended = transactor.append_each(all.collect(), &mut |place| told.push(place)).await.expect("append");
+    told.sort_unstable();
+    assert_eq!(told, (0..names.len()).collect::<Vec<_>>());
+    let other = world.log().await;
+    for partition in 0..3 {
+        let mut all = reader(&*other, &[at(&topic, partition)], Start::Beginning, Isolation::Uncommitted).await;
+        let seen = read(&mut *all, 10).await;
+        for record in &seen {
+            let place: usize = values(std::slice::from_ref(record))[0].parse().expect("a number");
+            assert_eq!((&record.source, record.offset), (&appended[place].target, appended[place].offset));
+        }
+        all.close().await;
+    }
+    transactor.commit(None).await.expect("commit");
+}
+
+/// Nothing may start that only the owner may start.
+pub async fn a_record_that_a_former_owner_appends_is_not_told_of(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 2).await;
+    let id = new_name("tx");
+    let mut older = log.transactor(&id).await.expect("open a transactor");
+    older.append(records(&topic, 0, &["mine"])).await.expect("append");
+    let _newer = log.transactor(&id).await.expect("take over");
+    let both = [records(&topic, 0, &["late"]), records(&topic, 1, &["late"])].concat();
+    let mut told = Vec::new();
+    older.append_each(both, &mut |place| told.push(place)).await.expect_err("it is fenced");
+    assert_eq!(told, Vec::<usize>::new());
+}
+
 /// The last stable offset: order would be broken otherwise.
 pub async fn nothing_behind_an_open_transaction_is_visible(world: &dyn LogWorld) {
     let log = world.log().await;
