@@ -83,7 +83,7 @@ impl RedisGate {
     }
 
     pub(crate) fn limiter(&self, key: &str) -> String {
-        format!("{}:limit:{{{key}}}", self.prefix)
+        format!("{}:rate:{{{key}}}", self.prefix)
     }
 
     /// The result of a call, with one meaning per error.

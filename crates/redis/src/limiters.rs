@@ -8,7 +8,7 @@ use futures::future::try_join_all;
 
 use crate::gate::{RedisGate, micros, unexpected};
 
-/// Limiters in one call, about a millisecond of Redis.
+/// Limiters in one call: less than a millisecond of Redis.
 const AT_ONCE: usize = 250;
 
 /// A limiter, and which of the questions are for it.

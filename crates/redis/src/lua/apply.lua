@@ -58,18 +58,28 @@ for m = 1, #buckets do
 end
 save()
 
-local days = {}
+-- Values and marks that follow one another go into their hash together.
+local days, hash, fields = {}, false, {}
+local function set(into, field, value)
+  if hash and (into ~= hash or #fields >= 1000) then
+    redis.call('HSET', hash, unpack(fields))
+    fields = {}
+  end
+  hash = into
+  if into then fields[#fields + 1], fields[#fields + 2] = field, value end
+end
 while at <= n do
   local op = ARGV[at]
   if op == 'P' then
-    redis.call('HSET', v, ARGV[at + 1], ARGV[at + 2])
+    set(v, ARGV[at + 1], ARGV[at + 2])
     at = at + 3
   elseif op == 'D' then
+    set(false)
     redis.call('HDEL', v, ARGV[at + 1])
     at = at + 2
   elseif op == 'M' then
     local day, bucket = ARGV[at + 3], ARGV[at + 4]
-    redis.call('HSET', bucket, ARGV[at + 1], ARGV[at + 2])
+    set(bucket, ARGV[at + 1], ARGV[at + 2])
     days[day] = bucket
     at = at + 5
   else
@@ -77,6 +87,7 @@ while at <= n do
     return redis.error_reply('unknown change')
   end
 end
+set(false)
 
 -- Marks live in one hash per day at whose end they may go; b lists the days.
 for day, bucket in pairs(days) do

@@ -1,6 +1,4 @@
--- Gives one back to a limiter. KEYS: the limiter. ARGV: interval in microseconds.
-local arrival = redis.call('HGET', KEYS[1], 't')
-if arrival then
-  redis.call('HSET', KEYS[1], 't', string.format('%.0f', tonumber(arrival) - tonumber(ARGV[1])))
-end
+-- Gives one back to a limiter (see take). KEYS: the limiter. ARGV: interval in microseconds.
+local t, h = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%S+)$')
+if t then redis.call('SET', KEYS[1], string.format('%.0f %s', tonumber(t) - tonumber(ARGV[1]), h), 'KEEPTTL') end
 return ''

@@ -1,9 +1,8 @@
--- Holds a limiter. KEYS: the limiter. ARGV: until, in microseconds. A shorter hold does not end a longer one.
-local held = tonumber(redis.call('HGET', KEYS[1], 'h') or '0')
-local till = tonumber(ARGV[1])
-if till > held then redis.call('HSET', KEYS[1], 'h', ARGV[1]) end
+-- Holds a limiter (see take). KEYS: the limiter. ARGV: until, in microseconds. A shorter hold does not end a longer one.
+local t, h = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%S+)$')
+local till = math.max(tonumber(ARGV[1]), tonumber(h or '0'))
 local time = redis.call('TIME')
-local rest = math.ceil(math.max(till, held) / 1000) - tonumber(time[1]) * 1000 + 60000
+local rest = math.ceil(math.max(till, tonumber(t or '0')) / 1000) - tonumber(time[1]) * 1000 + 60000
 if rest < 60000 then rest = 60000 end
-if redis.call('PTTL', KEYS[1]) < rest then redis.call('PEXPIRE', KEYS[1], string.format('%.0f', rest)) end
+redis.call('SET', KEYS[1], string.format('%s %.0f', t or '0', till), 'PX', string.format('%.0f', rest))
 return ''

@@ -1,11 +1,12 @@
 -- Takes from limiters, generic cell rate algorithms in microseconds. KEYS: the limiters. ARGV: now; then of each interval, burst and how many
--- are wanted. Fields: t, the theoretical arrival time of the next; h, the end of a hold. Answers of each how many were taken, and when to come
--- again for the others ('' when there are none).
+-- are wanted. A limiter is "t h": t, the theoretical arrival time of the next; h, the end of a hold. Answers of each how many were taken, and
+-- when to come again for the others ('' when there are none).
 local now, answers = tonumber(ARGV[1]), {}
+local states = redis.call('MGET', unpack(KEYS))
 for n, key in ipairs(KEYS) do
   local interval, burst, wanted = tonumber(ARGV[3 * n - 1]), tonumber(ARGV[3 * n]), tonumber(ARGV[3 * n + 1])
-  local state = redis.call('HMGET', key, 't', 'h')
-  local arrival, held = math.max(tonumber(state[1] or '0'), now), tonumber(state[2] or '0')
+  local t, h = string.match(states[n] or '', '^(%S+) (%S+)$')
+  local arrival, held = math.max(tonumber(t or '0'), now), tonumber(h or '0')
   local taken, from = 0, 0
   while taken < wanted do
     from = math.max(arrival + interval - burst * interval, held)
@@ -13,10 +14,9 @@ for n, key in ipairs(KEYS) do
     arrival, taken = arrival + interval, taken + 1
   end
   if taken > 0 then
-    redis.call('HSET', key, 't', string.format('%.0f', arrival))
     -- Once the burst is whole again there is nothing left to know, unless it is held. A minute more for clocks that differ.
-    local rest = math.ceil((arrival - now) / 1000) + 60000
-    if not state[2] or redis.call('PTTL', key) < rest then redis.call('PEXPIRE', key, rest) end
+    local rest = math.ceil((math.max(arrival, held) - now) / 1000) + 60000
+    redis.call('SET', key, string.format('%.0f %.0f', arrival, held), 'PX', string.format('%.0f', rest))
   end
   answers[2 * n - 1] = taken
   answers[2 * n] = taken < wanted and string.format('%.0f', from) or ''

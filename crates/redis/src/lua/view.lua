@@ -23,9 +23,11 @@ local function position(marks)
     and redis.call('HLEN', d) == leased
   if whole and marks then
     whole = redis.call('ZCARD', b) == tonumber(stands[5] or -1)
-    local buckets = redis.call('ZRANGEBYSCORE', b, today(), '+inf', 'WITHSCORES')
-    for n = 1, #buckets, 2 do
-      whole = whole and redis.call('HLEN', buckets[n]) == tonumber(redis.call('HGET', c, 'm' .. buckets[n + 1]) or -1)
+    local buckets, held = redis.call('ZRANGEBYSCORE', b, today(), '+inf', 'WITHSCORES'), {}
+    for n = 2, #buckets, 2 do held[#held + 1] = 'm' .. buckets[n] end
+    local counts = #held > 0 and redis.call('HMGET', c, unpack(held))
+    for n = 1, #held do
+      whole = whole and redis.call('HLEN', buckets[2 * n - 1]) == tonumber(counts[n] or -1)
     end
   end
   if whole then return stands[1] end

@@ -58,6 +58,11 @@ pub(super) struct Limits {
     local: Local,
 }
 
+/// Which of these may.
+fn open(grants: &[Grant]) -> Vec<usize> {
+    (0..grants.len()).filter(|at| grants[*at] == Grant::Granted).collect()
+}
+
 fn number_key(number: &PhoneNumberId) -> String {
     format!("number:{number}")
 }
@@ -100,22 +105,27 @@ impl Limits {
         (taken || !probed.insert(wanted.number.clone())).then(|| now + PROBE)
     }
 
-    /// Asks for all messages at once: first their numbers, then the pairs of those that may. One answer each, in order.
-    pub(super) async fn take(&mut self, wanted: &[Wanted<'_>], now: Timestamp) -> Result<Vec<Grant>, Failure> {
+    /// Asks for all messages, one answer each, in order. Numbers and pairs are asked `together`, which is one question less; or first the
+    /// numbers and then the pairs of those that may, so that nothing is taken and given back again and again.
+    pub(super) async fn take(
+        &mut self,
+        wanted: &[Wanted<'_>],
+        together: bool,
+        now: Timestamp,
+    ) -> Result<Vec<Grant>, Failure> {
         let mut probed = HashSet::new();
         let mut grants: Vec<Grant> = (wanted.iter())
             .map(|wanted| self.paused(wanted, &mut probed, now).map_or(Grant::Granted, Grant::NotBefore))
             .collect();
-        let open =
-            |grants: &[Grant]| -> Vec<usize> { (0..grants.len()).filter(|at| grants[*at] == Grant::Granted).collect() };
-
         let asking = open(&grants);
-        if asking.is_empty() {
-            return Ok(grants);
-        }
-        let limits: Vec<_> = asking.iter().map(|at| self.number_limit(wanted[*at].number)).collect();
+        let numbers: Vec<_> = asking.iter().map(|at| self.number_limit(wanted[*at].number)).collect();
+        let mut pairs = if together { self.pair_limits(wanted, &asking) } else { Vec::new() };
+        let limits: Vec<_> = numbers.iter().chain(pairs.iter().map(|(_, limit)| limit)).cloned().collect();
+        let mut asked_numbers = self.local.ask(&self.gate, &limits, now).await?;
+        let mut asked_pairs = asked_numbers.split_off(numbers.len());
+
         let mut refused: BTreeMap<&PhoneNumberId, u32> = BTreeMap::new();
-        for ((at, limit), asked) in asking.iter().zip(&limits).zip(self.local.ask(&self.gate, &limits, now).await?) {
+        for ((at, limit), asked) in asking.iter().zip(&numbers).zip(asked_numbers) {
             let number = wanted[*at].number;
             grants[*at] = match self.local.number(number, &limit.key, asked, now) {
                 Grant::Granted => Grant::Granted,
@@ -128,19 +138,24 @@ impl Limits {
             };
         }
 
-        let asking: Vec<_> = (open(&grants).into_iter())
-            .filter_map(|at| wanted[at].conversation.map(|conversation| (at, self.pair_limit(conversation))))
-            .collect();
-        if !asking.is_empty() {
-            let limits: Vec<_> = asking.iter().map(|(_, limit)| limit.clone()).collect();
-            for ((at, limit), asked) in asking.into_iter().zip(self.local.ask(&self.gate, &limits, now).await?) {
-                let Some(conversation) = wanted[at].conversation else { continue };
+        if !together {
+            pairs = self.pair_limits(wanted, &open(&grants));
+            let limits: Vec<_> = pairs.iter().map(|(_, limit)| limit.clone()).collect();
+            asked_pairs = self.local.ask(&self.gate, &limits, now).await?;
+        }
+        let mut unused = Vec::new();
+        for ((at, limit), asked) in pairs.into_iter().zip(asked_pairs) {
+            let Some(conversation) = wanted[at].conversation else { continue };
+            if grants[at] == Grant::Granted {
                 grants[at] = self.local.pair(conversation, &limit.key, asked, now);
                 if grants[at] != Grant::Granted {
-                    self.give_back(&self.number_limit(wanted[at].number), now).await;
+                    unused.push(self.number_limit(wanted[at].number));
                 }
+            } else if asked == Some(Grant::Granted) {
+                unused.push(limit);
             }
         }
+        self.give_back(&unused, now).await;
         for at in open(&grants) {
             let number = self.numbers.get_mut(wanted[at].number);
             if let Some(pause) = number.and_then(|number| number.pause.as_mut()) {
@@ -150,13 +165,19 @@ impl Limits {
         Ok(grants)
     }
 
+    /// The limiters of the pairs of these messages.
+    fn pair_limits(&self, wanted: &[Wanted<'_>], asking: &[usize]) -> Vec<(usize, Limit)> {
+        let limit = |at: &usize| wanted[*at].conversation.map(|conversation| (*at, self.pair_limit(conversation)));
+        asking.iter().filter_map(limit).collect()
+    }
+
     /// What was taken and is not used. That it stays taken only makes us slower.
-    async fn give_back(&self, limit: &Limit, now: Timestamp) {
-        if self.local.is_away(&limit.key, now) {
-            return;
-        }
-        if let Err(error) = self.gate.give_back(limit).await {
-            tracing::debug!(%error, "a limiter keeps what was not used");
+    async fn give_back(&self, limits: &[Limit], now: Timestamp) {
+        let those_there = limits.iter().filter(|limit| !self.local.is_away(&limit.key, now));
+        for given in join_all(those_there.map(|limit| self.gate.give_back(limit))).await {
+            if let Err(error) = given {
+                tracing::debug!(%error, "a limiter keeps what was not used");
+            }
         }
     }
 
@@ -168,7 +189,7 @@ impl Limits {
         let numbers = wanted.iter().map(|wanted| self.number_limit(wanted.number));
         let pairs = wanted.iter().filter_map(|wanted| wanted.conversation).map(|pair| self.pair_limit(pair));
         let limits: Vec<_> = numbers.chain(pairs).collect();
-        join_all(limits.iter().map(|limit| self.give_back(limit, now))).await;
+        self.give_back(&limits, now).await;
     }
 
     /// Holds a limiter back for everybody. When it does not answer, for this worker.

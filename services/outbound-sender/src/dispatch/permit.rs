@@ -63,7 +63,7 @@ impl Dispatcher {
         let situations = self.places.followed(&self.situations, &mut questions, now).await?;
         self.judge(jobs, asking, questions, situations, permits, now).await?;
         let free: Vec<_> = asking.iter().copied().filter(|at| permits[*at].is_go()).collect();
-        let grants = self.limits.take(&wanted(jobs, &free), now).await?;
+        let grants = self.limits.take(&wanted(jobs, &free), false, now).await?;
         limited(&free, grants, permits);
         Ok(())
     }
@@ -76,8 +76,10 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Result<(), Failure> {
         let (taking, mut questions) = (wanted(jobs, asking), questions(jobs, asking));
-        let (situations, grants) =
-            futures::join!(self.places.followed(&self.situations, &mut questions, now), self.limits.take(&taking, now));
+        let (situations, grants) = futures::join!(
+            self.places.followed(&self.situations, &mut questions, now),
+            self.limits.take(&taking, true, now)
+        );
         let grants = grants?;
         let judged = match situations {
             Ok(situations) => self.judge(jobs, asking, questions, situations, permits, now).await,

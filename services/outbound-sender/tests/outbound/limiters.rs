@@ -77,3 +77,35 @@ async fn without_limiters_a_pair_keeps_its_limit_and_afterwards_the_gate_counts_
     let order: Vec<_> = scene.posts().into_iter().map(|(text, _)| text).collect();
     assert_eq!(order, (0..10).map(|i| i.to_string()).collect::<Vec<_>>());
 }
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_number_has_taken_nothing_from_the_pair() {
+    let mut scene = Scene::new(53).await;
+    (scene.config.number_rate, scene.config.number_burst) = (1, 1);
+    (scene.config.pair_interval, scene.config.pair_burst) = (Duration::from_secs(300), 1);
+    // All at once, each to somebody else.
+    let commands: Vec<_> = (0..10).map(|i| text(&format!("{i}"), i)).collect();
+    scene.publish(&commands).await;
+    scene.run_to_the_end(&commands).await;
+    let posts = at(&scene, NUMBER);
+    assert_eq!(posts.len(), 10);
+    let took = posts[9].since(posts[0]);
+    assert!(took < Duration::from_secs(30), "at the number's pace: {took:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_the_pair_has_taken_nothing_from_the_number() {
+    let mut scene = Scene::new(54).await;
+    (scene.config.number_rate, scene.config.number_burst) = (1, 7);
+    (scene.config.pair_interval, scene.config.pair_burst) = (Duration::from_secs(2), 1);
+    // Two to each of three people: the second of each waits for its pair. Then one to somebody else.
+    let mut commands: Vec<_> = (0..6).map(|i| text(&format!("{i}"), i % 3)).collect();
+    commands.push(text("6", 3));
+    scene.publish(&commands).await;
+    scene.run_to_the_end(&commands).await;
+    let posts = at(&scene, NUMBER);
+    assert_eq!(posts.len(), 7);
+    // When the pairs are free again, so is the number: there was room for seven at once.
+    let took = posts[6].since(posts[0]);
+    assert!(took < Duration::from_millis(2_600), "at the pace of the pairs: {took:?}");
+}
