@@ -11,6 +11,7 @@ use bytes::Bytes;
 use connector_contracts::Topics;
 use connector_domain::identity::StreamKeys;
 use connector_domain::settings::Rules;
+use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, Isolation, Offset, Record, Start, TopicName, TopicPartition, TopicSpec};
 use connector_ports::{Clock, Ids};
 use connector_runtime::failure::Failure;
@@ -182,9 +183,13 @@ async fn serve<H: Handler + 'static>(world: SimWorld, handler: H) {
 }
 
 async fn serve_with_room_for<H: Handler + 'static>(buffer: usize, world: SimWorld, handler: H) {
+    serve_as(world, handler, |spec| (spec.batch, spec.buffer) = (4, buffer)).await;
+}
+
+async fn serve_as<H: Handler + 'static>(world: SimWorld, handler: H, set: impl FnOnce(&mut WorkerSpec)) {
     let mut service = Service::new(platform(&world), CancellationToken::new());
     let mut spec = WorkerSpec::new("test", "group".to_owned(), vec![topic("in")], "one".to_owned());
-    (spec.batch, spec.buffer) = (4, buffer);
+    set(&mut spec);
     service.worker(spec, handler);
     service.run().await.expect("nothing here is fatal");
 }
@@ -421,4 +426,44 @@ async fn a_partition_that_waits_does_not_keep_the_others_waiting() {
     assert!((1..RECORDS).contains(&missing), "both partitions have records");
     let run = world.run(LIMIT, |world| serve(world.clone(), Dependent { world, missing }), all_out).await;
     run.unwrap_or_else(|run| panic!("not finished in time, {run:?}, {:?}", values(&world, "out")));
+}
+
+/// Waits for ten seconds, then copies and tells of which partitions each call was.
+struct Turns {
+    begin: Timestamp,
+    world: SimWorld,
+    turns: Arc<Mutex<Vec<Vec<u32>>>>,
+}
+
+#[async_trait]
+impl Handler for Turns {
+    type Fact = ();
+
+    async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
+        if platform(&self.world).clock.now() < self.begin {
+            return Ok(work.iter().map(|_| Step::Wait { until: self.begin, appends: vec![] }).collect());
+        }
+        let mut partitions: Vec<u32> = work.iter().map(|work| work.record.source.partition).collect();
+        partitions.dedup();
+        self.turns.lock().expect("turns").push(partitions);
+        Copier.handle(work).await
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn partitions_that_do_not_share_a_turn_are_served_one_after_the_other() {
+    let world = SimWorld::new(1);
+    prepare(&world).await;
+    let turns = Arc::default();
+    let service = |world: SimWorld| {
+        let begin = platform(&world).clock.now() + Duration::from_secs(10);
+        let handler = Turns { begin, world: world.clone(), turns: Arc::clone(&turns) };
+        serve_as(world, handler, |spec| (spec.batch, spec.together) = (4, 1))
+    };
+    let run = world.run(LIMIT, service, all_out).await;
+    run.unwrap_or_else(|run| panic!("not finished in time, {run:?}, {:?}", values(&world, "out")));
+    check_order("one partition a turn", &values(&world, "out"));
+    let turns = turns.lock().expect("turns").clone();
+    assert_eq!(turns[..4], [[0], [1], [0], [1]], "both have a backlog: {turns:?}");
+    assert!(turns.iter().all(|turn| turn.len() == 1), "{turns:?}");
 }

@@ -29,6 +29,10 @@ const PRODUCER: &str = "outbound-sender";
 /// Most records of one turn. A turn costs a transaction and a few questions to the gate, however many records share it.
 const BATCH: usize = 2_000;
 
+/// Most partitions that admission answers in one transaction. Each costs it two partitions to write to, half a millisecond apiece, and what
+/// is accepted together is sent together.
+const TOGETHER: usize = 3;
+
 /// Adds admission, dispatch and the tables both look things up in. Every POST goes through `whatsapp`.
 pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service) {
     let platform = service.platform().clone();
@@ -40,7 +44,7 @@ pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service)
         WorkerSpec { batch: BATCH, ..spec }
     };
     let admit = Admit::new(&platform, tables.clone());
-    service.worker(spec("outbound-sender.admit", Topic::SendCommands), admit);
+    service.worker(WorkerSpec { together: TOGETHER, ..spec("outbound-sender.admit", Topic::SendCommands) }, admit);
 
     let dispatcher = Dispatcher::new(&platform, &config, whatsapp, tables);
     let dispatch = WorkerSpec { buffer: config.buffer, ..spec("outbound-sender.dispatch", Topic::Dispatch) };

@@ -54,6 +54,9 @@ pub struct WorkerSpec {
     pub instance: String,
     /// Most records in one call of the handler.
     pub batch: usize,
+    /// Most partitions whose records share one call of a handler without lanes; the others come next. A transaction takes its time per
+    /// partition, and all it brings becomes readable at once: few partitions make short turns and small bursts for whoever reads on.
+    pub together: usize,
     /// Records in memory per partition above which it is paused; it goes on below half of it. With lanes it is not paused: what is
     /// more is put aside and read again when its lane could run.
     pub buffer: usize,
@@ -76,7 +79,8 @@ impl WorkerSpec {
         let drain = Duration::from_secs(15);
         let commit_every = Duration::from_millis(200);
         let (batch, buffer, aside, span) = (500, 4000, 250_000, 1_000_000);
-        Self { name, group, topics, instance, batch, buffer, aside, span, commit_every, drain }
+        let together = usize::MAX;
+        Self { name, group, topics, instance, batch, together, buffer, aside, span, commit_every, drain }
     }
 }
 
@@ -119,8 +123,8 @@ pub struct Worker<H: Handler> {
     rereading: Rereading,
     /// Since when nothing is under way.
     quiet_since: Option<Timestamp>,
-    /// Which of the partitions with work came first last time.
-    rotation: usize,
+    /// Whose work was taken last; those behind it come first next time.
+    served: Option<TopicPartition>,
     backoff: Backoff,
     metrics: Meters,
 }
@@ -151,7 +155,7 @@ impl<H: Handler> Worker<H> {
             effects: JoinSet::new(),
             results: Vec::new(),
             quiet_since: None,
-            rotation: 0,
+            served: None,
             backoff: Backoff::new(Duration::from_millis(20), Duration::from_secs(5)),
             metrics: Meters::new(platform.metrics.consumer.worker(spec.group.as_str())),
             spec,

@@ -112,20 +112,19 @@ impl<H: Handler> Worker<H> {
         self.write(outgoing).await
     }
 
-    /// The next work. Each partition that has some comes first in its turn, so that a backlog of one does not keep the others
-    /// waiting.
+    /// The next work. Partitions are served in turn, so that a backlog of one does not keep the others waiting.
     fn take_work(&mut self) -> Taken {
         let mut slots = match self.handler.order() {
             Order::Batch => None,
             Order::Lanes { at_once } => Some(Slots::new(at_once, &self.partitions)),
         };
         let mut names = self.partitions.ready();
-        let mut taken = Taken::default();
-        if names.is_empty() {
-            return taken;
+        let behind = names.partition_point(|name| Some(name) <= self.served.as_ref());
+        names.rotate_left(behind);
+        if slots.is_none() {
+            names.truncate(self.spec.together);
         }
-        self.rotation = (self.rotation + 1) % names.len();
-        names.rotate_left(self.rotation);
+        let mut taken = Taken::default();
         for name in names {
             let Some(partition) = self.partitions.get_mut(&name) else { continue };
             let lanes = match &mut slots {
@@ -136,6 +135,7 @@ impl<H: Handler> Worker<H> {
                 taken.lanes.push((name.clone(), lane, work.len()));
                 taken.work.extend(work);
             }
+            self.served = Some(name);
             let full = slots.as_ref().map_or(taken.work.len() >= self.spec.batch, |slots| slots.free() == 0);
             if full {
                 break;
