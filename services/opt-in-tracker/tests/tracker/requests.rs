@@ -1,5 +1,7 @@
 //! Opt-in requests that do not get to the contact, and requests too many.
 
+use std::time::Duration;
+
 use connector_domain::command::ConsentAction;
 use connector_domain::consent::{ConsentStatus, Intent};
 use connector_domain::decide::{Reason, opt_in_command};
@@ -9,6 +11,7 @@ use connector_domain::event::{
 use connector_domain::ids::{AttemptId, CommandId};
 use connector_domain::status::DeliveryStatus;
 use connector_simulated::{Fault, Plan, SimWorld, When};
+use connector_testkit::wait::still;
 
 use crate::scene::{
     LIMIT, address, append, command, consent, counts, event, play, prepared, service, until, until_some, world, write,
@@ -164,7 +167,7 @@ async fn one_failure(world: SimWorld) {
     event(&world, "2", None, status("ask", DeliveryStatus::Failed, false)).await;
     until(&world, "OptInFailed", 1).await;
     // Longer than a broken run could hide a second one.
-    tokio::time::sleep(std::time::Duration::from_secs(10)).await;
+    still("what comes too often", Duration::from_secs(10), LIMIT, async || counts(&world)).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use connector_runtime::handler::{Handler, Step, TakeUp};
 use connector_runtime::lanes::Work;
 use connector_runtime::situation::{conversation_key, enablement_key, load, membership_key};
 use connector_simulated::{Fault, Noise, Plan, Run, SimWorld, When};
+use connector_testkit::wait::{self, still};
 use opt_in_tracker::Projector;
 
 use crate::scene::{
@@ -71,10 +72,8 @@ async fn story(world: SimWorld) {
     write(&world, "stop", Intent::Stop).await;
     until(&world, "OptedOut", 1).await;
     // Longer than the memory of a broken run could hide something.
-    tokio::time::sleep(Duration::from_secs(10)).await;
-    while !settled(&world).await {
-        tokio::time::sleep(Duration::from_secs(1)).await;
-    }
+    still("what comes too often", Duration::from_secs(10), LIMIT, async || counts(&world)).await;
+    wait::until("the views to be settled", LIMIT, async || settled(&world).await.then_some(())).await;
 }
 
 async fn run(plan: Plan) -> (SimWorld, Run) {

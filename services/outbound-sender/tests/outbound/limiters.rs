@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use connector_domain::command::SendMessage;
 use connector_domain::time::Timestamp;
 use connector_simulated::SimWorld;
 
@@ -78,6 +79,15 @@ async fn without_limiters_a_pair_keeps_its_limit_and_afterwards_the_gate_counts_
     assert_eq!(order, (0..10).map(|i| i.to_string()).collect::<Vec<_>>());
 }
 
+/// How long it takes from the first message that leaves to the last.
+async fn all_leave(scene: &Scene, commands: &[SendMessage]) -> Duration {
+    scene.publish(commands).await;
+    scene.run_to_the_end(commands).await;
+    let posts = at(scene, NUMBER);
+    assert_eq!(posts.len(), commands.len());
+    posts[posts.len() - 1].since(posts[0])
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_waits_for_the_number_has_taken_nothing_from_the_pair() {
     let mut scene = Scene::new(53).await;
@@ -85,11 +95,7 @@ async fn who_waits_for_the_number_has_taken_nothing_from_the_pair() {
     (scene.config.pair_interval, scene.config.pair_burst) = (Duration::from_secs(300), 1);
     // All at once, each to somebody else.
     let commands: Vec<_> = (0..10).map(|i| text(&format!("{i}"), i)).collect();
-    scene.publish(&commands).await;
-    scene.run_to_the_end(&commands).await;
-    let posts = at(&scene, NUMBER);
-    assert_eq!(posts.len(), 10);
-    let took = posts[9].since(posts[0]);
+    let took = all_leave(&scene, &commands).await;
     assert!(took < Duration::from_secs(30), "at the number's pace: {took:?}");
 }
 
@@ -101,11 +107,7 @@ async fn who_waits_for_the_pair_has_taken_nothing_from_the_number() {
     // Two to each of three people: the second of each waits for its pair. Then one to somebody else.
     let mut commands: Vec<_> = (0..6).map(|i| text(&format!("{i}"), i % 3)).collect();
     commands.push(text("6", 3));
-    scene.publish(&commands).await;
-    scene.run_to_the_end(&commands).await;
-    let posts = at(&scene, NUMBER);
-    assert_eq!(posts.len(), 7);
     // When the pairs are free again, so is the number: there was room for seven at once.
-    let took = posts[6].since(posts[0]);
+    let took = all_leave(&scene, &commands).await;
     assert!(took < Duration::from_millis(2_600), "at the pace of the pairs: {took:?}");
 }
