@@ -3,8 +3,7 @@
 mod steps;
 mod world;
 
-use world::World;
-pub use world::{Broken, Cast};
+pub use world::{Broken, Cast, World, ensure};
 
 /// Told what happens, for a terminal or for nobody.
 pub type Tell<'a> = &'a mut dyn FnMut(&str);

@@ -34,8 +34,7 @@ async fn notice(world: &World) -> Result<Value, Broken> {
 async fn enabled(world: &mut World, tell: Tell<'_>) -> Result<(), Broken> {
     tell("1. The organization enables WhatsApp for Anna and puts Ben into her contacts.");
     let number = world.cast.phone_number_id.clone();
-    let waba = json!({ "waba_id": world.cast.waba_id });
-    world.write(Method::PUT, &format!("/v1/directory/numbers/{number}"), &waba).await?;
+    world.assign_number().await?;
     let user = format!("/v1/directory/users/{}", world.user);
     world.write(Method::PUT, &user, &json!({ "phone_number_id": number, "enabled": true })).await?;
 

@@ -13,7 +13,7 @@ pub struct Broken(pub String);
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Fails a step unless something holds.
-pub(crate) fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Broken> {
+pub fn ensure(holds: bool, otherwise: impl FnOnce() -> String) -> Result<(), Broken> {
     if holds { Ok(()) } else { Err(Broken(otherwise())) }
 }
 
@@ -35,20 +35,28 @@ pub struct Cast {
 }
 
 /// The cast with its means.
-pub(crate) struct World {
-    pub(crate) cast: Cast,
+pub struct World {
+    /// Who plays, and where.
+    pub cast: Cast,
     client: Client,
-    pub(crate) user: String,
-    pub(crate) conversation: String,
+    /// The user who writes.
+    pub user: String,
+    /// The conversation with the contact, once it is known.
+    pub conversation: String,
 }
 
 impl World {
-    pub(crate) fn new(cast: Cast) -> Self {
+    /// A stage on which nothing has happened.
+    #[must_use]
+    pub fn new(cast: Cast) -> Self {
         Self { cast, client: Client::new(), user: "anna".to_owned(), conversation: String::new() }
     }
 
-    /// Calls until there is an answer: a service that was killed is started again meanwhile.
-    async fn call(
+    /// Calls until there is an answer: a service that was killed is started again meanwhile. Its status and body.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn call(
         &self,
         method: Method,
         url: String,
@@ -80,19 +88,38 @@ impl World {
         }
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Result<Value, Broken> {
+    /// Reads from the conversation API.
+    ///
+    /// # Errors
+    /// When there is no answer in time.
+    pub async fn get(&self, path: &str) -> Result<Value, Broken> {
         Ok(self.call(Method::GET, format!("{}{path}", self.cast.api), None, true).await?.1)
     }
 
     /// A write that must be accepted.
-    pub(crate) async fn write(&self, method: Method, path: &str, body: &Value) -> Result<Value, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn write(&self, method: Method, path: &str, body: &Value) -> Result<Value, Broken> {
         let (status, answer) = self.call(method, format!("{}{path}", self.cast.api), Some(body), true).await?;
         ensure((200..300).contains(&status), || format!("{path} answered {status}: {answer}"))?;
         Ok(answer)
     }
 
+    /// Assigns the business number to the organization.
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn assign_number(&self) -> Result<(), Broken> {
+        let path = format!("/v1/directory/numbers/{}", self.cast.phone_number_id);
+        self.write(Method::PUT, &path, &json!({ "waba_id": self.cast.waba_id })).await.map(drop)
+    }
+
     /// The contact's side.
-    pub(crate) async fn simulate(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn simulate(&self, method: Method, path: &str, body: Option<&Value>) -> Result<Value, Broken> {
         let url = format!("{}/simulator{path}", self.cast.simulator);
         let (status, answer) = self.call(method, url, body, false).await?;
         ensure((200..300).contains(&status), || format!("the simulator answered {status} to {path}: {answer}"))?;
@@ -100,7 +127,10 @@ impl World {
     }
 
     /// Asks again and again until there is something.
-    pub(crate) async fn until<T>(
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn until<T>(
         &self,
         what: &str,
         mut ask: impl AsyncFnMut() -> Result<Option<T>, Broken>,
@@ -130,17 +160,26 @@ impl World {
     }
 
     /// The user sends something.
-    pub(crate) async fn send(&self, content: Value) -> Result<String, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn send(&self, content: Value) -> Result<String, Broken> {
         self.command("/v1/commands/send", &self.addressed(json!({ "content": content }))).await
     }
 
     /// The user asks for something about consent.
-    pub(crate) async fn consent(&self, action: &str) -> Result<String, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn consent(&self, action: &str) -> Result<String, Broken> {
         self.command("/v1/commands/consent", &self.addressed(json!({ "action": action }))).await
     }
 
     /// What became of a command, once it is as far as `until`.
-    pub(crate) async fn outcome(&self, command: &str, until: &str) -> Result<Value, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn outcome(&self, command: &str, until: &str) -> Result<Value, Broken> {
         let path = format!("/v1/commands/{command}?wait=10s&until={until}");
         let far = |outcome: &Value| {
             let state = outcome["state"].as_str().unwrap_or_default();
@@ -153,7 +192,10 @@ impl World {
     }
 
     /// The composer, once `holds`.
-    pub(crate) async fn composer(&self, state: &str) -> Result<Value, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn composer(&self, state: &str) -> Result<Value, Broken> {
         let path = format!("/v1/conversations/{}?user_id={}", self.conversation, self.user);
         let what = format!("the composer to be {state}");
         let ask = async || {
@@ -164,7 +206,10 @@ impl World {
     }
 
     /// Every event of the conversation so far, in the order of the log.
-    pub(crate) async fn events(&self) -> Result<Vec<Value>, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn events(&self) -> Result<Vec<Value>, Broken> {
         let (mut events, mut after) = (Vec::new(), String::new());
         loop {
             let path = format!("/v1/conversations/{}/events?limit=500&after={after}", self.conversation);
@@ -179,12 +224,18 @@ impl World {
     }
 
     /// The first event for which `is` holds.
-    pub(crate) async fn event(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn event(&self, what: &str, is: impl Fn(&Value) -> bool) -> Result<Value, Broken> {
         self.until(what, async || Ok(self.events().await?.into_iter().find(|event| is(event)))).await
     }
 
     /// The contact sends something; its message id.
-    pub(crate) async fn contact_sends(&self, mut message: Value) -> Result<String, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn contact_sends(&self, mut message: Value) -> Result<String, Broken> {
         message["phone_number_id"] = json!(self.cast.phone_number_id);
         let path = format!("/contacts/{}/messages", self.cast.contact_phone);
         let answer = self.simulate(Method::POST, &path, Some(&message)).await?;
@@ -193,14 +244,20 @@ impl World {
     }
 
     /// What the contact's phone shows of the conversation; `null` before the first message.
-    pub(crate) async fn screen(&self) -> Result<Value, Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn screen(&self) -> Result<Value, Broken> {
         let url = format!("{}/simulator/contacts/{}", self.cast.simulator, self.cast.contact_phone);
         let (_, answer) = self.call(Method::GET, url, None, false).await?;
         Ok(answer["conversations"][0].clone())
     }
 
     /// How many POSTs to this contact WhatsApp has accepted, and how many it has seen.
-    pub(crate) async fn posts(&self) -> Result<(u64, u64), Broken> {
+    ///
+    /// # Errors
+    /// When there is no answer in time, or another one.
+    pub async fn posts(&self) -> Result<(u64, u64), Broken> {
         let path = format!("/ledger?limit=1000&to={}", self.cast.contact_phone);
         let answer = self.simulate(Method::GET, &path, None).await?;
         let posts = answer["posts"].as_array().cloned().unwrap_or_default();
