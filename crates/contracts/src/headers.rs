@@ -56,15 +56,15 @@ pub mod dlq {
 
 /// The headers of an event's record.
 #[must_use]
-pub fn event_headers(recorded: &Recorded) -> Vec<(Cow<'static, str>, Bytes)> {
+pub fn event_headers(recorded: &Recorded) -> Vec<(Cow<'static, str>, Option<Bytes>)> {
     let envelope = &recorded.envelope;
     let mut headers = vec![
         header(CE_ID, envelope.event_id.to_string()),
         header(CE_TYPE, format!("{CE_TYPE_PREFIX}{}", recorded.event.type_name())),
         header(CE_SOURCE, format!("/{}", envelope.producer)),
-        (CE_SPECVERSION.into(), Bytes::from_static(b"1.0")),
+        (CE_SPECVERSION.into(), Some(Bytes::from_static(b"1.0"))),
         header(CE_TIME, rfc3339(envelope.occurred_at)),
-        (CONTENT_TYPE.into(), Bytes::from_static(AVRO.as_bytes())),
+        (CONTENT_TYPE.into(), Some(Bytes::from_static(AVRO.as_bytes()))),
     ];
     if let Some(traceparent) = &envelope.traceparent {
         headers.push(header(TRACEPARENT, traceparent.clone()));
@@ -72,8 +72,8 @@ pub fn event_headers(recorded: &Recorded) -> Vec<(Cow<'static, str>, Bytes)> {
     headers
 }
 
-fn header(name: &'static str, value: String) -> (Cow<'static, str>, Bytes) {
-    (name.into(), Bytes::from(value))
+fn header(name: &'static str, value: String) -> (Cow<'static, str>, Option<Bytes>) {
+    (name.into(), Some(Bytes::from(value)))
 }
 
 /// A moment as RFC 3339 in UTC with milliseconds, `1970-01-01T00:00:00.000Z`.

@@ -37,7 +37,7 @@ pub(crate) fn check_topic(topic: &TopicName) -> Result<(), LogError> {
 
 fn size_of(record: &Append) -> usize {
     let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len() + 8).sum();
+    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + length(value) + 8).sum();
     length(&record.key) + length(&record.value) + headers
 }
 
@@ -48,7 +48,7 @@ pub(crate) fn headers(record: &Append) -> Option<OwnedHeaders> {
     }
     let empty = OwnedHeaders::new_with_capacity(record.headers.len());
     Some(record.headers.iter().fold(empty, |headers, (name, value)| {
-        headers.insert(rdkafka::message::Header { key: name, value: Some(value.as_ref()) })
+        headers.insert(rdkafka::message::Header { key: name, value: value.as_deref() })
     }))
 }
 
@@ -89,10 +89,7 @@ pub(crate) fn record(message: &BorrowedMessage<'_>, source: TopicPartition) -> R
         offset: Offset(message.offset()),
         key: key.map(&mut part),
         value: value.map(&mut part),
-        headers: headers
-            .iter()
-            .map(|header| (header_name(header.key), header.value.map_or_else(Bytes::new, &mut part)))
-            .collect(),
+        headers: headers.iter().map(|header| (header_name(header.key), header.value.map(&mut part))).collect(),
         timestamp: Timestamp(message.timestamp().to_millis().unwrap_or(0)),
     }
 }
@@ -153,7 +150,7 @@ mod tests {
             partition: None,
             key: None,
             value: Some(vec![0; bytes].into()),
-            headers: vec![("name".into(), Bytes::from_static(b"value"))],
+            headers: vec![("name".into(), Some(Bytes::from_static(b"value")))],
         }
     }
 

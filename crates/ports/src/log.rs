@@ -82,8 +82,8 @@ impl Offset {
 /// The name of a record header. There are few of them and many records, so that most are known at compile time, or kept once by an adapter.
 pub type HeaderName = Cow<'static, str>;
 
-/// A record header. Names may repeat.
-pub type Header = (HeaderName, Bytes);
+/// A record header. Names may repeat. `None` is Kafka's null, which is not an empty value.
+pub type Header = (HeaderName, Option<Bytes>);
 
 /// A record as read.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -103,10 +103,10 @@ pub struct Record {
 }
 
 impl Record {
-    /// The first header of this name.
+    /// The value of the first header of this name that has one.
     #[must_use]
     pub fn header(&self, name: &str) -> Option<&Bytes> {
-        self.headers.iter().find(|(n, _)| n == name).map(|(_, value)| value)
+        self.headers.iter().filter(|(n, _)| n == name).find_map(|(_, value)| value.as_ref())
     }
 }
 

@@ -58,7 +58,7 @@ pub fn forward(record: &Record, stream: &StreamId, partitions: u32) -> Option<Ap
         return None;
     }
     let mut headers = record.headers.clone();
-    headers.push((FORWARDED.into(), Bytes::from_static(b"1")));
+    headers.push((FORWARDED.into(), Some(Bytes::from_static(b"1"))));
     Some(Append {
         topic: record.source.topic.clone(),
         partition: None,

@@ -11,7 +11,7 @@ use crate::handler::Reason;
 #[must_use]
 pub fn dead_letter(record: &Record, reason: &Reason, service: &str, group: &str, now: Timestamp) -> Append {
     let mut headers = record.headers.clone();
-    let mut add = |name: &'static str, value: String| headers.push((name.into(), Bytes::from(value)));
+    let mut add = |name: &'static str, value: String| headers.push((name.into(), Some(Bytes::from(value))));
     add(dlq::ORIGINAL_TOPIC, record.source.topic.to_string());
     add(dlq::ORIGINAL_PARTITION, record.source.partition.to_string());
     add(dlq::ORIGINAL_OFFSET, record.offset.0.to_string());

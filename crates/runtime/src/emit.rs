@@ -106,7 +106,8 @@ impl Emitter {
         value: &T,
         traceparent: Option<&str>,
     ) -> Result<Append, Failure> {
-        let trace = traceparent.map(|t| (connector_contracts::headers::TRACEPARENT.into(), Bytes::from(t.to_owned())));
+        let trace =
+            traceparent.map(|t| (connector_contracts::headers::TRACEPARENT.into(), Some(Bytes::from(t.to_owned()))));
         Ok(Append {
             topic: self.topic(topic),
             partition: None,

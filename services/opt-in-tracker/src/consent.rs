@@ -262,7 +262,7 @@ impl Consent {
         let mut append =
             self.emitter.record(Topic::ConsentCommands, item.home.as_str(), &item.command, trace.as_deref())?;
         for _ in 0..=earlier {
-            append.headers.push((FORWARDED.into(), Bytes::from_static(b"1")));
+            append.headers.push((FORWARDED.into(), Some(Bytes::from_static(b"1"))));
         }
         Ok(Some(Step::Done(vec![append])))
     }

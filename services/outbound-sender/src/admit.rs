@@ -119,7 +119,7 @@ impl Admit {
     /// The command for the conversation its recipient continues in, in that conversation's partition.
     fn link(&self, record: &Record, command: &SendMessage, stream: &StreamId) -> Result<Append, Failure> {
         let mut headers = record.headers.clone();
-        headers.push((LINKED.into(), bytes::Bytes::from_static(b"1")));
+        headers.push((LINKED.into(), Some(bytes::Bytes::from_static(b"1"))));
         Ok(Append {
             topic: record.source.topic.clone(),
             partition: None,
@@ -261,7 +261,7 @@ impl Admit {
         };
         let key = open.stream.as_str();
         let mut queued = self.emitter.record(Topic::Dispatch, key, &dispatch, open.traceparent.as_deref())?;
-        queued.headers.push((headers::NUMBER.into(), Bytes::from(dispatch.phone_number_id.to_string())));
+        queued.headers.push((headers::NUMBER.into(), Some(Bytes::from(dispatch.phone_number_id.to_string()))));
         Ok(vec![self.emitter.emit(event, &self.cause(open, now))?, queued])
     }
 

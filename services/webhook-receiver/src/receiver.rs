@@ -225,7 +225,7 @@ impl Receiver {
             (dlq::SERVICE, SERVICE.to_owned()),
             (dlq::FAILED_AT, rfc3339(at)),
         ] {
-            headers.push((name.into(), Bytes::from(value)));
+            headers.push((name.into(), Some(Bytes::from(value))));
         }
         Append { topic: self.dead_letters.clone(), partition: None, key: None, value: Some(body), headers }
     }
@@ -245,7 +245,7 @@ fn counted(pieces: &[Piece<'_>]) -> [(ItemKind, u64); 3] {
 }
 
 fn trace(traceparent: Option<&str>) -> Vec<Header> {
-    traceparent.map(|value| (TRACEPARENT.into(), Bytes::from(value.to_owned()))).into_iter().collect()
+    traceparent.map(|value| (TRACEPARENT.into(), Some(Bytes::from(value.to_owned())))).into_iter().collect()
 }
 
 fn is_json(headers: &HeaderMap) -> bool {

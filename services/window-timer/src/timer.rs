@@ -190,7 +190,10 @@ impl WindowTimer {
     }
 
     fn count(&self, append: &Append, late: Duration) {
-        let expired = append.headers.iter().any(|(_, value)| value.ends_with(b"WindowExpired"));
+        let expired = append
+            .headers
+            .iter()
+            .any(|(_, value)| value.as_ref().is_some_and(|value| value.ends_with(b"WindowExpired")));
         let transition = if expired { WindowTransition::Expired } else { WindowTransition::ClosingSoon };
         self.metrics.timers.window(transition);
         self.metrics.timers.fired(late);

@@ -161,7 +161,7 @@ fn an_event_carries_the_headers_of_a_cloud_event() {
     let record = to_record(file.subject, &sample(&file.schema, Style::Full(0))).expect("encodes");
     let recorded = connector_contracts::decode_event(&record).expect("decodes");
     let headers = event_headers(&recorded);
-    let of = |name: &str| headers.iter().find(|(n, _)| n == name).map(|(_, value)| value.as_ref());
+    let of = |name: &str| headers.iter().find(|(n, _)| n == name).and_then(|(_, value)| value.as_deref());
     assert_eq!(of("ce_type"), Some(b"com.multiline.whatsapp.events.v1.WindowExpired".as_slice()));
     assert_eq!(of("ce_time"), Some(b"2026-02-28T23:59:59.123Z".as_slice()));
     assert_eq!(of("ce_id"), Some(text_for("event_id").as_bytes()));

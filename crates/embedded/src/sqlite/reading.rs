@@ -106,12 +106,16 @@ pub(super) fn since(db: &Connection, slot: i64, end: Offset, moment: Timestamp) 
     Ok(low)
 }
 
-/// Lengths (32 bits, big endian) in front of name and value of each header; `None` without headers.
+/// The length of a value that is null.
+const NULL: u32 = u32::MAX;
+
+/// Lengths (32 bits, big endian) in front of name and value of each header, [`NULL`] for a value that is none; `None` without headers.
 pub(super) fn encode_headers(headers: &[Header]) -> Option<Vec<u8>> {
     let mut encoded = Vec::new();
-    for part in headers.iter().flat_map(|(name, value)| [name.as_bytes(), value]) {
-        encoded.extend(u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
-        encoded.extend(part);
+    for part in headers.iter().flat_map(|(name, value)| [Some(name.as_bytes()), value.as_deref()]) {
+        // No record is as long as that: the log takes none.
+        encoded.extend(part.map_or(NULL, |part| u32::try_from(part.len()).unwrap_or(NULL)).to_be_bytes());
+        encoded.extend(part.unwrap_or_default());
     }
     (!headers.is_empty()).then_some(encoded)
 }
@@ -119,14 +123,19 @@ pub(super) fn encode_headers(headers: &[Header]) -> Option<Vec<u8>> {
 fn decode_headers(mut encoded: Bytes) -> Vec<Header> {
     let mut part = || {
         let (length, _) = encoded.split_first_chunk::<4>()?;
-        let length = u32::from_be_bytes(*length) as usize;
+        let length = u32::from_be_bytes(*length);
+        if length == NULL {
+            encoded = encoded.slice(4..);
+            return Some(None);
+        }
+        let length = length as usize;
         let rest = encoded.len().checked_sub(4 + length)?;
         let part = encoded.slice(4..4 + length);
         encoded = encoded.slice(encoded.len() - rest..);
-        Some(part)
+        Some(Some(part))
     };
     let mut headers = Vec::new();
-    while let (Some(name), Some(value)) = (part(), part()) {
+    while let (Some(Some(name)), Some(value)) = (part(), part()) {
         headers.push((String::from_utf8_lossy(&name).into_owned().into(), value));
     }
     headers

@@ -81,7 +81,8 @@ impl Shared {
 
 /// What a record counts against the limit.
 pub(super) fn cost(record: &Record) -> usize {
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+    let headers: usize =
+        record.headers.iter().map(|(name, value)| name.len() + value.as_ref().map_or(0, |value| value.len())).sum();
     256 + record.key.as_ref().map_or(0, |key| key.len())
         + record.value.as_ref().map_or(0, |value| value.len())
         + headers

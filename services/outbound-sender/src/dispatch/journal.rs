@@ -60,7 +60,7 @@ impl Ending {
     }
 
     fn headers(&self) -> Vec<Header> {
-        let text = |name: &'static str, value: String| (name.into(), Bytes::from(value));
+        let text = |name: &'static str, value: String| (name.into(), Some(Bytes::from(value)));
         match self {
             Self::Sent(_) | Self::Retry { ambiguous: false } => Vec::new(),
             Self::Retry { ambiguous: true } => vec![text(header::REASON, AMBIGUOUS.to_owned())],

@@ -8,15 +8,17 @@ use connector_ports::partition::partition_for;
 
 use super::{LogWorld, append, at, new_name, new_topic, read, reader, record, records, text, values};
 
-/// Bytes, headers (repeated and empty ones), tombstones, empty values and missing keys survive.
+/// Bytes, headers (repeated, empty and null ones), tombstones, empty values and missing keys survive.
 pub async fn records_come_back_as_they_were_written(world: &dyn LogWorld) {
     let log = world.log().await;
     let topic = new_topic(&*log, 1).await;
     let blob = Bytes::from((0..=255).cycle().take(10_000).collect::<Vec<u8>>());
     let headers = vec![
-        ("trace".into(), Bytes::from_static(b"\x00\xff")),
-        ("trace".into(), Bytes::from_static(b"second")),
-        ("empty".into(), Bytes::new()),
+        ("trace".into(), Some(Bytes::from_static(b"\x00\xff"))),
+        ("trace".into(), Some(Bytes::from_static(b"second"))),
+        ("null".into(), None),
+        ("empty".into(), Some(Bytes::new())),
+        ("null".into(), None),
     ];
     let shape = |key: Option<Bytes>, value: Option<Bytes>, headers: &[Header]| Append {
         topic: topic.clone(),
