@@ -127,6 +127,11 @@ impl<S: Store> Log for StoreLog<S> {
         self.shared.store.end(partition, isolation).ok_or_else(missing)
     }
 
+    async fn begin_offset(&self, partition: &TopicPartition) -> Result<Offset, LogError> {
+        let missing = || LogError::UnknownTopic { topic: partition.topic.clone() };
+        self.shared.store.begin(partition).ok_or_else(missing)
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         for id in self.shared.holds.stale(&self.shared.groups, group, partitions) {
             // Whoever holds them lost them: fenced, and what it left open is aborted.

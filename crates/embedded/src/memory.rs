@@ -29,6 +29,8 @@ struct State {
 #[derive(Default)]
 struct Partition {
     entries: Vec<Entry>,
+    /// What stands below was deleted.
+    begin: Offset,
     /// First position of each open transaction.
     open: BTreeMap<usize, Offset>,
 }
@@ -131,6 +133,19 @@ impl MemoryStore {
         self.state().topics.keys().cloned().collect()
     }
 
+    /// Deletes everything below a position, as retention does. For tests.
+    pub fn delete_below(&self, partition: &TopicPartition, position: Offset) {
+        if let Some(partition) = self.state().partition(partition) {
+            partition.begin = position.max(partition.begin).min(partition.end(Isolation::Uncommitted));
+        }
+    }
+
+    /// Deletes a topic with everything in it; positions of groups stay, as on a broker whose groups outlive their topics. For tests.
+    pub fn delete_topic(&self, topic: &TopicName) {
+        self.state().topics.remove(topic);
+        self.notify();
+    }
+
     fn try_append(&self, records: Vec<Placed>, session: Option<&Session>) -> Result<Vec<Offset>, LogError> {
         let now = self.clock.now();
         let state = &mut *self.state();
@@ -189,7 +204,7 @@ impl MemoryStore {
         let transactions = std::mem::take(&mut state.transactions);
         let found = state.partition(partition).map(|partition| {
             let end = partition.end(isolation);
-            let (mut records, mut next) = (Vec::new(), from);
+            let (mut records, mut next) = (Vec::new(), from.max(partition.begin));
             while next < end && records.len() < max {
                 if let Entry::Record { record, transaction } = &partition.entries[index(next)] {
                     let aborted = transaction.is_some_and(|transaction| transactions[transaction] == Fate::Aborted);
@@ -208,7 +223,7 @@ impl MemoryStore {
     fn since(&self, partition: &TopicPartition, moment: Timestamp) -> Option<Offset> {
         let mut state = self.state();
         let partition = state.partition(partition)?;
-        partition.entries.iter().find_map(|entry| match entry {
+        partition.entries.iter().skip(index(partition.begin)).find_map(|entry| match entry {
             Entry::Record { record, .. } if record.timestamp >= moment => Some(record.offset),
             _ => None,
         })
@@ -269,6 +284,10 @@ impl Store for MemoryStore {
         self.state().partition(partition).map(|partition| partition.end(isolation))
     }
 
+    fn begin(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.state().partition(partition).map(|partition| partition.begin)
+    }
+
     fn fetch(&self, partition: &TopicPartition, from: Offset, max: usize, isolation: Isolation) -> Answer<Fetched> {
         ready(self.try_fetch(partition, from, max, isolation))
     }
@@ -278,7 +297,7 @@ impl Store for MemoryStore {
             return ready(Err(LogError::UnknownTopic { topic: partition.topic.clone() }));
         };
         ready(Ok(match start {
-            Start::Beginning => Offset(0),
+            Start::Beginning => self.begin(partition).unwrap_or_default(),
             Start::End => end,
             Start::At(offset) => offset,
             Start::Since(moment) => self.since(partition, moment).map_or(end, |offset| offset.min(end)),

@@ -214,6 +214,10 @@ impl Store for SqliteStore {
         self.published.find(partition).map(|visible| visible.end(isolation))
     }
 
+    fn begin(&self, partition: &TopicPartition) -> Option<Offset> {
+        self.published.find(partition).map(|_| Offset(0))
+    }
+
     fn fetch(&self, partition: &TopicPartition, from: Offset, max: usize, isolation: Isolation) -> Answer<Fetched> {
         let Some(visible) = self.published.find(partition) else {
             return ready(Err(LogError::UnknownTopic { topic: partition.topic.clone() }));

@@ -94,6 +94,9 @@ pub trait Store: Send + Sync + 'static {
     /// The position behind the last visible record; `None` when there is no such partition.
     fn end(&self, partition: &TopicPartition, isolation: Isolation) -> Option<Offset>;
 
+    /// The position of the first record that is kept, whatever compaction took out behind it; `None` when there is no such partition.
+    fn begin(&self, partition: &TopicPartition) -> Option<Offset>;
+
     /// Up to `max` visible records from a position on.
     fn fetch(&self, partition: &TopicPartition, from: Offset, max: usize, isolation: Isolation) -> Answer<Fetched>;
 

@@ -117,6 +117,20 @@ impl Log for KafkaLog {
             .await
     }
 
+    async fn begin_offset(&self, partition: &TopicPartition) -> Result<Offset, LogError> {
+        record::check_topic(&partition.topic)?;
+        let partition = partition.clone();
+        self.questions
+            .ask(&self.config, Isolation::Uncommitted, None, move |client, within| {
+                let number = record::partition_number(partition.partition);
+                match client.fetch_watermarks(partition.topic.as_str(), number, within) {
+                    Ok((low, _)) => Ok(Offset(low)),
+                    Err(error) => Err(error::of_question(&error, Some(&partition.topic))),
+                }
+            })
+            .await
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         let partitions = partitions.to_vec();
         self.questions

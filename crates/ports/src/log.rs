@@ -303,6 +303,10 @@ pub trait Log: Send + Sync {
     /// The position behind the last record a reader of this isolation can see right now.
     async fn end_offset(&self, partition: &TopicPartition, isolation: Isolation) -> Result<Offset, LogError>;
 
+    /// The position of the first record that is kept. What stood below was deleted (retention, an operator); where nothing was, this is
+    /// 0. Compaction takes records out and leaves this where it is.
+    async fn begin_offset(&self, partition: &TopicPartition) -> Result<Offset, LogError>;
+
     /// The next position the group reads in each of the partitions; `None` where it never committed. A position that an open
     /// transaction holds ([`Transactor::hold`]) is not given out: this waits for the end of that transaction, is `Unavailable`, or
     /// fences its owner.

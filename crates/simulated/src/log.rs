@@ -64,6 +64,10 @@ impl Log for SimLog {
         self.process.call("log.end_offset", unavailable, self.log().end_offset(partition, isolation)).await
     }
 
+    async fn begin_offset(&self, partition: &TopicPartition) -> Result<Offset, LogError> {
+        self.process.call("log.begin_offset", unavailable, self.log().begin_offset(partition)).await
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         self.process.call("log.committed", unavailable, self.log().committed(group, partitions)).await
     }

@@ -69,6 +69,7 @@ macro_rules! log_contract {
             positions_that_are_held_are_not_given_out
             a_commit_overtakes_what_is_held
             the_end_offset_of_committed_readers_stops_at_an_open_transaction
+            nothing_is_missing_at_the_beginning_of_a_new_partition
             reading_starts_where_asked
             reading_since_a_moment_starts_at_its_first_record
             seek_is_exact

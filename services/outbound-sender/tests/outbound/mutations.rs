@@ -242,6 +242,10 @@ impl Log for Unfenced {
         self.0.end_offset(partition, isolation).await
     }
 
+    async fn begin_offset(&self, partition: &TopicPartition) -> Result<Offset, LogError> {
+        self.0.begin_offset(partition).await
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         self.0.committed(group, partitions).await
     }

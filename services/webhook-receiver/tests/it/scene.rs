@@ -83,6 +83,9 @@ impl Log for Moody {
     async fn end_offset(&self, partition: &TopicPartition, isolation: Isolation) -> Result<Offset, LogError> {
         self.inner.end_offset(partition, isolation).await
     }
+    async fn begin_offset(&self, partition: &TopicPartition) -> Result<Offset, LogError> {
+        self.inner.begin_offset(partition).await
+    }
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         self.inner.committed(group, partitions).await
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_ports::log::{Isolation, Offset, Polled, Record, Start};
+use connector_ports::log::{Isolation, LogError, Offset, Polled, Record, Start};
 
 use super::{
     LogWorld, Member, TICK, WITHIN, append, at, new_name, new_topic, read, read_through, read_to_end, reader, records,
@@ -11,6 +11,18 @@ use super::{
 use crate::wait;
 
 const FIVE: [&str; 5] = ["0", "1", "2", "3", "4"];
+
+/// The first position that is kept is 0 as long as nothing was deleted.
+pub async fn nothing_is_missing_at_the_beginning_of_a_new_partition(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let topic = new_topic(&*log, 1).await;
+    let begin = async || log.begin_offset(&at(&topic, 0)).await.expect("a beginning");
+    assert_eq!(begin().await, Offset(0));
+    append(&*log, records(&topic, 0, &FIVE)).await;
+    assert_eq!(begin().await, Offset(0));
+    let missing = log.begin_offset(&at(&new_name("no-topic").as_str().into(), 0)).await;
+    assert!(matches!(missing, Err(LogError::UnknownTopic { .. })), "{missing:?}");
+}
 
 /// Beginning, end, a position.
 pub async fn reading_starts_where_asked(world: &dyn LogWorld) {
