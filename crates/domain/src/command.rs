@@ -42,7 +42,7 @@ pub struct TemplateParameter {
 pub struct ButtonParameter {
     /// Position of the button, from 0.
     pub index: i32,
-    /// `quick_reply` (the value is the payload) or `url` (the value is the suffix).
+    /// `quick_reply` (the value is the payload), `url` (the suffix, percent-encoded) or `copy_code` (the code).
     pub sub_type: String,
     /// The value.
     pub text: Text,
@@ -204,7 +204,7 @@ pub struct ConsentCommand {
     pub recipient: Recipient,
     /// What is asked for.
     pub action: ConsentAction,
-    /// The opt-in template to send; `None`: the organization's default.
+    /// Refused: which template asks is a setting of the organization and the number.
     pub template: Option<TemplateCall>,
     /// Proof of a consent given elsewhere.
     pub proof: Option<Text>,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::EventId;
+use crate::ids::{CommandId, EventId};
 use crate::settings::Rules;
 use crate::time::Timestamp;
 
@@ -60,6 +60,9 @@ pub struct ConsentState {
     pub source: Option<EventId>,
     /// When an open request ends without an answer.
     pub expires_at: Option<Timestamp>,
+    /// The send command of an open request's message.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub message: Option<CommandId>,
     /// When the contact last said what undoes a no: START, or a tap on the opt-in message. Only a later no to an alias counts (R10).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agreed: Option<Timestamp>,
@@ -113,6 +116,7 @@ impl ConsentState {
         self.since = Some(at);
         self.source = Some(id);
         self.expires_at = None;
+        self.message = None;
         self.before = None;
     }
 
@@ -161,7 +165,7 @@ impl ConsentState {
     }
 
     /// The user asked. Only the contact undoes a no, and who accepted need not be asked again.
-    pub(crate) fn requested(&mut self, expires_at: Timestamp, id: EventId, at: Timestamp) {
+    pub(crate) fn requested(&mut self, expires_at: Timestamp, message: Option<CommandId>, id: EventId, at: Timestamp) {
         if matches!(self.status, ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested) {
             let before = self.before.take().filter(|_| self.status == ConsentStatus::Requested);
             let before = before.unwrap_or(BeforeRequest {
@@ -175,6 +179,7 @@ impl ConsentState {
             let surplus = self.asks.len().saturating_sub(MOST_ASKS);
             self.asks.drain(..surplus);
             self.expires_at = Some(expires_at);
+            self.message = message;
             self.asked_at = Some(at);
             self.unanswered = true;
         }

@@ -108,7 +108,7 @@ impl Conversation {
             }
             Event::OptInRequested(requested) => {
                 self.number(&requested.phone_number_id);
-                self.consent.requested(requested.expires_at, id, at);
+                self.consent.requested(requested.expires_at, requested.message_id, id, at);
             }
             Event::OptInExpired(expired) => self.consent.expired(expired.expires_at, id, at),
             Event::OptInFailed(failed) => self.consent.failed(failed.expires_at, failed.error_code.is_some(), id, at),

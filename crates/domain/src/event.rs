@@ -216,6 +216,8 @@ events! {
         phone_number_id: PhoneNumberId,
         /// The request ends without an answer at this moment.
         expires_at: Timestamp,
+        /// The send command of the opt-in message: the only one that may go out as it.
+        message_id: Option<CommandId>,
     }
     /// The contact accepted (P9).
     OptInAccepted {

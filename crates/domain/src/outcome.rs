@@ -8,7 +8,7 @@ use crate::ids::Wamid;
 
 mod codes;
 
-pub use codes::{Class, class};
+pub use codes::{Class, class, meaning};
 
 /// Whether any byte of the request may have reached WhatsApp.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -36,12 +36,12 @@ pub enum Transport {
     Other,
 }
 
-/// The part of a Graph error body that decides. Subcodes refine nothing here; they are kept for the log line.
+/// The part of a Graph error body that decides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct GraphError {
     /// `error.code`.
     pub code: i64,
-    /// `error.error_subcode`.
+    /// `error.error_subcode`: refines some codes.
     pub subcode: Option<i64>,
 }
 
@@ -84,8 +84,10 @@ pub enum Scope {
     Message,
     /// The business number.
     Number,
-    /// The WhatsApp Business Account, or the app.
+    /// The WhatsApp Business Account: all its numbers.
     Account,
+    /// The app: all numbers of the installation.
+    App,
 }
 
 /// What is done about an attempt. Every variant but [`Verdict::Unconfirmed`] is definite: WhatsApp did not take the message,
@@ -114,7 +116,7 @@ pub enum Verdict {
     ThrottleNumber {
         /// Graph error code.
         code: i64,
-        /// Number or account.
+        /// How far it reaches.
         scope: Scope,
     },
     /// Too fast for this recipient: 4^n seconds for the pair, nobody else waits.
@@ -172,7 +174,7 @@ pub fn judge(exchange: &Exchange, policy: SendPolicy) -> Verdict {
         Answer::Transport(_) if exchange.left == BytesLeft::No => Verdict::NotSent,
         Answer::Transport(Transport::Timeout) => Verdict::Unconfirmed { observed: "timeout" },
         Answer::Transport(_) => Verdict::Unconfirmed { observed: "reset" },
-        Answer::Http { status, error: Some(error), .. } => match class(error.code) {
+        Answer::Http { status, error: Some(error), .. } => match class(error.code, error.subcode) {
             Some(class) => class.verdict(error.code, policy),
             // A code nobody knows in a 4xx is a refusal of this message. Anywhere else it proves nothing.
             None if (400..500).contains(status) => Verdict::Permanent { code: error.code },

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use connector_contracts::{Topic, decode};
 use connector_domain::command::{ContentKind, DirectoryRecord, SendMessage};
+use connector_domain::template::{Template, TemplateButton};
 use serde_json::{Value, json};
 use support::{
     Installation, NUMBER, a_contact, a_message, a_template, accepted, failed, reply, sent, status, the_template,
@@ -332,6 +333,37 @@ async fn templates_are_listed_and_previewed() {
     call["body"] = json!(["Ben"]);
     let (_, preview) = api.post("/v1/templates/preview", &call).await;
     assert_eq!((&preview["sendable"], &preview["refusal"]["reason"]), (&json!(false), &json!("template_parameters")));
+    call["body"] = json!(["Ben", "Monday\nat nine"]);
+    let (_, preview) = api.post("/v1/templates/preview", &call).await;
+    assert_eq!(
+        (&preview["sendable"], &preview["refusal"]["field"]),
+        (&json!(false), &json!("content.template.body")),
+        "WhatsApp refuses line breaks in values"
+    );
+}
+
+#[tokio::test]
+async fn a_template_that_cannot_be_filled_is_listed_and_previewed_with_the_reason() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    api.put(&format!("/v1/directory/numbers/{NUMBER}"), &json!({ "waba_id": "waba" })).await;
+    let flow = TemplateButton { kind: "FLOW".to_owned(), text: "Choose".to_owned(), url: None };
+    let mut picture = a_template("a", "waba");
+    picture.header_format = Some("IMAGE".to_owned());
+    let visit = Template { name: "visit".to_owned(), buttons: vec![flow], ..a_template("a", "waba") };
+    installation.append(vec![picture, visit]).await;
+    let path = format!("/v1/templates?phone_number_id={NUMBER}");
+    let list = api.until(&path, |list| list["templates"].as_array().is_some_and(|all| all.len() == 2)).await;
+    for (at, why) in [(0, "media_header"), (1, "flow_button")] {
+        let shown = &list["templates"][at];
+        assert_eq!(shown["sendable"], false, "{shown}");
+        assert_eq!(shown["refusal"]["reason"], "template_not_sendable");
+        assert_eq!(shown["refusal"]["why"], why);
+    }
+    let mut call = the_template();
+    call["phone_number_id"] = json!(NUMBER);
+    let (_, preview) = api.post("/v1/templates/preview", &call).await;
+    assert_eq!((&preview["sendable"], &preview["refusal"]["why"]), (&json!(false), &json!("media_header")));
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 //! Admission may refuse the message, dispatch may withdraw it, WhatsApp may refuse it at once, or take it and report its failure later by
 //! a status. A status may know the message by our attempt, by its wamid, or by both, and may come before our own word on either.
 
-use connector_domain::decide::{Reason, opt_in_command};
+use connector_domain::decide::Reason;
 use connector_domain::event::{Event, OptInFailed, Recorded};
 use connector_domain::ids::{AttemptId, CommandId, EventId, Wamid};
 use connector_domain::status::DeliveryStatus;
@@ -62,11 +62,10 @@ pub(crate) fn follow(
         *asking = None;
         return None;
     };
-    let Recorded { envelope, event } = recorded;
-    if let (Event::OptInRequested(requested), Some(command)) = (event, envelope.command_id) {
+    let event = &recorded.event;
+    if let Event::OptInRequested(requested) = event {
         // A request that changed nothing (the contact had answered already) has no message to wait for.
-        if requested.expires_at == expires_at {
-            let message = opt_in_command(command);
+        if let Some(message) = requested.message_id.filter(|_| requested.expires_at == expires_at) {
             *asking = Some(Asking { message, attempt: None, wamid: None, early: Vec::new() });
         }
         return None;

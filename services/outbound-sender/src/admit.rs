@@ -325,7 +325,7 @@ fn is_opaque(id: &StreamId) -> bool {
 fn may_be_news(refusal: &Rejection) -> bool {
     match refusal.reason {
         Reason::UnsupportedContent | Reason::Expired | Reason::Conflict => false,
-        Reason::Invalid => matches!(refusal.field, "content.reply_to" | ADDRESS),
+        Reason::Invalid => matches!(refusal.field, "content.reply_to" | "purpose" | ADDRESS),
         _ => true,
     }
 }

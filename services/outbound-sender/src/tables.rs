@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use connector_contracts::Topic;
 use connector_domain::command::DirectoryRecord;
-use connector_domain::ids::PhoneNumberId;
+use connector_domain::ids::{PhoneNumberId, WabaId};
 use connector_domain::template::Template;
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
@@ -71,6 +71,15 @@ impl Tables {
             None => Ok(self.numbers.get(&key)),
             Some(within) => self.numbers.newest(&key, within).await,
         }
+    }
+
+    /// The numbers of an account, or all there are, as far as they are known.
+    #[must_use]
+    pub fn numbers(&self, account: Option<&WabaId>) -> Vec<PhoneNumberId> {
+        let all = self.numbers.all();
+        let of_account =
+            all.iter().filter(|record| account.is_none_or(|account| record.waba_id.as_ref() == Some(account)));
+        of_account.filter_map(|record| record.phone_number_id.clone()).collect()
     }
 
     /// A template by the key of its slot. With a patience it is the newest there is, and absence is final.

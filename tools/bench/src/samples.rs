@@ -48,7 +48,12 @@ impl Story {
         let stream = keys.conversation(&NUMBER.into(), &address).unwrap_or(StreamId(String::new()));
         let mut story = Self { number, stream, address, events: Vec::new() };
         let deadline = START + Duration::from_secs(24 * 3600);
-        let asked = OptInRequested { user_id: "user-7".into(), phone_number_id: NUMBER.into(), expires_at: deadline };
+        let asked = OptInRequested {
+            user_id: "user-7".into(),
+            phone_number_id: NUMBER.into(),
+            expires_at: deadline,
+            message_id: None,
+        };
         story.add(asked);
         story.receive("button", "Yes, write to me", Intent::Accept);
         story.add(OptInAccepted { source: EventId::derived("tap"), how: "button".to_owned() });

@@ -115,7 +115,8 @@ impl Template {
     /// Fills the template.
     ///
     /// # Errors
-    /// 132000 for a wrong number of parameters or a mix of named and positional ones, 132012 for a wrong kind.
+    /// 132000 for a wrong number of parameters or a mix of named and positional ones, 132012 for a wrong kind, 132018 for a text that no
+    /// parameter may have, 132005 for a text that is too long when filled, 131008 and 131009 for what a button lacks.
     pub(crate) fn fill(&self, request: &TemplateRequest) -> Result<Filled, GraphError> {
         let named = self.parameter_format.eq_ignore_ascii_case("NAMED");
         let given = |kind: &str| request.components.iter().find(|c| c.kind.eq_ignore_ascii_case(kind));
@@ -133,12 +134,54 @@ impl Template {
                 filled.buttons.push(fill_button(index, button, &request.components)?);
             }
         }
+        for component in &self.components {
+            check_other(component, &request.components)?;
+        }
         let beyond = |c: &&Component| c.is_button() && c.index().is_none_or(|i| i >= filled.buttons.len());
         if request.components.iter().any(|c| beyond(&c)) {
             return Err(GraphError::new(131_009).details("buttons: index is not one of the template's buttons"));
         }
         Ok(filled)
     }
+}
+
+/// Components beside header, body, footer and buttons: nothing of them can be left out of a send.
+fn check_other(component: &Value, given: &[Component]) -> Result<(), GraphError> {
+    let kind = component["type"].as_str().unwrap_or_default().to_ascii_uppercase();
+    let is_given = given.iter().any(|c| c.kind.eq_ignore_ascii_case(&kind) && !c.is_button());
+    match kind.as_str() {
+        "CAROUSEL" if !is_given => {
+            Err(GraphError::new(132_012)
+                .details("carousel: Format mismatch, number of cards does not match the template"))
+        }
+        "LIMITED_TIME_OFFER" if !is_given => {
+            Err(GraphError::new(131_008).details("limited_time_offer: component is missing"))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Longest header and body when filled.
+const MAX_HEADER: usize = 60;
+const MAX_BODY: usize = 1024;
+
+/// 132005 for a filled text that is too long.
+fn check_length(part: &str, filled: String) -> Result<String, GraphError> {
+    let longest = if part == "header" { MAX_HEADER } else { MAX_BODY };
+    if filled.chars().count() <= longest {
+        return Ok(filled);
+    }
+    Err(GraphError::new(132_005).details(format!("{part}: Translated text too long, at most {longest} characters")))
+}
+
+/// 132018 for a line break, a tab or more than four spaces in a row.
+fn check_text(part: &str, text: &str) -> Result<(), GraphError> {
+    if text.contains(['\n', '\r', '\t']) || text.contains("     ") {
+        let details =
+            format!("{part}: Param text cannot have new-line/tab characters or more than 4 consecutive spaces");
+        return Err(GraphError::new(132_018).details(details));
+    }
+    Ok(())
 }
 
 fn fill_header(header: &Value, given: Option<&Component>, named: bool) -> Result<Option<String>, GraphError> {
@@ -160,29 +203,67 @@ fn fill_header(header: &Value, given: Option<&Component>, named: bool) -> Result
 fn fill_button(index: usize, button: &Value, components: &[Component]) -> Result<FilledButton, GraphError> {
     let kind = button["type"].as_str().unwrap_or_default().to_ascii_uppercase();
     let text = button["text"].as_str().unwrap_or_default().to_owned();
-    let given = components.iter().find(|c| c.is_button() && c.index() == Some(index));
+    let mut of_button = components.iter().filter(|c| c.is_button() && c.index() == Some(index));
+    let given = of_button.next();
+    if of_button.next().is_some() {
+        return Err(GraphError::new(131_009).details(format!("buttons: Button at index {index} is given twice")));
+    }
+    if let Some(component) = given.filter(|component| !is_of(&kind, &component.sub_type)) {
+        let sub_type = &component.sub_type;
+        let details = format!("buttons: Button at index {index} of type {kind} does not match sub_type {sub_type}");
+        return Err(GraphError::new(131_009).details(details));
+    }
     let parameter = given.and_then(|c| c.parameters.first());
-    let mut filled = FilledButton { payload: None, url: None, text, kind };
-    match filled.kind.as_str() {
+    let required = |code: u32| {
+        GraphError::new(code).details(format!("buttons: Button at index {index} of type {kind} requires a parameter"))
+    };
+    let mut filled = FilledButton { payload: None, url: None, text, kind: kind.clone() };
+    match kind.as_str() {
         "QUICK_REPLY" => {
             // A quick reply whose send names no payload sends its own text back.
             filled.payload = Some(parameter.and_then(|p| p.payload.clone()).unwrap_or_else(|| filled.text.clone()));
         }
         "URL" => {
             let url = button["url"].as_str().unwrap_or_default();
-            let suffix = parameter.and_then(|p| p.text.as_deref());
+            let suffix = parameter.and_then(|p| p.text.as_deref()).filter(|suffix| !suffix.is_empty());
             filled.url = Some(match (url.contains("{{1}}"), suffix) {
-                (true, Some(suffix)) => url.replace("{{1}}", suffix),
-                (true, None) => {
-                    let details = format!("buttons: Button at index {index} of type Url requires a parameter");
-                    return Err(GraphError::new(131_008).details(details));
+                (true, Some(suffix)) => {
+                    check_text("buttons", suffix)?;
+                    url.replace("{{1}}", suffix)
                 }
-                (false, _) => url.to_owned(),
+                (true, None) => return Err(required(131_008)),
+                (false, Some(_)) => {
+                    let details = format!("buttons: Button at index {index} of type Url does not take a parameter");
+                    return Err(GraphError::new(132_018).details(details));
+                }
+                (false, None) => url.to_owned(),
             });
         }
+        "COPY_CODE" => {
+            let parameter = parameter.ok_or_else(|| required(131_008))?;
+            let code = parameter.coupon_code.as_deref().filter(|_| parameter.kind == "coupon_code");
+            let code = code.ok_or_else(|| {
+                GraphError::new(132_012).details("buttons: Format mismatch, expected COUPON_CODE".to_owned())
+            })?;
+            if !(1..=15).contains(&code.chars().count()) {
+                return Err(GraphError::new(131_009).details("buttons: a coupon code has 1 to 15 characters"));
+            }
+            check_text("buttons", code)?;
+        }
+        "OTP" if parameter.is_none() => return Err(required(131_008)),
+        "FLOW" | "MPM" if parameter.is_none() => return Err(required(131_009)),
         _ => {}
     }
     Ok(filled)
+}
+
+/// Whether a component of this `sub_type` fills a button of this type.
+fn is_of(kind: &str, sub_type: &str) -> bool {
+    match kind {
+        // One-time codes are filled like links.
+        "OTP" => sub_type.eq_ignore_ascii_case("url"),
+        _ => sub_type.eq_ignore_ascii_case(kind),
+    }
 }
 
 /// Names of the placeholders `{{name}}` of a text, each once, in order.
@@ -235,23 +316,30 @@ fn substitute(part: &str, text: &str, given: Option<&Component>, named: bool) ->
         rest = after;
     }
     filled.push_str(rest);
-    Ok(filled)
+    check_length(part, filled)
 }
 
 /// The text of a parameter.
 fn value_of(part: &str, parameter: &Parameter) -> Result<String, GraphError> {
     let fallback = |value: &Option<Value>| value.as_ref().and_then(|v| v["fallback_value"].as_str()).map(str::to_owned);
     let value = match parameter.kind.as_str() {
-        "text" => parameter.text.clone(),
+        "text" => {
+            let text = parameter.text.clone().filter(|text| !text.is_empty()).ok_or_else(|| {
+                GraphError::new(131_008).details(format!("{part}: Parameter of type text is missing text value"))
+            })?;
+            Some(text)
+        }
         "currency" => fallback(&parameter.currency),
         "date_time" => fallback(&parameter.date_time),
         _ => None,
     };
-    value.ok_or_else(|| {
+    let value = value.ok_or_else(|| {
         let details =
             format!("{part}: Format mismatch, expected TEXT, received {}", parameter.kind.to_ascii_uppercase());
         GraphError::new(132_012).details(details)
-    })
+    })?;
+    check_text(part, &value)?;
+    Ok(value)
 }
 
 #[cfg(test)]
@@ -310,6 +398,56 @@ mod tests {
             .expect("fits");
         assert_eq!(filled.body, "Tea {{name}} for Bo, Bo!");
         assert_eq!(filled.header.as_deref(), Some("Order"));
+    }
+
+    #[test]
+    fn what_whatsapp_refuses_is_refused_with_its_code() {
+        let one = |components: Value| template(json!({"name": "t", "language": "en", "components": components}));
+        let code =
+            |template: &Template, components: Value| template.fill(&request(components)).map_err(|e| e.code).err();
+        let body = |text: &str| json!([{"type": "body", "parameters": [{"type": "text", "text": text}]}]);
+        let order = one(json!([{"type": "BODY", "text": "Hi {{1}}"}]));
+        for text in ["a\nb", "a\rb", "a\tb", "a     b"] {
+            assert_eq!(code(&order, body(text)), Some(132_018), "{text:?}");
+        }
+        assert_eq!(code(&order, body("a    b")), None);
+        assert_eq!(code(&order, body("")), Some(131_008));
+        assert_eq!(code(&order, body(&"a".repeat(1021))), None);
+        assert_eq!(code(&order, body(&"a".repeat(1022))), Some(132_005));
+        let header =
+            one(json!([{"type": "HEADER", "format": "TEXT", "text": "{{1}}"}, {"type": "BODY", "text": "Hi"}]));
+        let long = json!([{"type": "header", "parameters": [{"type": "text", "text": "a".repeat(61)}]}]);
+        assert_eq!(code(&header, long), Some(132_005));
+        for (kind, wanted) in [("FLOW", 131_009), ("MPM", 131_009), ("OTP", 131_008), ("COPY_CODE", 131_008)] {
+            let buttons =
+                json!([{"type": "BODY", "text": "Hi"}, {"type": "BUTTONS", "buttons": [{"type": kind, "text": "Go"}]}]);
+            assert_eq!(code(&one(buttons), json!([])), Some(wanted), "{kind}");
+        }
+        for (component, wanted) in [("CAROUSEL", 132_012), ("LIMITED_TIME_OFFER", 131_008)] {
+            let components = json!([{"type": component}, {"type": "BODY", "text": "Hi"}]);
+            assert_eq!(code(&one(components), json!([])), Some(wanted), "{component}");
+        }
+        for format in ["IMAGE", "VIDEO", "DOCUMENT", "LOCATION"] {
+            let components = json!([{"type": "HEADER", "format": format}, {"type": "BODY", "text": "Hi"}]);
+            assert_eq!(code(&one(components), json!([])), Some(132_012), "{format}");
+        }
+    }
+
+    #[test]
+    fn a_button_takes_a_component_of_its_own_kind_once() {
+        let coupon = template(json!({"name": "t", "language": "en", "components": [{"type": "BODY", "text": "Hi"},
+            {"type": "BUTTONS", "buttons": [{"type": "COPY_CODE"}, {"type": "URL", "url": "https://a.example"}]}]}));
+        let button = |index: u8, sub_type: &str, parameter: Value| json!({"type": "button", "sub_type": sub_type, "index": index, "parameters": [parameter]});
+        let code = |components: Value| coupon.fill(&request(components)).map_err(|e| e.code).err();
+        let given = button(0, "copy_code", json!({"type": "coupon_code", "coupon_code": "25OFF"}));
+        assert_eq!(code(json!([given])), None);
+        assert_eq!(code(json!([given, given])), Some(131_009));
+        assert_eq!(code(json!([button(0, "copy_code", json!({"type": "text", "text": "25OFF"}))])), Some(132_012));
+        assert_eq!(code(json!([button(0, "quick_reply", json!({"type": "payload", "payload": "x"}))])), Some(131_009));
+        let long = json!({"type": "coupon_code", "coupon_code": "1234567890123456"});
+        assert_eq!(code(json!([button(0, "copy_code", long)])), Some(131_009));
+        let link = button(1, "url", json!({"type": "text", "text": "x"}));
+        assert_eq!(code(json!([given, link])), Some(132_018));
     }
 
     #[test]

@@ -361,3 +361,48 @@ async fn a_user_id_addresses_a_known_contact_and_reading_needs_a_known_message()
     assert_eq!(world.get("simulator/stats").await["posts"], 0);
     world.simulator.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_user_id_in_to_is_accepted_and_nobody_gets_it() {
+    let world = World::start(|_| {}).await;
+    let body = json!({"messaging_product": "whatsapp", "to": "US.13491208655302741918", "type": "text",
+        "text": {"body": "hello"}, "biz_opaque_callback_data": "dropped"});
+    let (status, answer) = world.post(&body).await;
+    assert_eq!(status, 200, "{answer}");
+    let id = wamid(&answer);
+    let ledger = world.get("simulator/ledger?opaque=dropped").await;
+    let post = &ledger["posts"][0];
+    assert_eq!((&post["to"], &post["fault"]), (&json!("US.13491208655302741918"), &json!("user_id_in_to")), "{ledger}");
+    world.control(&format!("contacts/{CONTACT}/messages"), json!({"text": "hi"})).await;
+    world.wait("a later webhook", |world| !world.values().is_empty()).await;
+    assert!(world.statuses(&id).is_empty());
+}
+
+#[tokio::test]
+async fn a_template_that_whatsapp_refuses_is_refused_with_its_code() {
+    let world = World::start(|_| {}).await;
+    let put = |name: &str, components: Value| json!({"name": name, "language": "en_US", "category": "UTILITY", "status": "APPROVED", "components": components});
+    let note = json!([{"type": "BODY", "text": "A note: {{1}}. Thank you."}]);
+    let visit = json!([{"type": "BODY", "text": "Choose."}, {"type": "BUTTONS", "buttons": [{"type": "FLOW", "text": "Choose"}]}]);
+    let photo = json!([{"type": "HEADER", "format": "IMAGE"}, {"type": "BODY", "text": "Look."}]);
+    for (name, components) in [("note", note), ("visit", visit), ("photo", photo)] {
+        world.control("templates", put(name, components)).await;
+    }
+    let send = |name: &str, components: Value| {
+        json!({"messaging_product": "whatsapp", "to": CONTACT, "type": "template",
+            "template": {"name": name, "language": {"code": "en_US"}, "components": components}})
+    };
+    let body = |text: &str| json!([{"type": "body", "parameters": [{"type": "text", "text": text}]}]);
+    for (request, code) in [
+        (send("note", body("one\ntwo")), 132_018),
+        (send("note", body("one     two")), 132_018),
+        (send("note", json!([])), 132_000),
+        (send("note", body(&"a".repeat(1100))), 132_005),
+        (send("visit", json!([])), 131_009),
+        (send("photo", json!([])), 132_012),
+        (send("nothing", json!([])), 132_001),
+    ] {
+        let (_, answer) = world.post(&request).await;
+        assert_eq!(answer["error"]["code"], code, "{request}");
+    }
+}

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 /// The fields whose strings are UUIDs.
-const UUID_FIELDS: &[&str] = &["command_id", "attempt_id", "event_id", "source"];
+const UUID_FIELDS: &[&str] = &["command_id", "attempt_id", "event_id", "source", "message_id"];
 
 /// A text that tells which field it stands in, so that no two of them can be swapped unnoticed.
 pub(crate) fn text_for(field: &str) -> String {

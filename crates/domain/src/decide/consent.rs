@@ -24,7 +24,7 @@ pub struct ConsentDecision {
     pub send: Option<SendMessage>,
 }
 
-/// Decides about a consent command. `default_template` is the organization's opt-in template.
+/// Decides about a consent command. `default_template` is the opt-in template of the number or its organization.
 ///
 /// # Errors
 /// The first rule that refuses it.
@@ -56,6 +56,10 @@ fn request(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<ConsentDecision, Rejection> {
+    // How the organization asks is the organization's, not the publisher's (P6).
+    if command.template.is_some() {
+        return Err(Reason::Invalid.at("template"));
+    }
     check_enabled(situation, &command.phone_number_id)?;
     check_recipient(&command.recipient)?;
     check_contact(situation)?;
@@ -71,7 +75,7 @@ fn request(
     if consent.may_ask_again(rules, now).is_some() {
         return Err(Reason::OptInLimit.at("action"));
     }
-    let template = command.template.as_ref().or(default_template).ok_or(Reason::Invalid.at("template"))?;
+    let template = default_template.ok_or(Reason::Invalid.at("template"))?;
     let expires_at = now + rules.opt_in_answer;
     let send = SendMessage {
         command_id: opt_in_command(command.command_id),
@@ -89,6 +93,7 @@ fn request(
         user_id: command.user_id.clone(),
         phone_number_id: command.phone_number_id.clone(),
         expires_at,
+        message_id: Some(send.command_id),
     };
     Ok(ConsentDecision { events: vec![requested.into()], send: Some(send) })
 }

@@ -5,7 +5,7 @@ use crate::composer::{Composer, Situation, compose};
 use crate::consent::ConsentStatus;
 use crate::decide::{Reason, Rejection};
 use crate::event::MessageAccepted;
-use crate::ids::PhoneNumberId;
+use crate::ids::{CommandId, PhoneNumberId};
 use crate::settings::Rules;
 use crate::template::{self, Template};
 use crate::time::Timestamp;
@@ -33,7 +33,8 @@ pub fn decide_send(
     let not_after = command.effective_not_after(rules, now);
     check_enabled(situation, &command.phone_number_id)?;
     check_recipient(&command.recipient)?;
-    let message = Message { content: &command.content, purpose: command.purpose, not_after };
+    let (id, purpose) = (command.command_id, command.purpose);
+    let message = Message { id, content: &command.content, purpose, not_after };
     message.check(situation, template, rules, now)?;
     Ok(MessageAccepted {
         user_id: command.user_id.clone(),
@@ -58,7 +59,8 @@ pub fn decide_dispatch(
     now: Timestamp,
 ) -> Result<(), Rejection> {
     check_enabled(situation, &dispatch.phone_number_id)?;
-    let message = Message { content: &dispatch.content, purpose: dispatch.purpose, not_after: dispatch.not_after };
+    let (id, purpose) = (dispatch.command_id, dispatch.purpose);
+    let message = Message { id, content: &dispatch.content, purpose, not_after: dispatch.not_after };
     message.check(situation, template, rules, now)
 }
 
@@ -87,6 +89,7 @@ pub(super) fn check_contact(situation: &Situation) -> Result<(), Rejection> {
 
 /// What admission and dispatch check alike.
 struct Message<'a> {
+    id: CommandId,
     content: &'a Content,
     purpose: SendPurpose,
     not_after: Timestamp,
@@ -107,7 +110,7 @@ impl Message<'_> {
         }
         match (self.content.kind, self.purpose) {
             (ContentKind::Template, SendPurpose::OptIn) => {
-                opt_in_possible(situation, now)?;
+                opt_in_possible(situation, self.id, now)?;
                 self.check_template(situation, template)
             }
             (ContentKind::Template, SendPurpose::Conversation) => {
@@ -180,11 +183,18 @@ fn templates_possible(composer: &Composer) -> Result<(), Rejection> {
     }
 }
 
-/// The opt-in template itself leaves only while its request is open (P6).
-fn opt_in_possible(situation: &Situation, now: Timestamp) -> Result<(), Rejection> {
+/// The opt-in template itself leaves only while its request is open, and only as the message that the tracker queued for it (P6): nobody
+/// else says that a message is one.
+fn opt_in_possible(situation: &Situation, id: CommandId, now: Timestamp) -> Result<(), Rejection> {
     let consent = &situation.conversation.consent;
     match consent.status {
-        ConsentStatus::Requested if consent.expires_at.is_none_or(|end| now < end) => Ok(()),
+        ConsentStatus::Requested if consent.expires_at.is_none_or(|end| now < end) => {
+            if consent.message == Some(id) {
+                Ok(())
+            } else {
+                Err(Reason::Invalid.at("purpose"))
+            }
+        }
         ConsentStatus::Accepted => Err(Reason::OptInNotNeeded.at("purpose")),
         ConsentStatus::Declined | ConsentStatus::OptedOut => Err(Reason::OptedOut.at("")),
         ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested => {

@@ -4,9 +4,10 @@ use connector_domain::command::{ConsentAction, SendPurpose};
 use connector_domain::composer::Composer;
 use connector_domain::consent::ConsentStatus;
 use connector_domain::decide::{Reason, decide_opt_in_expiry};
+use connector_domain::ids::CommandId;
 
 use crate::scenario::{
-    ASK_FIRST, HOUR, MINUTE, Scenario, ask, asked, consent, enabled, import, in_contacts, request_ended,
+    ASK_FIRST, HOUR, MINUTE, Scenario, ask, asked, consent, enabled, greeting_call, import, in_contacts, request_ended,
     request_failed, t, tapped, template, text, wrote,
 };
 
@@ -48,6 +49,23 @@ fn an_opt_in_message_without_an_open_request_is_refused() {
         .then_rejects(Reason::OptedOut);
     let as_text = text("please?").with_send(|command| command.purpose = SendPurpose::OptIn);
     fresh().and(asked(t(1, 0))).when(as_text).then_rejects_field(Reason::Invalid, "purpose");
+}
+
+#[test]
+fn only_the_message_of_the_open_request_goes_out_as_the_opt_in() {
+    let opt_in = |name: &str| {
+        let id = CommandId::derived(name);
+        template().with_send(|command| (command.purpose, command.command_id) = (SendPurpose::OptIn, id))
+    };
+    let story = fresh().and(asked(t(1, 0)));
+    let story = story.when(opt_in("a publisher's")).then_rejects_field(Reason::Invalid, "purpose");
+    story.when(opt_in("the opt-in message")).then_accepts();
+}
+
+#[test]
+fn the_publisher_does_not_choose_the_template_that_asks() {
+    let ask = ask().with_consent(|command| command.template = Some(greeting_call("Bob")));
+    fresh().when(ask).then_rejects_field(Reason::Invalid, "template");
 }
 
 #[test]

@@ -20,7 +20,8 @@ use proptest::sample::{Index, select};
 
 use crate::scenario::{
     Fact, Scenario, Try, asked, called, disabled, enabled, greeting, greeting_call, imported, in_contacts, marketing,
-    out_of_contacts, request_ended, request_failed, revoked, send, t, template_accepted, window_expired, wrote,
+    out_of_contacts, quick_reply, request_ended, request_failed, revoked, send, t, template_accepted, window_expired,
+    wrote,
 };
 
 fn moment() -> impl Strategy<Value = Timestamp> {
@@ -327,7 +328,7 @@ proptest! {
         let _ = classify(&ConsentWords::default(), payload.as_deref(), Some(&text));
         let mut template = greeting();
         template.body.clone_from(&text);
-        template.buttons.push(text.clone());
+        template.buttons.push(quick_reply(&text));
         prop_assert!(preview(&template, &greeting_call(&text)).len() >= template.buttons.len());
         let braces = format!("{{{{{text}}}}}{{{{1}}}}{text}");
         prop_assert!(placeholders(&braces).len() <= braces.len());

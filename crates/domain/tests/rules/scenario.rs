@@ -22,7 +22,7 @@ use connector_domain::event::{
 use connector_domain::identity::Address;
 use connector_domain::ids::{CommandId, EventId, PhoneNumber, StreamId};
 use connector_domain::settings::Rules;
-use connector_domain::template::Template;
+use connector_domain::template::{Template, TemplateButton};
 use connector_domain::time::Timestamp;
 use connector_domain::window;
 
@@ -86,7 +86,8 @@ pub(crate) fn out_of_contacts(at: Timestamp) -> Fact {
 
 pub(crate) fn asked(at: Timestamp) -> Fact {
     let expires_at = at + Rules::default().opt_in_answer;
-    fact(at, OptInRequested { user_id: "ada".into(), phone_number_id: "number".into(), expires_at })
+    let message_id = Some(CommandId::derived("the opt-in message"));
+    fact(at, OptInRequested { user_id: "ada".into(), phone_number_id: "number".into(), expires_at, message_id })
 }
 
 pub(crate) fn request_ended(at: Timestamp, asked_at: Timestamp) -> Fact {
@@ -176,6 +177,16 @@ pub(crate) fn marketing(at: Timestamp, stopped: bool) -> Fact {
     fact(at, MarketingPreferenceChanged { phone_number_id: "number".into(), stopped, raw: "{}".into() })
 }
 
+/// A button of a template.
+pub(crate) fn button(kind: &str, text: &str) -> TemplateButton {
+    TemplateButton { kind: kind.to_owned(), text: text.to_owned(), url: None }
+}
+
+/// A quick-reply button.
+pub(crate) fn quick_reply(text: &str) -> TemplateButton {
+    button("QUICK_REPLY", text)
+}
+
 /// The template of the scenarios: one positional placeholder in its body.
 pub(crate) fn greeting() -> Template {
     Template {
@@ -186,10 +197,12 @@ pub(crate) fn greeting() -> Template {
         status: "APPROVED".to_owned(),
         category: "UTILITY".to_owned(),
         parameter_format: "POSITIONAL".to_owned(),
+        header_format: None,
         header: None,
         body: "Hello {{1}}".to_owned(),
         footer: None,
-        buttons: vec!["QUICK_REPLY|Yes|".to_owned(), "QUICK_REPLY|No|".to_owned()],
+        buttons: vec![quick_reply("Yes"), quick_reply("No")],
+        other_components: vec![],
     }
 }
 

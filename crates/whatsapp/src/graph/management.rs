@@ -2,7 +2,7 @@
 
 use connector_domain::ids::{OrganizationId, PhoneNumberId, WabaId};
 use connector_domain::outcome::Transport;
-use connector_domain::template::Template;
+use connector_domain::template::{Template, TemplateButton};
 use connector_ports::whatsapp::{BusinessProfile, WhatsAppError};
 use reqwest::{Method, RequestBuilder, Url};
 use serde_json::{Value, json};
@@ -141,16 +141,19 @@ fn read_template(organization: &OrganizationId, waba: &WabaId, json: &Value) -> 
         category: word(&json["category"]).unwrap_or_default(),
         // Templates from before named parameters came do not say.
         parameter_format: word(&json["parameter_format"]).unwrap_or_else(|| "POSITIONAL".to_owned()),
+        header_format: None,
         header: None,
         body: String::new(),
         footer: None,
         buttons: Vec::new(),
+        other_components: Vec::new(),
     };
     for component in json["components"].as_array().into_iter().flatten() {
         let text = component["text"].as_str().map(str::to_owned);
         match word(&component["type"]).as_deref() {
-            Some("HEADER") if word(&component["format"]).is_none_or(|format| format == "TEXT") => {
-                template.header = text
+            Some("HEADER") => {
+                template.header_format = Some(word(&component["format"]).unwrap_or_else(|| "TEXT".to_owned()));
+                template.header = text;
             }
             Some("BODY") => template.body = text.unwrap_or_default(),
             Some("FOOTER") => template.footer = text,
@@ -158,15 +161,20 @@ fn read_template(organization: &OrganizationId, waba: &WabaId, json: &Value) -> 
                 let buttons = component["buttons"].as_array().into_iter().flatten();
                 template.buttons.extend(buttons.map(read_button));
             }
-            _ => {}
+            // Kept although nothing can fill it: whoever sends has to know.
+            other => template.other_components.push(other.unwrap_or_default().to_owned()),
         }
     }
     Some(template)
 }
 
-fn read_button(button: &Value) -> String {
-    let field = |name: &str| button[name].as_str().unwrap_or_default();
-    format!("{}|{}|{}", field("type").to_ascii_uppercase(), field("text"), field("url"))
+fn read_button(button: &Value) -> TemplateButton {
+    let field = |name: &str| button[name].as_str().map(str::to_owned);
+    TemplateButton {
+        kind: field("type").unwrap_or_default().to_ascii_uppercase(),
+        text: field("text").unwrap_or_default(),
+        url: field("url"),
+    }
 }
 
 /// Meta's guide has the fields in `data[0]`, its OpenAPI file in `data[0].business_profile`.

@@ -1,6 +1,8 @@
 //! The JSON of a request to `/messages`, exactly as WhatsApp wants it.
 
 use connector_domain::command::{ButtonParameter, Content, ContentKind, TemplateCall, TemplateParameter};
+use connector_domain::identity::Address;
+use connector_domain::ids::{Bsuid, PhoneNumber};
 use connector_ports::whatsapp::Outbound;
 use serde_json::{Value, json};
 
@@ -35,16 +37,37 @@ fn message(outbound: &Outbound, kind: &str, object: Value) -> Option<Value> {
         "biz_opaque_callback_data": outbound.attempt_id.to_string(),
     });
     body[kind] = object;
-    match (&outbound.address.phone, &outbound.address.bsuid) {
-        // Without the plus sign Meta would put the business number's country code in front.
-        (Some(phone), _) => body["to"] = format!("+{}", phone.expose()).into(),
-        (None, Some(bsuid)) => body["recipient"] = bsuid.expose().into(),
-        (None, None) => return None,
-    }
+    let (field, recipient) = recipient(&outbound.address)?;
+    body[field] = recipient.into();
     if let Some(wamid) = &outbound.content.reply_to {
         body["context"] = json!({ "message_id": wamid.as_str() });
     }
     Some(body)
+}
+
+/// The field that names the recipient, by the form of what is known: WhatsApp accepts a user id in `to`, and drops the message without a word.
+/// A phone number goes before a user id. `None`: neither is one.
+fn recipient(address: &Address) -> Option<(&'static str, String)> {
+    let phone = address.phone.as_ref().map(PhoneNumber::expose);
+    let bsuid = address.bsuid.as_ref().map(Bsuid::expose);
+    let known = || [phone, bsuid].into_iter().flatten();
+    // Without the plus sign Meta would put the business number's country code in front.
+    let to = known().find(|id| is_phone_number(id)).map(|id| ("to", format!("+{}", id.trim_start_matches('+'))));
+    to.or_else(|| known().find(|id| is_user_id(id)).map(|id| ("recipient", id.to_owned())))
+}
+
+fn is_phone_number(id: &str) -> bool {
+    let digits = id.strip_prefix('+').unwrap_or(id);
+    (5..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// `CC.…` or `CC.ENT.…`; what stands behind the country is WhatsApp's business.
+fn is_user_id(id: &str) -> bool {
+    let Some((country, rest)) = id.split_once('.') else { return false };
+    country.len() == 2
+        && country.bytes().all(|byte| byte.is_ascii_uppercase())
+        && !rest.is_empty()
+        && rest.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Marks a message as read. Has neither recipient nor callback data: it addresses a message, and no status follows.
@@ -80,10 +103,10 @@ fn parameter(parameter: &TemplateParameter) -> Value {
 
 fn button(button: &ButtonParameter) -> Value {
     let text = button.text.expose();
-    let parameter = if button.sub_type == "quick_reply" {
-        json!({ "type": "payload", "payload": text })
-    } else {
-        json!({ "type": "text", "text": text })
+    let parameter = match button.sub_type.as_str() {
+        "quick_reply" => json!({ "type": "payload", "payload": text }),
+        "copy_code" => json!({ "type": "coupon_code", "coupon_code": text }),
+        _ => json!({ "type": "text", "text": text }),
     };
     json!({
         "type": "button",

@@ -5,6 +5,7 @@ use axum::extract::Query;
 use axum::http::StatusCode;
 use axum::routing::get;
 use connector_domain::ids::{OrganizationId, PhoneNumberId, WabaId};
+use connector_domain::template::TemplateButton;
 use connector_ports::retry::Retry;
 use connector_ports::whatsapp::{BusinessProfile, WhatsApp, WhatsAppError};
 use serde_json::{Value, json};
@@ -40,7 +41,7 @@ fn page(query: &HashMap<String, String>) -> Value {
             {"id": "2", "language": "en_US"}], "paging": next("c+/=1")}),
         Some("c+/=1") => json!({"data": [
             {"name": "photo", "language": "de", "status": "paused", "category": "marketing", "components": [
-                {"type": "header", "format": "image"}, {"type": "body", "text": "Look"}]}],
+                {"type": "header", "format": "image"}, {"type": "body", "text": "Look"}, {"type": "carousel", "cards": []}]}],
             "paging": {"cursors": {"after": "c2"}}}),
         other => panic!("asked for {other:?}"),
     }
@@ -60,10 +61,19 @@ async fn templates_are_read_page_by_page_from_the_configured_host() {
     assert_eq!(opt_in.header.as_deref(), Some("Hello {{first_name}}"));
     assert_eq!(opt_in.body, "May we write to you, {{first_name}}?");
     assert_eq!(opt_in.footer.as_deref(), Some("Acme"));
-    assert_eq!(opt_in.buttons, ["QUICK_REPLY|Yes|", "URL|Terms|https://example.com/{{1}}"]);
+    let button = |kind: &str, text: &str, url: Option<&str>| TemplateButton {
+        kind: kind.to_owned(),
+        text: text.to_owned(),
+        url: url.map(str::to_owned),
+    };
+    let buttons = [button("QUICK_REPLY", "Yes", None), button("URL", "Terms", Some("https://example.com/{{1}}"))];
+    assert_eq!(opt_in.buttons, buttons);
     let photo = &templates[1];
     assert_eq!((photo.status.as_str(), photo.category.as_str()), ("PAUSED", "MARKETING"));
     assert_eq!((photo.parameter_format.as_str(), photo.header.as_deref()), ("POSITIONAL", None));
+    // What cannot be filled is kept, so that nobody tries to.
+    assert_eq!((photo.header_format.as_deref(), opt_in.header_format.as_deref()), (Some("IMAGE"), Some("TEXT")));
+    assert_eq!((&photo.other_components[..], &opt_in.other_components[..]), (&["CAROUSEL".to_owned()][..], &[][..]));
 }
 
 #[tokio::test]

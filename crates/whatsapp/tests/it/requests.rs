@@ -55,7 +55,11 @@ fn cases() -> Vec<(&'static str, Outbound)> {
         (
             "template_buttons",
             outbound(Content::template(TemplateCall {
-                buttons: vec![button(0, "quick_reply", "opt-in-yes"), button(1, "url", "terms")],
+                buttons: vec![
+                    button(0, "quick_reply", "opt-in-yes"),
+                    button(1, "url", "terms"),
+                    button(2, "copy_code", "25OFF"),
+                ],
                 ..call("opt_in", "en_US")
             })),
         ),
@@ -77,6 +81,37 @@ fn the_phone_number_wins_when_both_identities_are_known() {
     outbound.address.bsuid = Some(Bsuid("US.1".into()));
     let body = request_body(&outbound).unwrap();
     assert_eq!((&body["to"], &body["recipient"]), (&Value::from("+15550100042"), &Value::Null));
+}
+
+#[test]
+fn the_field_of_the_recipient_follows_from_the_form_of_the_id() {
+    let body = |phone: Option<&str>, bsuid: Option<&str>| {
+        let mut outbound = outbound(Content::text("x"));
+        let address = serde_json::json!({ "phone": phone, "bsuid": bsuid });
+        // As records of other writers may have it, in which anything may stand.
+        outbound.address = serde_json::from_value(address).ok()?;
+        request_body(&outbound)
+    };
+    let long = format!("US.{}", "1".repeat(128));
+    for user_id in ["US.13491208655302741918", "US.ENT.11815799212886844830", "DE.a1", long.as_str()] {
+        for (phone, bsuid) in [(None, Some(user_id)), (Some(user_id), None), (Some(user_id), Some(user_id))] {
+            // What is no phone number is refused where it is read, or goes into the field that WhatsApp reads it from.
+            if let Some(body) = body(phone, bsuid) {
+                assert_eq!(
+                    (&body["to"], &body["recipient"]),
+                    (&Value::Null, &Value::from(user_id)),
+                    "{phone:?} {bsuid:?}"
+                );
+            }
+        }
+    }
+    let both = body(Some("15550100042"), Some("US.1")).unwrap();
+    assert_eq!((&both["to"], &both["recipient"]), (&Value::from("+15550100042"), &Value::Null));
+    let swapped = body(None, Some("15550100042")).unwrap();
+    assert_eq!((&swapped["to"], &swapped["recipient"]), (&Value::from("+15550100042"), &Value::Null));
+    for neither in ["", "US.", "US", ".1", "us.1", "USA.1", "US.1 2", "call me"] {
+        assert_eq!(body(None, Some(neither)), None, "{neither}");
+    }
 }
 
 #[tokio::test]

@@ -105,7 +105,9 @@ pub(crate) async fn consent(
             ConsentAction::AcknowledgeNotice => Some(Recipient::default()),
             _ => form.recipient(),
         };
-        let template = form.optional_object("template").and_then(|form| form.template_call());
+        if form.optional_object("template").is_some() {
+            form.wrong("template", "is a setting of the organization and the number");
+        }
         let proof = match action? {
             ConsentAction::Import => form.text("proof"),
             _ => form.optional_text("proof"),
@@ -118,7 +120,7 @@ pub(crate) async fn consent(
             phone_number_id: common.phone_number_id,
             recipient: recipient?,
             action: action?,
-            template,
+            template: None,
             proof: proof.map(|proof| proof.as_str().into()),
             issued_at: api.platform.clock.now(),
         })

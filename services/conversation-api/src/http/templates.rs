@@ -2,8 +2,9 @@
 
 use axum::Json;
 use axum::extract::{Query, State};
+use connector_domain::decide::Rejection;
 use connector_domain::ids::{OrganizationId, PhoneNumberId};
-use connector_domain::template::{self, Template};
+use connector_domain::template::{self, Obstacle, Template, TemplateButton};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -24,11 +25,30 @@ async fn waba(api: &Api, organization: &OrganizationId, number: Option<String>) 
     waba.map(|waba| waba.0).ok_or_else(|| Problem::not_found("number"))
 }
 
+/// A refusal as the list and the preview show it; `why` names what keeps the template from being sent at all.
+fn refusal(refused: &Rejection, obstacle: Option<Obstacle>) -> Value {
+    json!({
+        "reason": refused.reason.as_str(), "field": refused.field, "remedy": refused.remedy,
+        "why": obstacle.map(Obstacle::as_str),
+    })
+}
+
+fn button(button: &TemplateButton) -> Value {
+    let takes = button.takes();
+    json!({
+        "type": button.kind, "text": button.text, "url": button.url,
+        "sub_type": takes.map(|takes| takes.sub_type), "required": takes.is_some_and(|takes| takes.required),
+    })
+}
+
 fn show(template: &Template) -> Value {
+    let obstacle = template::obstacle(template);
     json!({
         "name": template.name, "language": template.language, "status": template.status, "category": template.category,
-        "sendable": template.status == "APPROVED", "parameter_format": template.parameter_format,
-        "header": template.header, "body": template.body, "footer": template.footer, "buttons": template.buttons,
+        "sendable": obstacle.is_none(), "refusal": obstacle.map(|found| refusal(&found.rejection(), obstacle)),
+        "parameter_format": template.parameter_format, "header_format": template.header_format,
+        "header": template.header, "body": template.body, "footer": template.footer,
+        "buttons": template.buttons.iter().map(button).collect::<Vec<_>>(),
         "placeholders": {
             "header": template.header.as_deref().map(template::placeholders).unwrap_or_default(),
             "body": template::placeholders(&template.body),
@@ -66,8 +86,6 @@ pub(crate) async fn preview(
     Ok(Json(json!({
         "text": template::preview(&template, &call),
         "sendable": refused.is_none(),
-        "refusal": refused.map(|refused| json!({
-            "reason": refused.reason.as_str(), "field": refused.field, "remedy": refused.remedy,
-        })),
+        "refusal": refused.map(|refused| refusal(&refused, template::obstacle(&template))),
     })))
 }

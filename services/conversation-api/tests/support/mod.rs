@@ -352,10 +352,12 @@ pub(crate) fn a_template(organization: &str, waba: &str) -> Template {
         status: "APPROVED".to_owned(),
         category: "UTILITY".to_owned(),
         parameter_format: "POSITIONAL".to_owned(),
+        header_format: None,
         header: None,
         body: "Hello {{1}}, until {{2}}.".to_owned(),
         footer: None,
         buttons: Vec::new(),
+        other_components: vec![],
     }
 }
 

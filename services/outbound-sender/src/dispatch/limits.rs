@@ -21,6 +21,8 @@ const PROBE: Duration = Duration::from_secs(1);
 const SLOWEST: Duration = Duration::from_secs(60);
 /// How long a number that reached the limit for spam is left alone at first.
 const STOP: Duration = Duration::from_secs(600);
+/// How much later a hold has to end than the one before it to be worth telling everybody.
+const TELL_AGAIN: Duration = Duration::from_secs(5);
 /// Longest pause, in first pauses.
 const MOST_PAUSES: u32 = 10;
 
@@ -55,6 +57,8 @@ pub(super) struct Limits {
     pair_burst: u32,
     pause: Duration,
     numbers: HashMap<PhoneNumberId, Number>,
+    /// Until when numbers are held back because of their account, as far as this worker has told.
+    held: HashMap<PhoneNumberId, Timestamp>,
     local: Local,
 }
 
@@ -84,6 +88,7 @@ impl Limits {
             pair_burst: config.pair_burst,
             pause: config.configuration_pause,
             numbers: HashMap::new(),
+            held: HashMap::new(),
         }
     }
 
@@ -211,6 +216,18 @@ impl Limits {
         let until = now + (least * factor).min(SLOWEST.max(least));
         self.hold(&number_key(number), until, now).await;
         until
+    }
+
+    /// WhatsApp says that an account, or the app, is too fast: these numbers are held back, too, for everybody. Answers of many attempts say the
+    /// same; who was told lately is not told again.
+    pub(super) async fn hold_numbers(&mut self, numbers: &[PhoneNumberId], until: Timestamp, now: Timestamp) {
+        for number in numbers {
+            let held = self.held.entry(number.clone()).or_insert(now);
+            if *held + TELL_AGAIN < until {
+                *held = until;
+                self.hold(&number_key(number), until, now).await;
+            }
+        }
     }
 
     /// WhatsApp asks to leave the number alone for a while that is no fault of its speed.

@@ -7,8 +7,8 @@ use connector_domain::decide::Rejection;
 use connector_domain::event::{
     Event, MessageFailed, MessageSent, MessageUnconfirmed, NumberPaused, NumberResumed, TimeSource,
 };
-use connector_domain::ids::{CommandId, StreamId, Wamid};
-use connector_domain::outcome::{Class, Scope, Verdict, class, judge, judge_receipt};
+use connector_domain::ids::{CommandId, PhoneNumberId, StreamId, Wamid};
+use connector_domain::outcome::{Answer, Class, Exchange, Scope, Verdict, class, judge, judge_receipt, meaning};
 use connector_domain::time::Timestamp;
 use connector_ports::log::Append;
 use connector_runtime::emit::Cause;
@@ -26,8 +26,16 @@ const FIRST: Duration = Duration::from_millis(200);
 const LONGEST: Duration = Duration::from_secs(60);
 /// First pause of a number that is too fast.
 const THROTTLED: Duration = Duration::from_secs(1);
-/// The same when the whole account is: its limits are counted in hours.
+/// The same when the whole account, or the app, is: their limits are counted in hours.
 const ACCOUNT_THROTTLED: Duration = Duration::from_secs(30);
+
+/// The subcode of a refusal.
+const fn subcode(exchange: &Exchange) -> Option<i64> {
+    match &exchange.answer {
+        Answer::Http { error: Some(error), .. } => error.subcode,
+        Answer::Http { error: None, .. } | Answer::Transport(_) => None,
+    }
+}
 
 const fn metric(verdict: &Verdict) -> VerdictClass {
     match verdict {
@@ -222,6 +230,19 @@ impl Dispatcher {
         Step::Wait { until, appends }
     }
 
+    /// The other numbers that a limit of this reach holds, too: those of the account, or all of the app's.
+    async fn beside(&self, number: &PhoneNumberId, scope: Scope) -> Result<Vec<PhoneNumberId>, Failure> {
+        let account = match scope {
+            Scope::Message | Scope::Number => return Ok(Vec::new()),
+            Scope::Account => match self.tables.number(number, None).await?.and_then(|known| known.waba_id.clone()) {
+                Some(account) => Some(account),
+                None => return Ok(Vec::new()),
+            },
+            Scope::App => None,
+        };
+        Ok(self.tables.numbers(account.as_ref()).into_iter().filter(|other| other != number).collect())
+    }
+
     /// What one POST leads to.
     pub(super) async fn outcome(&mut self, fact: Fact) -> Result<Step<Fact>, Failure> {
         let Fact { job, attempt, exchange, took } = fact;
@@ -264,11 +285,13 @@ impl Dispatcher {
                 let until = now + self.backoff(Duration::ZERO, tries);
                 self.repeat(&job, until, vec![withdrawn])
             }
-            Verdict::Retry { code, .. } if class(code) == Some(Class::Ambiguous) && ambiguous + 1 >= MOST_AMBIGUOUS => {
+            Verdict::Retry { code, .. }
+                if class(code, None) == Some(Class::Ambiguous) && ambiguous + 1 >= MOST_AMBIGUOUS =>
+            {
                 self.unconfirmed(&job, &attempt, "server_error", now)?
             }
             Verdict::Retry { after, scope, code } => {
-                let ending = Ending::Retry { ambiguous: class(code) == Some(Class::Ambiguous) };
+                let ending = Ending::Retry { ambiguous: class(code, None) == Some(Class::Ambiguous) };
                 let appends = self.written(&job, &attempt, &ending, now)?;
                 self.fate(&job).concluded(attempt.id, ending, false);
                 let until = now + self.backoff(after, tries);
@@ -278,8 +301,13 @@ impl Dispatcher {
                 self.repeat(&job, until, appends)
             }
             Verdict::ThrottleNumber { scope, .. } => {
-                let least = if scope == Scope::Account { ACCOUNT_THROTTLED } else { THROTTLED };
+                let least = match scope {
+                    Scope::Account | Scope::App => ACCOUNT_THROTTLED,
+                    Scope::Number | Scope::Message => THROTTLED,
+                };
                 let until = self.limits.slow_down(&number, least, now).await;
+                let others = self.beside(&number, scope).await?;
+                self.limits.hold_numbers(&others, until, now).await;
                 let appends = retry(self)?;
                 self.repeat(&job, until, appends)
             }
@@ -292,7 +320,9 @@ impl Dispatcher {
                 let stopped = matches!(verdict, Verdict::StopNumber { .. });
                 let (until, news) = self.limits.pause(&number, stopped, now).await;
                 if news {
-                    tracing::error!(%number, code, "WhatsApp refuses this number; it is paused");
+                    let subcode = subcode(&exchange);
+                    let meaning = meaning(code, subcode).unwrap_or("unknown");
+                    tracing::error!(%number, code, subcode, meaning, "WhatsApp refuses this number; it is paused");
                     let paused = NumberPaused { phone_number_id: number.clone(), error_code: code };
                     about.push(self.about_number(&job, &attempt, paused)?);
                 }

@@ -171,3 +171,52 @@ async fn a_number_whose_answers_are_slow_leaves_slots_to_another_one() {
     scene.run(run).await;
     check_backlog(&scene, &backlog, 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_of_the_account_or_of_the_app_slows_all_numbers_it_reaches() {
+    for (seed, code) in [(43, 80_007), (44, 4)] {
+        let scene = scene(seed).await;
+        let whatsapp = scene.world.whatsapp_side();
+        whatsapp.set_number(&NUMBER.into(), Some(Reaction::Refuse(400, GraphError { code, subcode: None })));
+        let first = text("first", 0);
+        let publisher = Scene::of(scene.world.clone());
+        let run = async |world: SimWorld| {
+            publisher.publish(std::slice::from_ref(&first)).await;
+            while world.whatsapp_side().posts().is_empty() {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let other = text_of_second("other", 0);
+            let before = tokio::time::Instant::now();
+            publisher.publish(std::slice::from_ref(&other)).await;
+            let told = |recorded: &Recorded| !of(std::slice::from_ref(recorded), other.command_id).is_empty();
+            appears(&world, |recorded| recorded.envelope.event_type == "MessageSent" && told(recorded)).await;
+            assert!(before.elapsed() > Duration::from_secs(25), "{code}: it left after {:?}", before.elapsed());
+            world.whatsapp_side().set_number(&NUMBER.into(), None);
+            ended(&world, std::slice::from_ref(&first)).await;
+        };
+        scene.run(run).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_that_is_not_there_for_the_token_is_paused_once_and_nothing_is_lost() {
+    let scene = Scene::new(45).await;
+    let gone = GraphError { code: 100, subcode: Some(33) };
+    scene.world.whatsapp_side().set_number(&NUMBER.into(), Some(Reaction::Refuse(400, gone)));
+    let queued: Vec<_> = (0..10).map(|i| text(&format!("{i}"), i)).collect();
+    scene.publish(&queued).await;
+    let run = async |world: SimWorld| {
+        appears(&world, |recorded| recorded.envelope.event_type == "NumberPaused").await;
+        tokio::time::sleep(Duration::from_secs(200)).await;
+        world.whatsapp_side().set_number(&NUMBER.into(), None);
+        ended(&world, &queued).await;
+    };
+    scene.run(run).await;
+    let events = scene.events();
+    for command in &queued {
+        assert_eq!(types(&of(&events, command.command_id)), ["MessageAccepted", "MessageSent"]);
+    }
+    let count = |wanted: &str| events.iter().filter(|recorded| recorded.envelope.event_type == wanted).count();
+    assert_eq!((count("NumberPaused"), count("NumberResumed")), (1, 1));
+}

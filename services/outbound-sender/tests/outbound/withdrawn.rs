@@ -67,10 +67,12 @@ fn template(name: &str, category: &str) -> Template {
         status: "APPROVED".to_owned(),
         category: category.to_owned(),
         parameter_format: "POSITIONAL".to_owned(),
+        header_format: None,
         header: None,
         body: "Hello".to_owned(),
         footer: None,
         buttons: vec![],
+        other_components: vec![],
     }
 }
 

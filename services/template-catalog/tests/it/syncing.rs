@@ -30,10 +30,12 @@ fn template(name: &str, status: &str) -> Template {
         status: status.to_owned(),
         category: "UTILITY".to_owned(),
         parameter_format: "POSITIONAL".to_owned(),
+        header_format: None,
         header: None,
         body: "Hi".to_owned(),
         footer: None,
         buttons: Vec::new(),
+        other_components: vec![],
     }
 }
 

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use super::{
     authorize,
     errors::{GraphError, json_response, raw_response},
-    request::{MessageRequest, digits},
+    request::{MessageRequest, digits, is_user_id},
 };
 use crate::{
     App,
@@ -37,6 +37,8 @@ struct Addressed {
     /// As the request gave it.
     input: String,
     by_user_id: bool,
+    /// `to` holds a user id, which belongs into `recipient`.
+    user_id_in_to: bool,
     template: Option<(String, Filled)>,
     /// Pricing category.
     category: String,
@@ -63,6 +65,9 @@ pub(crate) async fn send(
         Ok(to) => to,
         Err(error) => return refuse(&app, post(&phone_number_id, &request, request.kind()), &error),
     };
+    if to.user_id_in_to {
+        return drop_silently(&app, post(&phone_number_id, &request, request.kind()), &to.input);
+    }
     let verdict = app.faults.judge(&phone_number_id, &to.wa_id);
     let delay = app.config.delay_ms + verdict.delay_ms;
     if delay > 0 {
@@ -107,6 +112,16 @@ fn refuse(app: &App, mut entry: Post, error: &GraphError) -> Response {
     entry.outcome = Outcome::Refused(error.code);
     app.record(entry);
     error.response(&app.ids.fbtrace_id())
+}
+
+/// What WhatsApp does with a user id in `to`: it answers as if it had taken the message, and nobody ever gets it.
+fn drop_silently(app: &App, mut entry: Post, input: &str) -> Response {
+    let wamid = app.ids.wamid(input);
+    entry.wamid = Some(wamid.clone());
+    entry.fault = Some("user_id_in_to");
+    app.record(entry);
+    let (contact, message) = (json!({"input": input, "wa_id": input}), json!({"id": wamid}));
+    json_response(200, &json!({"messaging_product": "whatsapp", "contacts": [contact], "messages": [message]}))
 }
 
 fn injected(code: u32, status: Option<u16>, subcode: Option<u32>, details: Option<&str>) -> GraphError {
@@ -179,6 +194,10 @@ fn address(app: &App, phone_number_id: &str, request: &MessageRequest) -> Result
         Ok((line, Some((name.to_owned(), filled)), template.category.to_ascii_lowercase()))
     })?;
     let (wa_id, input, by_user_id) = match (&request.to, &request.recipient) {
+        (Some(to), _) if is_user_id(to) => {
+            let (wa_id, input) = (String::new(), to.clone());
+            return Ok(Addressed { line, wa_id, input, by_user_id: true, user_id_in_to: true, template, category });
+        }
         (Some(to), _) => {
             let invalid = || GraphError::new(131_009).details("Parameter 'to' is not a phone number");
             (digits(to).ok_or_else(invalid)?, to.clone(), false)
@@ -190,10 +209,13 @@ fn address(app: &App, phone_number_id: &str, request: &MessageRequest) -> Result
         }
         (None, None) => return Err(GraphError::new(131_008).details("Parameter 'to' is mandatory")),
     };
+    if by_user_id && category == "authentication" {
+        return Err(GraphError::new(131_062).details("Authentication templates need a phone number"));
+    }
     if wa_id == line.display_phone_number {
         return Err(GraphError::new(131_021).details("Sender and recipient phone number is the same"));
     }
-    Ok(Addressed { line, wa_id, input, by_user_id, template, category })
+    Ok(Addressed { line, wa_id, input, by_user_id, user_id_in_to: false, template, category })
 }
 
 /// Applies the limits, and if they allow it takes the message.

@@ -68,6 +68,9 @@ pub(crate) struct Language {
 pub(crate) struct Component {
     #[serde(rename = "type", default)]
     pub(crate) kind: String,
+    /// What kind of button it fills.
+    #[serde(default)]
+    pub(crate) sub_type: String,
     /// A string in Meta's examples; numbers are accepted as well.
     index: Option<Value>,
     #[serde(default)]
@@ -97,6 +100,7 @@ pub(crate) struct Parameter {
     pub(crate) parameter_name: Option<String>,
     pub(crate) text: Option<String>,
     pub(crate) payload: Option<String>,
+    pub(crate) coupon_code: Option<String>,
     pub(crate) currency: Option<Value>,
     pub(crate) date_time: Option<Value>,
 }
@@ -221,6 +225,13 @@ pub(crate) fn digits(to: &str) -> Option<String> {
         }
     }
     (7..=15).contains(&digits.len()).then_some(digits)
+}
+
+/// Whether a recipient has the form of a business-scoped user id: `CC.…`.
+pub(crate) fn is_user_id(to: &str) -> bool {
+    to.split_once('.').is_some_and(|(country, rest)| {
+        country.len() == 2 && country.bytes().all(|byte| byte.is_ascii_uppercase()) && !rest.is_empty()
+    })
 }
 
 #[cfg(test)]
