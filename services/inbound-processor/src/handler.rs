@@ -9,7 +9,7 @@ use bytes::Bytes;
 use connector_contracts::{Topic, decode};
 use connector_domain::command::{DirectoryRecord, WebhookItem};
 use connector_domain::event::{ConversationLinked, Event, IdentityLearned, Recorded, TimeSource};
-use connector_domain::ids::{EventId, OrganizationId, StreamId};
+use connector_domain::ids::{EventId, OrganizationId, StreamId, Text};
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
 use connector_ports::gate::View;
@@ -31,8 +31,11 @@ use futures::future::{try_join, try_join_all};
 use crate::meaning::{Interpreter, Meaning};
 use crate::{Config, SERVICE};
 
-/// How long a recorded item is remembered exactly: WhatsApp repeats for 7 days.
-const MEMORY: Duration = Duration::from_secs(8 * 24 * 3600);
+/// How long WhatsApp repeats what it has told, with a day for what is on its way.
+const REPEATED: i64 = 8 * 24 * 3600 * 1000;
+
+/// How long a recorded item is remembered exactly: as long as the topic may have its last repeat, so that a replay of the topic adds nothing.
+const MEMORY: Duration = Duration::from_millis((Topic::Webhooks.retention().retention_ms() + REPEATED).unsigned_abs());
 
 /// Bytes of item and text in an event, so that it fits into a record of 4 MiB with everything else.
 const LARGEST: usize = 4_000_000;
@@ -218,7 +221,8 @@ impl InboundHandler {
 fn fitting(meaning: Meaning) -> Result<Meaning, Reason> {
     let bytes = match &meaning.event {
         Event::MessageReceived(message) => {
-            message.raw.expose().len() + message.text.as_ref().map_or(0, |text| text.expose().len())
+            let text = |text: &Option<Text>| text.as_ref().map_or(0, |text| text.expose().len());
+            message.raw.expose().len() + text(&message.text) + text(&message.profile_name)
         }
         _ => 0,
     };
@@ -233,7 +237,7 @@ fn own_streams(items: &[&Item]) -> Vec<StreamId> {
         streams.extend(meaning.also.iter().map(|(stream, ..)| stream.clone()));
         if !meaning.address.is_empty() {
             streams.extend([item.home.clone(), meaning.home.clone()]);
-            streams.extend(meaning.moved_to.iter().map(|(_, stream)| stream.clone()));
+            streams.extend(meaning.moved_to.iter().flat_map(|(_, streams)| streams.clone()));
         }
     }
     streams
@@ -298,20 +302,23 @@ impl Writer<'_> {
     fn moved(&mut self, stream: &StreamId, people: &mut People) -> Result<(), Failure> {
         let meaning = &self.item.meaning;
         let Some((address, new)) = &meaning.moved_to else { return Ok(()) };
-        // Back to the identity the conversation began with: the other one is the alias then.
-        let alias = if new == stream { &meaning.home } else { new };
-        if alias == stream {
-            return Ok(());
+        for (n, new) in new.iter().enumerate() {
+            // Back to the identity the conversation began with: the other one is the alias then.
+            let alias = if new == stream { &meaning.home } else { new };
+            if alias == stream {
+                continue;
+            }
+            let cause = |n| if n == 0 { meaning.cause_id.clone() } else { format!("{}/{n}", meaning.cause_id) };
+            let learned = IdentityLearned { address: address.clone(), alias: alias.clone() };
+            self.event(learned, stream, cause(n))?;
+            let root = people.root(new);
+            let tell = (root != *stream).then_some(root);
+            if let Some(root) = &tell {
+                let linked = ConversationLinked { canonical: stream.clone() };
+                self.event(linked, root, cause(n))?;
+            }
+            people.add(&Link::Learned { canonical: stream.clone(), alias: alias.clone(), tell });
         }
-        let learned = IdentityLearned { address: address.clone(), alias: alias.clone() };
-        self.event(learned, stream, meaning.cause_id.clone())?;
-        let root = people.root(new);
-        let tell = (root != *stream).then_some(root);
-        if let Some(root) = &tell {
-            let linked = ConversationLinked { canonical: stream.clone() };
-            self.event(linked, root, meaning.cause_id.clone())?;
-        }
-        people.add(&Link::Learned { canonical: stream.clone(), alias: alias.clone(), tell });
         Ok(())
     }
 }

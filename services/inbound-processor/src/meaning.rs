@@ -27,8 +27,8 @@ pub struct Meaning {
     pub address: Address,
     /// Further streams under which the same person could be found.
     pub identities: Vec<StreamId>,
-    /// The person is addressed like this from now on, and this is the stream of that address.
-    pub moved_to: Option<(Address, StreamId)>,
+    /// The person is addressed like this from now on, and these are the streams of that address.
+    pub moved_to: Option<(Address, Vec<StreamId>)>,
     /// The event that stands for the item.
     pub event: Event,
     /// Its cause.
@@ -69,7 +69,7 @@ impl Interpreter {
     /// The reason for the dead letter topic: the same item can never be understood.
     pub fn interpret(&self, item: &WebhookItem, organization: &OrganizationId) -> Result<Meaning, Reason> {
         let unreadable = |error: ParseError| Reason::new(error.reason, error);
-        match (item.kind, &item.phone_number_id) {
+        let mut meaning = match (item.kind, &item.phone_number_id) {
             (WebhookKind::Message, Some(number)) => {
                 let message = parse_message(item).map_err(unreadable)?;
                 self.message(item, number, organization, message)
@@ -80,7 +80,12 @@ impl Interpreter {
             }
             (WebhookKind::Change, _) => self.change(item).map_err(unreadable),
             (WebhookKind::Unknown, _) => Err(Reason::new("unknown_kind", "a kind of item this build does not know")),
-        }
+        }?;
+        // What has arrived has happened: a moment to come can only be a skewed clock, and a no or a yes of that moment would stand against
+        // everything that is said until then.
+        meaning.occurred_at = meaning.occurred_at.min(item.received_at);
+        meaning.also.iter_mut().for_each(|(.., at)| *at = item.received_at.min(*at));
+        Ok(meaning)
     }
 
     fn message(
@@ -102,14 +107,15 @@ impl Interpreter {
             said if renews => said,
             _ => Intent::Other,
         };
-        let moved_to = message.system.as_ref().and_then(|system| {
-            Some((system.new_address.clone(), self.keys.conversation(number, &system.new_address)?))
+        let moved_to = message.system.as_ref().filter(|system| !system.new_address.is_empty()).map(|system| {
+            let streams = self.streams(number, &system.new_address).collect();
+            (system.new_address.clone(), streams)
         });
         Ok(Meaning {
             identities: self.identities(number, &message.address, &home),
             home,
             moved_to,
-            cause_id: format!("{number}/{}", message.wamid),
+            cause_id: format!("{number}/{}{}", stood_by(message.standby), message.wamid),
             occurred_at: message.sent_at,
             time_source: TimeSource::Whatsapp,
             also: Vec::new(),
@@ -148,7 +154,7 @@ impl Interpreter {
         let foreign = status.attempt_id.is_none() && status.status != DeliveryStatus::Failed;
         Ok(Meaning {
             identities: self.identities(number, &status.address, &home),
-            cause_id: format!("{number}/{}/{word}/{recipient}", status.wamid),
+            cause_id: format!("{number}/{}{}/{word}/{recipient}", stood_by(status.standby), status.wamid),
             home,
             moved_to: None,
             occurred_at: status.at,
@@ -250,11 +256,20 @@ impl Interpreter {
         }
     }
 
-    fn identities(&self, number: &PhoneNumberId, address: &Address, home: &StreamId) -> Vec<StreamId> {
+    fn streams(&self, number: &PhoneNumberId, address: &Address) -> impl Iterator<Item = StreamId> {
         let by_phone = address.phone.as_ref().map(|phone| self.keys.by_phone(number, phone));
         let by_bsuid = address.bsuid.as_ref().map(|bsuid| self.keys.by_bsuid(number, bsuid));
-        by_phone.into_iter().chain(by_bsuid).filter(|stream| stream != home).collect()
+        by_phone.into_iter().chain(by_bsuid)
     }
+
+    fn identities(&self, number: &PhoneNumberId, address: &Address, home: &StreamId) -> Vec<StreamId> {
+        self.streams(number, address).filter(|stream| stream != home).collect()
+    }
+}
+
+/// What comes while another one answers for the number may come again as our own: the two are not the same.
+const fn stood_by(standby: bool) -> &'static str {
+    if standby { "standby:" } else { "" }
 }
 
 /// A short name of an item that has no id of its own: the same whenever the same update is delivered, another one when the same thing

@@ -7,7 +7,7 @@ use connector_domain::time::Timestamp;
 use serde_json::Value;
 
 use super::json::{BY_PERSON, Who, int, text, timestamp};
-use super::parse::{ParseError, contact, object};
+use super::parse::{ParseError, contact, id, object};
 
 /// The template a change is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -203,7 +203,7 @@ fn call(value: &Value, item: &WebhookItem) -> Result<Option<Call>, ParseError> {
     if value["direction"] != BY_PERSON || !matches!(value["event"].as_str(), Some("connect" | "terminate")) {
         return Ok(None);
     }
-    let call_id = text(&value["id"]).map(CallId).ok_or(ParseError { reason: "no_id" })?;
+    let call_id = id(&value["id"]).map(CallId).ok_or(ParseError { reason: "no_id" })?;
     // The end of a call says when it had begun, if anybody answered; a window must not be taken for longer than it is.
     let at = timestamp(&value["start_time"]).filter(|_| value["event"] == "terminate");
     let at = at.or_else(|| timestamp(&value["timestamp"])).ok_or(ParseError { reason: "no_timestamp" })?;

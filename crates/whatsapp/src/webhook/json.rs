@@ -1,6 +1,7 @@
 //! Reading JSON of which nothing is certain: a field may be missing, a number may be a string, and the other way round.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use connector_domain::identity::Address;
@@ -8,7 +9,97 @@ use connector_domain::ids::{Bsuid, PhoneNumber};
 use connector_domain::time::Timestamp;
 use serde::de::{IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
+use serde_json::value::RawValue;
+use serde_json::{Number, Value};
+
+/// What lies deeper in an item than this is of no interest to anybody, and is not read.
+const DEPTH: usize = 16;
+
+/// JSON as a strict reader takes it: half of a surrogate pair (an emoji that was cut) becomes U+FFFD. The JSON that is kept stays as it is.
+pub(super) fn whole(json: &str) -> Cow<'_, str> {
+    let bytes = json.as_bytes();
+    let unit = |at: usize| {
+        let digits = bytes.get(at..at + 6)?.strip_prefix(b"\\u")?;
+        u16::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()
+    };
+    let (mut out, mut copied, mut at) = (String::new(), 0, 0);
+    while let Some(escape) = bytes.get(at..).and_then(|rest| rest.iter().position(|byte| *byte == b'\\')) {
+        at += escape;
+        at += match (unit(at), unit(at + 6)) {
+            (Some(0xD800..=0xDBFF), Some(0xDC00..=0xDFFF)) => 12,
+            (Some(0xD800..=0xDFFF), _) => {
+                out.push_str(&json[copied..at]);
+                out.push_str("\\ufffd");
+                copied = at + 6;
+                6
+            }
+            (Some(_), _) => 6,
+            (None, _) => 2,
+        };
+    }
+    if copied == 0 {
+        return Cow::Borrowed(json);
+    }
+    out.push_str(&json[copied..]);
+    Cow::Owned(out)
+}
+
+/// A body as a JSON reader takes it: bytes that are no UTF-8 become U+FFFD, and control characters that stand in a text unescaped are
+/// escaped.
+pub(super) fn legible(body: &[u8]) -> String {
+    let text = String::from_utf8_lossy(body);
+    let mut out = String::with_capacity(text.len());
+    let (mut in_text, mut escaped) = (false, false);
+    for c in text.chars() {
+        match c {
+            '\0'..='\x1f' if in_text => out.push_str(&format!("\\u{:04x}", u32::from(c))),
+            _ => out.push(c),
+        }
+        match c {
+            _ if escaped => escaped = false,
+            '\\' => escaped = in_text,
+            '"' => in_text = !in_text,
+            _ => {}
+        }
+    }
+    out
+}
+
+/// Reads JSON as far as it can be read: a key that stands there twice counts as it stands there last, halves of surrogate pairs become
+/// U+FFFD, numbers that are too large for a number keep their digits, and what is nested without need is left out.
+pub(super) fn read(json: &str) -> Option<Value> {
+    let rounded = |value: &Value| value.as_object().is_some_and(|fields| fields.values().any(Value::is_f64));
+    if let Some(value) = serde_json::from_str(json).ok().filter(|value| !rounded(value)) {
+        return Some(value);
+    }
+    let json = whole(json);
+    Some(patient(serde_json::from_str(&json).ok()?, DEPTH))
+}
+
+fn patient(raw: &RawValue, depth: usize) -> Value {
+    let json = raw.get();
+    match json.as_bytes().first() {
+        Some(b'{' | b'[') if depth == 0 => Value::Null,
+        Some(b'{') => {
+            let fields: BTreeMap<String, &RawValue> = serde_json::from_str(json).unwrap_or_default();
+            fields.into_iter().map(|(name, value)| (name, patient(value, depth - 1))).collect()
+        }
+        Some(b'[') => {
+            let elements: Vec<&RawValue> = serde_json::from_str(json).unwrap_or_default();
+            elements.into_iter().map(|value| patient(value, depth - 1)).collect()
+        }
+        Some(b'-' | b'0'..=b'9') => number(json),
+        _ => serde_json::from_str(json).unwrap_or_default(),
+    }
+}
+
+fn number(json: &str) -> Value {
+    let exact = |number: &Number| !number.is_f64() || json.contains(['.', 'e', 'E']);
+    match serde_json::from_str::<Number>(json).ok().filter(exact) {
+        Some(number) => Value::Number(number),
+        None => Value::String(json.to_owned()),
+    }
+}
 
 /// A non-empty string, or a number as its digits.
 pub(super) fn text(value: &Value) -> Option<String> {
@@ -19,13 +110,26 @@ pub(super) fn text(value: &Value) -> Option<String> {
     }
 }
 
-/// A whole number, also when it comes as a string.
+/// A whole number, also when it comes as a string or with a point. One that is too large is the largest.
 pub(super) fn int(value: &Value) -> Option<i64> {
     match value {
-        Value::Number(number) => number.as_i64(),
-        Value::String(text) => text.trim().parse().ok(),
+        Value::Number(number) => number.as_i64().or_else(|| number.as_f64().map(rounded)),
+        Value::String(text) => {
+            let text = text.trim();
+            let number =
+                || text.parse::<f64>().ok().filter(|_| text.ends_with(|c: char| c.is_ascii_digit())).map(rounded);
+            text.parse().ok().or_else(number)
+        }
         _ => None,
     }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "out of range it is the largest or the least, which is what is wanted"
+)]
+const fn rounded(number: f64) -> i64 {
+    number.trunc() as i64
 }
 
 /// Whole seconds since 1970, as a string (messages, statuses) or a number (everything else).
@@ -56,6 +160,41 @@ pub(super) struct Who<'a> {
     user_id: Id<'a>,
     #[serde(borrow)]
     direction: Id<'a>,
+    #[serde(borrow, rename = "type")]
+    kind: Id<'a>,
+    #[serde(borrow)]
+    system: System<'a>,
+}
+
+/// What WhatsApp says in its own name about somebody who is addressed otherwise from now on.
+#[derive(Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+struct System<'a> {
+    #[serde(borrow)]
+    previous_user_id: Id<'a>,
+    #[serde(borrow)]
+    user_id: Id<'a>,
+    #[serde(borrow)]
+    wa_id: Id<'a>,
+    /// How older versions spelled it.
+    #[serde(borrow)]
+    new_wa_id: Id<'a>,
+}
+
+impl System<'_> {
+    fn of(value: &Value) -> Self {
+        let id = |name: &str| Id(text(&value[name]).map(Cow::Owned));
+        Self {
+            previous_user_id: id("previous_user_id"),
+            user_id: id("user_id"),
+            wa_id: id("wa_id"),
+            new_wa_id: id("new_wa_id"),
+        }
+    }
+
+    fn moved_to(&self) -> Address {
+        address([&self.wa_id, &self.new_wa_id], [&self.user_id, &NOBODY])
+    }
 }
 
 /// A field that may carry an id, as text.
@@ -76,6 +215,8 @@ impl Who<'_> {
             wa_id: id("wa_id"),
             user_id: id("user_id"),
             direction: id("direction"),
+            kind: id("type"),
+            system: System::of(&value["system"]),
         }
     }
 
@@ -86,7 +227,24 @@ impl Who<'_> {
 
     /// Whom a message is from: the group when it was written in one, else its sender.
     pub(super) fn message(&self, contact: &Self) -> Address {
-        self.group_id.0.as_deref().map_or_else(|| self.sender(contact), group)
+        if let Some(id) = self.group_id.0.as_deref() {
+            return group(id);
+        }
+        if self.kind.0.as_deref() == Some("system") {
+            return self.former(contact);
+        }
+        self.sender(contact)
+    }
+
+    /// Whom WhatsApp itself speaks about: as they were addressed until now, whichever of the two user ids stands as the sender. When it does
+    /// not say that, as they are from now on.
+    fn former(&self, contact: &Self) -> Address {
+        let sender = self.sender(contact);
+        match &self.system.previous_user_id.0 {
+            Some(previous) => Address { phone: sender.phone, bsuid: Some(Bsuid(previous.clone().into_owned())) },
+            None if sender.is_empty() => self.system.moved_to(),
+            None => sender,
+        }
     }
 
     /// Who wrote a message.
@@ -132,9 +290,7 @@ fn address(phone_fields: [&Id<'_>; 2], bsuid_fields: [&Id<'_>; 2]) -> Address {
 
 /// The new address that a system message tells.
 pub(super) fn moved_to(system: &Value) -> Address {
-    let id = |name: &str| Id(text(&system[name]).map(Cow::Owned));
-    // `new_wa_id` is how older versions spelled it.
-    address([&id("wa_id"), &id("new_wa_id")], [&id("user_id"), &NOBODY])
+    System::of(system).moved_to()
 }
 
 /// Stands in for the address of a group. Groups have a conversation of their own, so that a message to many never opens the
@@ -175,8 +331,9 @@ impl<'de> Visitor<'de> for IdVisitor {
         Ok(Id(Some(Cow::Owned(value.to_string()))))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<Id<'de>, E> {
-        Ok(Id(text(&Value::from(value)).map(Cow::Owned)))
+    fn visit_f64<E: serde::de::Error>(self, _: f64) -> Result<Id<'de>, E> {
+        // Perhaps one whose digits do not fit: [`read`] knows them.
+        Err(E::custom("a number that may have been rounded"))
     }
 
     fn visit_bool<E>(self, _: bool) -> Result<Id<'de>, E> {

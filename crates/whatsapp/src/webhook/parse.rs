@@ -10,6 +10,9 @@ use thiserror::Error;
 
 use super::json::{self, Who, int, text, timestamp};
 
+/// The field under which Meta tells what happens in conversations that another one answers at the moment.
+pub(super) const STANDBY: &str = "standby";
+
 /// Why an item cannot be understood; the same item never can. The word names the cause for the dead letter topic and a
 /// metric, and repeats nothing of the item.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -50,6 +53,9 @@ pub struct InboundMessage {
     pub system: Option<SystemChange>,
     /// The advertisement the contact came from.
     pub referral: Option<Referral>,
+    /// It was written to somebody else who answers for the number at the moment (field `standby`): the same message may come as our own
+    /// later, and whether it opens a window for us is not said.
+    pub standby: bool,
     /// Why WhatsApp itself could not carry the message (131051, 131060), for `unsupported`.
     pub error_code: Option<i64>,
 }
@@ -60,7 +66,7 @@ impl InboundMessage {
     #[must_use]
     pub fn opens_window(&self) -> bool {
         let kind = self.message_type.as_str();
-        self.group_id.is_none() && !matches!(kind, "system" | "edit" | "revoke" | "request_welcome")
+        self.group_id.is_none() && !self.standby && !matches!(kind, "system" | "edit" | "revoke" | "request_welcome")
     }
 }
 
@@ -104,6 +110,8 @@ pub struct InboundStatus {
     pub attempt_id: Option<AttemptId>,
     /// Graph error code of a `failed` status.
     pub error_code: Option<i64>,
+    /// As [`InboundMessage::standby`].
+    pub standby: bool,
 }
 
 /// Reads an element of `messages[]`.
@@ -142,6 +150,7 @@ pub fn parse_message(item: &WebhookItem) -> Result<InboundMessage, ParseError> {
         system: system(&message, &message_type),
         referral: referral(&message["referral"]),
         error_code: int(&message["errors"][0]["code"]),
+        standby: item.field == STANDBY,
         message_type,
     })
 }
@@ -160,27 +169,35 @@ pub fn parse_status(item: &WebhookItem) -> Result<InboundStatus, ParseError> {
         word: word.to_owned(),
         at: timestamp(&status["timestamp"]).ok_or(ParseError { reason: "no_timestamp" })?,
         address: Who::of(&status).status(&Who::of(&contact(item))),
-        participant: participant.into_iter().find_map(|field| text(&status[field])),
+        participant: participant.into_iter().find_map(|field| id(&status[field])),
         attempt_id: status["biz_opaque_callback_data"].as_str().and_then(|opaque| opaque.parse().ok()),
         error_code: int(&status["errors"][0]["code"]),
+        standby: item.field == STANDBY,
     })
 }
 
 pub(super) fn object(item: &WebhookItem) -> Result<Value, ParseError> {
-    match serde_json::from_str(item.raw.expose()) {
-        Ok(value @ Value::Object(_)) => Ok(value),
-        Ok(_) => Err(ParseError { reason: "not_an_object" }),
-        Err(_) => Err(ParseError { reason: "not_json" }),
+    match json::read(item.raw.expose()) {
+        Some(value @ Value::Object(_)) => Ok(value),
+        Some(_) => Err(ParseError { reason: "not_an_object" }),
+        None => Err(ParseError { reason: "not_json" }),
     }
 }
 
 /// The contact is an extra: one that cannot be read must not cost the message.
 pub(super) fn contact(item: &WebhookItem) -> Value {
-    item.contact.as_ref().and_then(|contact| serde_json::from_str(contact.expose()).ok()).unwrap_or_default()
+    item.contact.as_ref().and_then(|contact| json::read(contact.expose())).unwrap_or_default()
 }
 
+/// An id is a part of what is derived from it, over and over; one of megabytes is none.
+const LONGEST_ID: usize = 1024;
+
 fn wamid(value: &Value) -> Option<Wamid> {
-    text(value).map(Wamid)
+    id(value).map(Wamid)
+}
+
+pub(super) fn id(value: &Value) -> Option<String> {
+    text(value).filter(|id| id.len() <= LONGEST_ID)
 }
 
 /// What the person said, and the machine-readable side of a tap.

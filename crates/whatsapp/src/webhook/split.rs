@@ -4,6 +4,7 @@
 //! Nothing is lost: what does not look as documented becomes a `Change` item with everything in it.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::sync::Arc;
@@ -13,12 +14,14 @@ use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::PhoneNumberId;
 use connector_domain::time::Timestamp;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{MapAccess, Visitor};
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::json::{Who, text, timestamp};
+use super::json::{self, Who, text, timestamp};
+use super::parse::STANDBY;
 
 /// Why a delivery cannot be taken apart. The same bytes never can: no retry.
 #[derive(Debug, Error, PartialEq, Eq)]
@@ -37,7 +40,7 @@ pub struct Piece<'a> {
     kind: WebhookKind,
     place: Arc<Place>,
     raw: Cow<'a, str>,
-    contact: Option<&'a str>,
+    contact: Option<Cow<'a, str>>,
     /// The contact (or group) concerned. Empty for account changes and for what cannot be understood.
     pub address: Address,
 }
@@ -58,11 +61,17 @@ impl Piece<'_> {
             waba_id: &self.place.waba,
             phone_number_id: self.place.number.as_ref(),
             raw: &self.raw,
-            contact: self.contact,
+            contact: self.contact.as_deref(),
             entry_time: self.place.time,
             received_at,
             delivery_id,
         }
+    }
+
+    fn into_owned(self) -> Piece<'static> {
+        let own = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        let Self { kind, place, raw, contact, address } = self;
+        Piece { kind, place, raw: own(raw), contact: contact.map(own), address }
     }
 
     fn alone(self, received_at: Timestamp, delivery_id: &str) -> Split {
@@ -101,57 +110,8 @@ fn key(number: Option<&PhoneNumberId>, waba: &str, address: &Address, keys: &Str
     }
 }
 
-#[derive(Deserialize, Default)]
-struct Envelope<'a> {
-    #[serde(borrow)]
-    entry: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-struct Entry<'a> {
-    #[serde(borrow)]
-    id: Option<&'a RawValue>,
-    #[serde(borrow)]
-    time: Option<&'a RawValue>,
-    #[serde(borrow)]
-    changes: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-struct ChangeOf<'a> {
-    #[serde(borrow)]
-    field: Option<&'a RawValue>,
-    #[serde(borrow)]
-    value: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-struct Metadata<'a> {
-    #[serde(borrow)]
-    phone_number_id: Option<&'a RawValue>,
-}
-
-#[derive(Deserialize, Default)]
-struct ValueOf<'a> {
-    #[serde(borrow)]
-    metadata: Option<&'a RawValue>,
-    #[serde(borrow)]
-    contacts: Option<&'a RawValue>,
-    #[serde(borrow)]
-    messages: Option<&'a RawValue>,
-    #[serde(borrow)]
-    statuses: Option<&'a RawValue>,
-    #[serde(borrow)]
-    errors: Option<&'a RawValue>,
-    #[serde(borrow)]
-    user_preferences: Option<&'a RawValue>,
-    #[serde(borrow)]
-    calls: Option<&'a RawValue>,
-}
-
 /// A delivery of the documented shape, read in one pass down to its values `V`: to the items when all of it is messages and statuses,
-/// else to values as they are. Anything else is read by [`Envelope`] and the following, level by level, so that what is odd is kept
-/// exactly at the level where it is odd.
+/// else to values as they are. Anything else is read level by level, so that what is odd is kept exactly at the level where it is odd.
 #[derive(Deserialize)]
 #[serde(bound(deserialize = "V: Deserialize<'de>"))]
 struct Usual<'a, V> {
@@ -199,10 +159,12 @@ impl UsualChange<'_, Object<UsualValue<'_>>> {
     }
 }
 
-/// A value of the documented shape.
+/// A value of the documented shape. One that says more is read as [`Fields`], so that nothing of it gets lost.
 #[derive(Deserialize, Default)]
-#[serde(default)]
+#[serde(default, deny_unknown_fields)]
 struct UsualValue<'a> {
+    #[serde(rename = "messaging_product")]
+    _product: IgnoredAny,
     #[serde(borrow)]
     metadata: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -213,21 +175,20 @@ struct UsualValue<'a> {
     statuses: Option<Vec<&'a RawValue>>,
     #[serde(borrow)]
     errors: Option<&'a RawValue>,
-    #[serde(borrow)]
-    user_preferences: Option<&'a RawValue>,
-    #[serde(borrow)]
-    calls: Option<&'a RawValue>,
 }
 
+/// The fields of an object by their names; of two with one name the last.
+type Fields<'a> = BTreeMap<String, &'a RawValue>;
+
 /// A value, whatever its shape.
+#[derive(Default)]
 struct Parts<'a> {
     metadata: Option<&'a RawValue>,
     contacts: Vec<&'a RawValue>,
     /// Messages and statuses; `None` when one of the two is there and no list.
     items: Option<(Vec<&'a RawValue>, Vec<&'a RawValue>)>,
-    errors: Option<&'a RawValue>,
-    user_preferences: Option<&'a RawValue>,
-    calls: Option<&'a RawValue>,
+    /// Everything else that says something.
+    rest: Fields<'a>,
 }
 
 impl<'a> From<UsualValue<'a>> for Parts<'a> {
@@ -236,32 +197,39 @@ impl<'a> From<UsualValue<'a>> for Parts<'a> {
             metadata: value.metadata,
             contacts: value.contacts.unwrap_or_default(),
             items: Some((value.messages.unwrap_or_default(), value.statuses.unwrap_or_default())),
-            errors: value.errors,
-            user_preferences: value.user_preferences,
-            calls: value.calls,
+            rest: value.errors.map(|errors| ("errors".to_owned(), errors)).into_iter().collect(),
         }
     }
 }
 
-impl Parts<'_> {
+impl<'a> From<Fields<'a>> for Parts<'a> {
+    fn from(mut fields: Fields<'a>) -> Self {
+        let mut take = |name| fields.remove(name).filter(|value| value.get() != "null");
+        let (metadata, contacts) = (take("metadata"), take("contacts"));
+        let items = array(take("messages")).zip(array(take("statuses")));
+        take("messaging_product");
+        fields.retain(|_, value| value.get() != "null");
+        Self { metadata, contacts: array(contacts).unwrap_or_default(), items, rest: fields }
+    }
+}
+
+impl<'a> Parts<'a> {
     fn number(&self) -> Option<PhoneNumberId> {
-        let metadata: Metadata<'_> = self.metadata.map(object).unwrap_or_default();
-        metadata.phone_number_id.and_then(scalar).map(PhoneNumberId)
+        // Handovers name the business number as the one who got the message.
+        let of = |raw: &'a RawValue| fields(raw).get("phone_number_id").and_then(|id| scalar(id));
+        let recipient = || self.rest.get("recipient").copied().and_then(of);
+        self.metadata.and_then(of).or_else(recipient).map(PhoneNumberId)
+    }
+
+    fn has_items(&self) -> bool {
+        self.items.as_ref().is_some_and(|(messages, statuses)| !messages.is_empty() || !statuses.is_empty())
     }
 }
 
 fn parts(raw: &RawValue) -> Parts<'_> {
-    if let Ok(Object(value)) = serde_json::from_str::<Object<UsualValue<'_>>>(raw.get()) {
-        return value.into();
-    }
-    let value: ValueOf<'_> = object(raw);
-    Parts {
-        metadata: value.metadata,
-        contacts: array(value.contacts).unwrap_or_default(),
-        items: array(value.messages).zip(array(value.statuses)),
-        errors: value.errors,
-        user_preferences: value.user_preferences,
-        calls: value.calls,
+    match serde_json::from_str::<Object<UsualValue<'_>>>(raw.get()) {
+        Ok(Object(value)) => value.into(),
+        Err(_) => fields(raw).into(),
     }
 }
 
@@ -284,30 +252,57 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// The fields of an object, or none of them. The check for the brace is needed: serde would read an array as the fields in
-/// their order.
-fn object<'a, T: Deserialize<'a> + Default>(raw: &'a RawValue) -> T {
+/// The fields of an object, or none of them.
+fn fields(raw: &RawValue) -> Fields<'_> {
     let object = raw.get().starts_with('{');
-    if object { serde_json::from_str(raw.get()).unwrap_or_default() } else { T::default() }
+    if object { serde_json::from_str(raw.get()).unwrap_or_default() } else { Fields::new() }
+}
+
+/// Whom an item is about, as far as it can be read. The check for the brace is needed: serde would read an array as the fields in their
+/// order.
+fn who(raw: &RawValue) -> Who<'_> {
+    if !raw.get().starts_with('{') {
+        return Who::default();
+    }
+    serde_json::from_str(raw.get())
+        .ok()
+        .or_else(|| json::read(raw.get()).map(|value| Who::of(&value)))
+        .unwrap_or_default()
 }
 
 /// A string or number, as text. Ids are strings today and were numbers in some places.
 fn scalar(raw: &RawValue) -> Option<String> {
     // Only these two forms are parsed: a large structure in the place of an id costs nothing.
     let scalar = raw.get().starts_with(['"', '-', '0', '1', '2', '3', '4', '5', '6', '7', '8', '9']);
-    if scalar { text(&serde_json::from_str(raw.get()).ok()?) } else { None }
+    if scalar { text(&json::read(raw.get())?) } else { None }
 }
 
 fn array(raw: Option<&RawValue>) -> Option<Vec<&RawValue>> {
     raw.map_or_else(|| Some(Vec::new()), |raw| serde_json::from_str(raw.get()).ok())
 }
 
-/// Takes a delivery apart; the items are in the order of the delivery.
+/// What may stand before the first brace.
+const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+
+/// Takes a delivery apart; the items are in the order of the delivery. What a strict reader refuses is read as far as it can be: a body that
+/// is not UTF-8, control characters in a text, half of a surrogate pair, a field that stands there twice. Time and memory are linear in the
+/// size of the body.
 ///
 /// # Errors
 /// When the body is not a JSON object.
 pub fn pieces(body: &[u8]) -> Result<Vec<Piece<'_>>, SplitError> {
-    let body = std::str::from_utf8(body).map_err(|_| SplitError::NotJson)?;
+    let body = body.strip_prefix(BYTE_ORDER_MARK).unwrap_or(body);
+    let read = std::str::from_utf8(body).map_err(|_| SplitError::NotJson).and_then(taken_apart);
+    match read {
+        Err(SplitError::NotJson) => {
+            let body = json::legible(body);
+            Ok(taken_apart(&body)?.into_iter().map(Piece::into_owned).collect())
+        }
+        read => read,
+    }
+}
+
+fn taken_apart(body: &str) -> Result<Vec<Piece<'_>>, SplitError> {
     let mut splitter = Splitter::default();
     if let Ok(Object(usual)) = serde_json::from_str::<Object<Usual<'_, Object<UsualValue<'_>>>>>(body)
         && usual.all(UsualChange::<Object<_>>::is_items)
@@ -373,7 +368,7 @@ impl<'a> Splitter<'a> {
         if !whole.get().starts_with('{') {
             return Err(SplitError::NotAnObject);
         }
-        let entries = object::<Envelope<'_>>(whole).entry.and_then(|entries| array(Some(entries)));
+        let entries = fields(whole).remove("entry").and_then(|entries| array(Some(entries)));
         match entries {
             Some(entries) => entries.into_iter().for_each(|entry| self.entry(entry)),
             None => self.change(Place::default(), whole, Address::default()),
@@ -382,15 +377,15 @@ impl<'a> Splitter<'a> {
     }
 
     fn entry(&mut self, raw: &'a RawValue) {
-        let entry: Entry<'_> = object(raw);
-        let place = Place::new(entry.id, entry.time);
-        let Some(changes) = entry.changes.and_then(|changes| array(Some(changes))) else {
+        let mut entry = fields(raw);
+        let place = Place::new(entry.remove("id"), entry.remove("time"));
+        let Some(changes) = entry.remove("changes").and_then(|changes| array(Some(changes))) else {
             return self.change(place, raw, Address::default());
         };
         for raw in changes {
-            let change: ChangeOf<'_> = object(raw);
-            let place = place.of(change.field);
-            match change.value {
+            let mut change = fields(raw);
+            let place = place.of(change.remove("field"));
+            match change.remove("value") {
                 Some(value) => self.value(place, value),
                 None => self.change(place, raw, Address::default()),
             }
@@ -398,19 +393,30 @@ impl<'a> Splitter<'a> {
     }
 
     fn value(&mut self, mut place: Place, raw: &'a RawValue) {
-        let value = parts(raw);
+        let mut value = parts(raw);
         place.number = value.number();
         if place.field == "calls"
-            && let Some(calls) = array(value.calls).filter(|calls| !calls.is_empty())
+            && let Some(calls) = array(value.rest.get("calls").copied()).filter(|calls| !calls.is_empty())
             && value.items.as_ref().is_some_and(|(messages, statuses)| messages.is_empty() && statuses.is_empty())
         {
             return self.calls(place, &calls, &value);
         }
-        if place.field != "messages" && !place.field.is_empty() {
-            let address = value.user_preferences.and_then(only_person).unwrap_or_default();
+        if !matches!(place.field.as_str(), "messages" | "standby" | "") {
+            let address = value.rest.get("user_preferences").copied().and_then(only_person).unwrap_or_default();
             return self.change(place, raw, address);
         }
-        if value.items.as_ref().is_none_or(|(messages, statuses)| messages.is_empty() && statuses.is_empty()) {
+        // What happens while another one answers for the number stands one level deeper.
+        let standby: Option<Parts<'_>> = value.rest.get("standby").map(|inner| fields(inner).into());
+        if let Some(mut inner) = standby.filter(Parts::has_items) {
+            value.rest.remove("standby");
+            inner.metadata = value.metadata;
+            inner.contacts.extend(&value.contacts);
+            self.items(Place { field: STANDBY.to_owned(), ..place.clone() }, inner);
+            if !value.has_items() {
+                return self.rest(Arc::new(place), &value.rest);
+            }
+        }
+        if !value.has_items() {
             return self.change(place, raw, Address::default());
         }
         self.items(place, value);
@@ -426,18 +432,23 @@ impl<'a> Splitter<'a> {
         let nobody = Who::default();
         self.found.reserve(messages.len() + statuses.len());
         for (at, message) in messages.into_iter().enumerate() {
-            let who: Who<'_> = object(message);
+            // What the business itself said through another one.
+            if place.field == STANDBY && !fields(message).contains_key("id") {
+                self.item(&place, WebhookKind::Change, message, None, Address::default());
+                continue;
+            }
+            let who = who(message);
             let contact = belonging(&contacts, at, &who.sender(&nobody), alone);
             let address = who.message(contact.map_or(&nobody, |contact| &contact.who));
             self.item(&place, WebhookKind::Message, message, contact, address);
         }
         for (at, status) in statuses.into_iter().enumerate() {
-            let who: Who<'_> = object(status);
+            let who = who(status);
             let contact = belonging(&contacts, at, &who.status(&nobody), alone);
             let address = who.status(contact.map_or(&nobody, |contact| &contact.who));
             self.item(&place, WebhookKind::Status, status, contact, address);
         }
-        self.errors(place, value.errors);
+        self.rest(place, &value.rest);
     }
 
     /// Calls are changes with an item each. Those of a person go where the person's messages go, so that they stay in order with them.
@@ -446,25 +457,25 @@ impl<'a> Splitter<'a> {
         let contacts = contacts(&value.contacts);
         let nobody = Who::default();
         for (at, call) in calls.iter().enumerate() {
-            let who: Who<'_> = object(call);
+            let who = who(call);
             let contact = belonging(&contacts, at, &who.caller(&nobody), calls.len() == 1);
             let address = who.caller(contact.map_or(&nobody, |contact| &contact.who));
             self.item(&place, WebhookKind::Change, call, contact, address);
         }
-        self.errors(place, value.errors);
+        self.rest(place, &value.rest);
     }
 
-    /// Beside items, only the errors: the items must not be recorded twice.
-    fn errors(&mut self, place: Arc<Place>, errors: Option<&RawValue>) {
-        if let Some(errors) = errors {
-            let raw = format!("{{\"errors\":{}}}", errors.get()).into();
-            self.found.push(Piece {
-                kind: WebhookKind::Change,
-                place,
-                raw,
-                contact: None,
-                address: Address::default(),
-            });
+    /// What stands beside items (errors, or what Meta invents next): the items must not be recorded twice.
+    fn rest(&mut self, place: Arc<Place>, rest: &Fields<'a>) {
+        let fields: Vec<_> = rest
+            .iter()
+            .filter(|(name, _)| place.field != "calls" || *name != "calls")
+            .map(|(name, value)| format!("{}:{value}", Value::from(name.as_str())))
+            .collect();
+        if !fields.is_empty() {
+            let raw = format!("{{{}}}", fields.join(",")).into();
+            let address = Address::default();
+            self.found.push(Piece { kind: WebhookKind::Change, place, raw, contact: None, address });
         }
     }
 
@@ -481,7 +492,8 @@ impl<'a> Splitter<'a> {
         address: Address,
     ) {
         let (place, raw) = (Arc::clone(place), raw.get().into());
-        self.found.push(Piece { kind, place, raw, contact: contact.map(|contact| contact.raw.get()), address });
+        let contact = contact.map(|contact| contact.raw.get().into());
+        self.found.push(Piece { kind, place, raw, contact, address });
     }
 }
 
@@ -494,7 +506,7 @@ struct Contact<'a> {
 
 fn contacts<'a>(raw: &[&'a RawValue]) -> Vec<Contact<'a>> {
     let contact = |raw: &&'a RawValue| {
-        let who: Who<'_> = object(raw);
+        let who = who(raw);
         Contact { raw, address: who.contact(), who }
     };
     raw.iter().map(contact).collect()
@@ -520,7 +532,7 @@ fn belonging<'a, 'c>(contacts: &'a [Contact<'c>], at: usize, person: &Address, a
 /// The person of `user_preferences[]` when there is exactly one.
 fn only_person(raw: &RawValue) -> Option<Address> {
     match array(Some(raw))?.as_slice() {
-        [only] => Some(object::<Who>(only).contact()),
+        [only] => Some(who(only).contact()),
         _ => None,
     }
 }

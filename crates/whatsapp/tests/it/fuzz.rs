@@ -36,7 +36,10 @@ fn anything() -> impl Strategy<Value = Value> {
         prop_oneof![
             prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
             prop::collection::hash_map(
-                select(vec!["id", "from", "type", "messages", "statuses", "errors", "value", "wa_id", "code", "entry"]),
+                select(vec![
+                    "id", "from", "type", "messages", "statuses", "errors", "value", "wa_id", "code", "entry",
+                    "standby", "contacts"
+                ]),
                 inner,
                 0..4
             )
@@ -83,26 +86,63 @@ fn of_change(change: &Value) -> usize {
         Value::Array(list) => Some(list.len()),
         _ => None,
     };
+    let known = ["messaging_product", "metadata", "contacts", "messages", "statuses", "standby"];
+    let rest = |also: &str| {
+        let says =
+            |(name, value): (&String, &Value)| !known.contains(&name.as_str()) && name != also && !value.is_null();
+        usize::from(value.as_object().is_some_and(|fields| fields.iter().any(says)))
+    };
     if field == "calls" {
         return match ["calls", "messages", "statuses"].map(|list| count(&value[list])) {
-            [Some(calls), Some(0), Some(0)] if calls > 0 => calls + usize::from(!value["errors"].is_null()),
+            [Some(calls), Some(0), Some(0)] if calls > 0 => calls + rest("calls"),
             _ => 1,
         };
     }
-    if field != "messages" && !field.is_empty() {
+    if !["messages", "standby", ""].contains(&field.as_str()) {
         return 1;
     }
-    match (count(&value["messages"]), count(&value["statuses"])) {
-        (Some(messages), Some(statuses)) if messages + statuses > 0 => {
-            messages + statuses + usize::from(!value["errors"].is_null())
-        }
-        _ => 1,
+    let items = |value: &Value| match (count(&value["messages"]), count(&value["statuses"])) {
+        (Some(messages), Some(statuses)) => messages + statuses,
+        _ => 0,
+    };
+    let inner = &value["standby"];
+    let deeper = items(inner);
+    let unknown = |(name, value): (&String, &Value)| {
+        !["messaging_product", "metadata", "contacts", "messages", "statuses"].contains(&name.as_str())
+            && !value.is_null()
+    };
+    let of_standby =
+        deeper + usize::from(deeper > 0 && inner.as_object().is_some_and(|fields| fields.iter().any(unknown)));
+    // Standby that holds no items is kept like anything unknown.
+    let kept = usize::from(deeper == 0 && !inner.is_null());
+    match items(value) {
+        0 if deeper > 0 => of_standby + rest(""),
+        0 => 1,
+        own => own + of_standby + rest("").max(kept),
     }
+}
+
+/// What a text editor that mends would make of bytes: nothing that is no text, and no control characters within quotes.
+fn mended(bytes: &[u8]) -> String {
+    let text = String::from_utf8_lossy(bytes);
+    let (mut quoted, mut escape) = (false, false);
+    text.chars()
+        .map(|c| {
+            let shown = if quoted && c < ' ' { '_' } else { c };
+            (quoted, escape) = match c {
+                _ if escape => (quoted, false),
+                '"' => (!quoted, false),
+                '\\' => (quoted, quoted),
+                _ => (quoted, false),
+            };
+            shown
+        })
+        .collect()
 }
 
 /// Whether what is left of a delivery is a JSON object of its own: a changed byte may have turned an opening brace into text.
 fn is_whole(bytes: &[u8]) -> bool {
-    serde_json::from_slice::<Value>(bytes).is_ok_and(|value| value.is_object())
+    serde_json::from_str::<Value>(&mended(bytes)).is_ok_and(|value| value.is_object())
 }
 
 #[test]

@@ -107,8 +107,21 @@ const TABLE: &[(&str, &[&str])] = &[
     ("system_new_number", &["message system carried - phone"]),
     ("system_new_user_id", &["message system carried - phone"]),
     ("system_identity", &["message system carried - phone"]),
+    ("system_user_id_rotated", &["message system carried - bsuid"]),
+    ("system_user_id_rotated_new_sender", &["message system carried - bsuid"]),
+    ("system_number_and_user_id", &["message system carried - phone+bsuid"]),
+    ("standby_text", &["message text carried - phone"]),
+    ("standby_status", &["status Delivered phone"]),
+    ("standby_echo", &["change Other nobody"]),
+    ("standby_empty", &["change Other nobody"]),
+    ("handover", &["change Other nobody"]),
+    ("status_free_service", &["status Sent phone+bsuid"]),
+    ("username_revoked", &["change Other nobody"]),
+    ("template_correct_category", &["change Other nobody"]),
+    ("text_with_conversation_context", &["message text carried opens phone", "change Other nobody"]),
+    ("user_actions", &["change Other nobody"]),
     ("unsupported", &["message unsupported unsupported opens phone"]),
-    ("type_from_the_future", &["message hologram unsupported opens phone"]),
+    ("type_from_the_future", &["message hologram unsupported opens phone", "change Other nobody"]),
     ("status_sent", &["status Sent phone"]),
     ("status_delivered_bsuid", &["status Delivered bsuid"]),
     ("status_read_numeric", &["status Read phone"]),
@@ -317,6 +330,151 @@ fn a_changed_number_or_user_id_is_reported_under_the_old_address() {
     let user_id = message("system_new_user_id").system.unwrap();
     assert_eq!((user_id.kind.as_str(), user_id.new_address.bsuid.unwrap().expose()), ("user_changed_user_id", "US.72"));
     assert!(message("system_identity").system.unwrap().new_address.is_empty());
+}
+
+#[test]
+fn a_new_user_id_is_reported_under_the_former_one_whoever_stands_as_the_sender() {
+    for name in ["system_user_id_rotated", "system_user_id_rotated_new_sender"] {
+        let message = message(name);
+        assert_eq!(message.address.bsuid.unwrap().expose(), "US.111", "{name}");
+        assert_eq!(message.system.unwrap().new_address.bsuid.unwrap().expose(), "US.222", "{name}");
+    }
+    let both = message("system_number_and_user_id");
+    let of =
+        |address: Address| (address.phone.unwrap().expose().to_owned(), address.bsuid.unwrap().expose().to_owned());
+    assert_eq!(of(both.address), ("15550100042".to_owned(), "US.111".to_owned()));
+    assert_eq!(of(both.system.unwrap().new_address), ("15550100043".to_owned(), "US.222".to_owned()));
+}
+
+#[test]
+fn what_is_written_while_another_one_answers_is_the_persons_and_opens_nothing() {
+    let split = only("standby_text");
+    assert_eq!(split.item.field, "standby");
+    assert_eq!(split.key(&StreamKeys::new("k1", b"secret")), only("text").key(&StreamKeys::new("k1", b"secret")));
+    let message = message("standby_text");
+    assert!(message.standby && !message.opens_window());
+    assert_eq!(message.profile_name.unwrap().expose(), "Maja Lund");
+    assert!(status("standby_status").standby);
+    assert_eq!(only("handover").item.phone_number_id.unwrap().as_str(), "200000000000001");
+    assert_eq!(
+        items(&fixture("text_with_conversation_context"))[1].item.raw.expose().replace([' ', '\n'], ""),
+        r#"{"conversation_context":{"type":"summary","summary":{"text":"s"}}}"#
+    );
+}
+
+/// A delivery of one message of these fields, with these contacts.
+fn one(fields: &str, contacts: &str) -> String {
+    format!(
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"1","changes":[{{"field":"messages","value":{{
+        "messaging_product":"whatsapp","metadata":{{"phone_number_id":"2"}},"contacts":[{contacts}],
+        "messages":[{{{fields}}}]}}}}]}}]}}"#
+    )
+}
+
+const STOP: &str = r#""id":"w","timestamp":"1790000000","type":"text""#;
+
+/// The only message of a delivery, with what stands in the receiver's and in the processor's address.
+fn heard(body: &[u8]) -> (InboundMessage, Split) {
+    let mut found = items(body);
+    assert_eq!(found.len(), 1, "{}", String::from_utf8_lossy(body));
+    let split = found.remove(0);
+    let message = parse_message(&split.item).unwrap_or_else(|error| panic!("{error}: {}", split.item.raw.expose()));
+    assert_eq!(message.address, split.address);
+    assert_eq!(split.item.phone_number_id.as_ref().unwrap().as_str(), "2");
+    (message, split)
+}
+
+#[test]
+fn json_that_a_strict_reader_refuses_is_read_as_far_as_it_can_be_and_kept_as_it_is() {
+    let person = r#""from":"15550100042""#;
+    let deep = format!("{}{}", r#"{"x":["#.repeat(5_000), "]}".repeat(5_000));
+    for (fields, said) in [
+        (r#""text":{"body":"STOP \ud83d"}"#.to_owned(), "STOP \u{fffd}"),
+        (r#""text":{"body":"STOP \ude00\ud83d"}"#.to_owned(), "STOP \u{fffd}\u{fffd}"),
+        (r#""text":{"body":"\ud83d\ude00 STOP \\ud83d"}"#.to_owned(), "😀 STOP \\ud83d"),
+        (r#""text":{"body":"\ud83dSTOP\\\\"},"y":"\udfff""#.to_owned(), "\u{fffd}STOP\\\\"),
+        (r#""text":{"body":"STOP"},"\ud83d":{"\ude00":1}"#.to_owned(), "STOP"),
+        (r#""text":{"body":"STOP\u0000"}"#.to_owned(), "STOP\0"),
+        (r#""text":{"body":"hello"},"text":{"body":"STOP"}"#.to_owned(), "STOP"),
+        (r#""text":{"body":"STOP"},"huge":1e999,"other":-99999999999999999999999"#.to_owned(), "STOP"),
+        (format!(r#""text":{{"body":"STOP"}},"deep":{deep}"#), "STOP"),
+    ] {
+        let body = one(
+            &format!("{person},{STOP},{fields}"),
+            r#"{"profile":{"name":"M\ud83d"},"wa_id":"15550100042","user_id":"US.7"}"#,
+        );
+        let (message, split) = heard(body.as_bytes());
+        assert_eq!(message.text.unwrap().expose(), said, "{}", &fields[..fields.len().min(80)]);
+        assert_eq!(message.profile_name.unwrap().expose(), "M\u{fffd}");
+        assert_eq!(message.address.bsuid.unwrap().expose(), "US.7");
+        assert!(split.item.raw.expose().contains(&fields), "the item is kept as Meta sent it");
+    }
+}
+
+#[test]
+fn a_body_is_read_behind_a_byte_order_mark_and_around_bytes_that_are_no_text() {
+    let clean = one(&format!(r#""from":"15550100042",{STOP},"text":{{"body":"STOP #"}}"#), "");
+    let with = |bytes: &[u8]| {
+        let at = clean.find('#').unwrap();
+        [&clean.as_bytes()[..at], bytes, &clean.as_bytes()[at + 1..]].concat()
+    };
+    for (body, said) in [
+        ([b"\xef\xbb\xbf", clean.as_bytes()].concat(), "STOP #"),
+        (with(b"\xff\xfe"), "STOP \u{fffd}\u{fffd}"),
+        (with(b"\xf0\x9f\x98"), "STOP \u{fffd}"),
+        (with(b"\0\x07"), "STOP \0\u{7}"),
+        (with(b"\n\t"), "STOP \n\t"),
+        (with(b"\xff\\\"\x01"), "STOP \u{fffd}\"\u{1}"),
+    ] {
+        assert_eq!(heard(&body).0.text.unwrap().expose(), said);
+    }
+}
+
+#[test]
+fn a_field_that_stands_there_twice_counts_as_it_stands_there_last_at_every_level() {
+    for (once, twice) in [
+        (r#""entry":["#, r#""entry":[],"entry":["#),
+        (r#""id":"1","#, r#""id":"0","id":"1","#),
+        (r#""changes":["#, r#""changes":7,"changes":["#),
+        (r#""field":"messages","#, r#""field":"account_update","field":"messages","#),
+        (r#""value":{"#, r#""value":null,"value":{"#),
+        (r#""metadata":{"#, r#""metadata":{},"metadata":{"phone_number_id":"9","#),
+        (r#""messages":[{"#, r#""messages":[],"messages":[{"#),
+        (r#""from":"#, r#""from":"15550100099","from":"#),
+        (r#""contacts":["#, r#""contacts":3,"contacts":["#),
+    ] {
+        let body = one(&format!(r#""from":"15550100042",{STOP},"text":{{"body":"STOP"}}"#), "");
+        assert!(body.contains(once), "{once}");
+        let (message, split) = heard(body.replacen(once, twice, 1).as_bytes());
+        assert_eq!(
+            (message.address.phone.unwrap().expose(), split.item.waba_id.as_str()),
+            ("15550100042", "1"),
+            "{twice}"
+        );
+    }
+}
+
+#[test]
+fn numbers_and_strings_stand_for_each_other_and_keep_their_digits() {
+    let body = |id: &str, at: &str| {
+        one(&format!(r#""from":15550100042,"id":{id},"timestamp":{at},"type":"text","text":{{"body":"STOP"}}"#), "")
+    };
+    let ids: Vec<_> = ["123456789012345678901234567890", "123456789012345678901234567891"]
+        .map(|id| heard(body(id, "1790000000").as_bytes()).0.wamid.0)
+        .into();
+    assert_eq!(ids, ["123456789012345678901234567890", "123456789012345678901234567891"]);
+    for (at, secs) in [
+        ("1790000000.0", 1_790_000_000),
+        (r#""1790000000.7""#, 1_790_000_000),
+        (r#"" 1790000000 ""#, 1_790_000_000),
+        ("1e999", i64::MAX),
+    ] {
+        let message = heard(body(r#""w""#, at).as_bytes()).0;
+        assert_eq!(message.sent_at, Timestamp::from_secs(secs), "{at}");
+        assert_eq!(message.address.phone.unwrap().expose(), "15550100042");
+    }
+    let long = format!(r#""{}""#, "w".repeat(1_000_000));
+    assert_eq!(parse_message(&items(body(&long, "1").as_bytes())[0].item).unwrap_err().reason, "no_id");
 }
 
 #[test]

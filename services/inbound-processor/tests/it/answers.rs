@@ -101,7 +101,7 @@ async fn whatsapps_switch_for_marketing_is_recorded_once_for_each_person_with_it
     let (phone, bsuid) = (r#""wa_id":"15550100042""#, r#""user_id":"US.77""#);
     let one = preferences(&preference(phone, MARKETING, "stop", 1_790_000_001));
     let two =
-        [preference(phone, MARKETING, "resume", 1_790_000_050), preference(bsuid, MARKETING, "stop", 1_790_000_060)];
+        [preference(phone, MARKETING, "resume", 1_790_000_003), preference(bsuid, MARKETING, "stop", 1_790_000_004)];
     for _ in 0..3 {
         deliver(&world, &one).await;
         deliver(&world, &preferences(&two.join(","))).await;
@@ -111,8 +111,8 @@ async fn whatsapps_switch_for_marketing_is_recorded_once_for_each_person_with_it
     let by_bsuid = keys().by_bsuid(&NUMBER.into(), &Bsuid("US.77".to_owned()));
     let mut expected = [
         (by_phone.clone(), true, Timestamp::from_secs(1_790_000_001)),
-        (by_phone, false, Timestamp::from_secs(1_790_000_050)),
-        (by_bsuid, true, Timestamp::from_secs(1_790_000_060)),
+        (by_phone, false, Timestamp::from_secs(1_790_000_003)),
+        (by_bsuid, true, Timestamp::from_secs(1_790_000_004)),
     ];
     expected.sort();
     assert_eq!(told(&world), expected);

@@ -6,8 +6,9 @@ use std::path::Path;
 use connector_contracts::headers::dlq;
 use connector_contracts::{Topic, decode};
 use connector_domain::command::{WebhookItem, WebhookKind};
+use connector_domain::consent::Intent;
 use connector_domain::conversation::Conversation;
-use connector_domain::event::{Event, TimeSource};
+use connector_domain::event::{Event, Recorded, TimeSource};
 use connector_domain::identity::Address;
 use connector_domain::ids::{Bsuid, PhoneNumber, StreamId, Text};
 use connector_domain::time::Timestamp;
@@ -329,7 +330,7 @@ async fn account_webhooks_without_a_number_are_kept_once_by_account() {
 #[tokio::test(start_paused = true)]
 async fn the_same_account_webhook_of_another_moment_is_another_one() {
     let world = scene(SimWorld::new(1)).await;
-    for time in [1_790_000_000, 1_790_000_000, 1_790_003_600] {
+    for time in [1_790_000_000, 1_790_000_000, 1_789_996_400] {
         let body = format!(
             r#"{{"object":"whatsapp_business_account","entry":[{{"id":"{ACCOUNT}","time":{time},"changes":[
             {{"field":"account_update","value":{{"event":"ACCOUNT_VIOLATION"}}}}]}}]}}"#
@@ -338,8 +339,106 @@ async fn the_same_account_webhook_of_another_moment_is_another_one() {
     }
     process(&world).await.unwrap();
     let when: Vec<_> = log(&world).iter().map(|event| event.envelope.occurred_at).collect();
-    assert_eq!(when, [1_790_000_000, 1_790_003_600].map(Timestamp::from_secs));
+    assert_eq!(when, [1_790_000_000, 1_789_996_400].map(Timestamp::from_secs));
     assert!(log(&world).iter().all(|event| event.envelope.time_source == TimeSource::Whatsapp));
+}
+
+#[tokio::test(start_paused = true)]
+async fn half_an_emoji_costs_neither_the_stop_nor_the_identity() {
+    let world = scene(SimWorld::new(1)).await;
+    let body = format!(
+        r#"{{"entry":[{{"id":"{ACCOUNT}","changes":[{{"field":"messages","value":{{"metadata":{{"phone_number_id":"{NUMBER}"}},
+        "contacts":[{{"profile":{{"name":"M\ud83d"}},"wa_id":"15550100042","user_id":"US.7"}}],
+        "messages":[{{{PHONE},"id":"wamid.H","timestamp":"1790000000","type":"text","text":{{"body":"STOP \ud83d"}}}}]}}}}]}}]}}"#
+    );
+    deliver(&world, &items(body.as_bytes())).await;
+    process(&world).await.unwrap();
+    assert!(dead_letters(&world).is_empty());
+    let log = log(&world);
+    let Event::MessageReceived(message) = &of_items(&log)[0].event else { panic!("{log:?}") };
+    assert_eq!(message.text.as_ref().unwrap().expose(), "STOP \u{fffd}");
+    assert_eq!(message.intent, Intent::Stop);
+    assert!(message.window_deadline.is_some() && message.raw.expose().contains(r"STOP \ud83d"));
+    let learned = |event: &Recorded| matches!(&event.event, Event::IdentityLearned(l) if l.alias == by_bsuid("US.7"));
+    assert!(log.iter().any(learned));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_while_another_one_answers_is_recorded_beside_its_copy_and_opens_no_window() {
+    let world = scene(SimWorld::new(1)).await;
+    let stop = format!(r#"{{{PHONE},"id":"wamid.B","timestamp":"1790000000","type":"text","text":{{"body":"STOP"}}}}"#);
+    let standby = format!(
+        r#"{{"entry":[{{"id":"{ACCOUNT}","changes":[{{"field":"standby","value":{{"metadata":{{"phone_number_id":"{NUMBER}"}},
+        "standby":{{"messages":[{stop}]}}}}}}]}}]}}"#
+    );
+    for _ in 0..2 {
+        deliver(&world, &items(standby.as_bytes())).await;
+        deliver(&world, &delivery("messages", &stop)).await;
+    }
+    process(&world).await.unwrap();
+    assert!(dead_letters(&world).is_empty());
+    let log = log(&world);
+    let received: Vec<_> = of_items(&log)
+        .into_iter()
+        .map(|recorded| match &recorded.event {
+            Event::MessageReceived(m) => (recorded.envelope.stream_id.clone(), m.intent, m.window_deadline.is_some()),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let person = by_phone("15550100042");
+    assert_eq!(received, [(person.clone(), Intent::Stop, false), (person, Intent::Stop, true)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_user_id_and_a_new_number_at_once_continue_the_same_conversation() {
+    let old = by_bsuid("US.111");
+    for (who, kind, new) in [
+        ("", r#""type":"user_changed_user_id""#, vec![by_bsuid("US.222")]),
+        (r#""from_user_id":"US.222","#, r#""type":"user_changed_user_id""#, vec![by_bsuid("US.222")]),
+        (
+            "",
+            r#""type":"user_changed_number","wa_id":"15550100099""#,
+            vec![by_phone("15550100099"), by_bsuid("US.222")],
+        ),
+    ] {
+        let world = scene(SimWorld::new(1)).await;
+        let system = format!(
+            r#"{{{who}"id":"wamid.N","timestamp":"1790000000","type":"system",
+            "system":{{{kind},"body":"x","previous_user_id":"US.111","user_id":"US.222"}}}}"#
+        );
+        deliver(&world, &delivery("messages", &system)).await;
+        deliver(&world, &delivery("messages", &system)).await;
+        process(&world).await.unwrap();
+        assert!(dead_letters(&world).is_empty(), "{who} {kind}");
+        let log = log(&world);
+        assert!(of_items(&log).iter().all(|event| event.envelope.stream_id == old), "{who} {kind}");
+        let mut linked: Vec<_> = log
+            .iter()
+            .filter(|e| matches!(&e.event, Event::ConversationLinked(to) if to.canonical == old))
+            .map(|e| e.envelope.stream_id.clone())
+            .collect();
+        linked.sort();
+        let mut new = new;
+        new.sort();
+        assert_eq!(linked, new, "{who} {kind}");
+        let ids: BTreeSet<_> = log.iter().map(|event| event.envelope.event_id).collect();
+        assert_eq!(ids.len(), log.len(), "every event has an id of its own");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_moment_to_come_is_taken_as_the_arrival() {
+    let world = scene(SimWorld::new(1)).await;
+    let message = |id: &str, at: &str| {
+        let rest = r#""type":"text","text":{"body":"STOP"}"#;
+        delivery("messages", &format!(r#"{{{PHONE},"id":"wamid.{id}","timestamp":{at},{rest}}}"#))
+    };
+    for (id, at) in [("A", r#""99999999999""#), ("B", "1e999"), ("C", r#""1790000001""#)] {
+        deliver(&world, &message(id, at)).await;
+    }
+    process(&world).await.unwrap();
+    let when: Vec<_> = log(&world).iter().map(|event| event.envelope.occurred_at).collect();
+    assert_eq!(when, [1_790_000_005, 1_790_000_005, 1_790_000_001].map(Timestamp::from_secs));
 }
 
 #[tokio::test(start_paused = true)]
