@@ -1,16 +1,15 @@
 //! One play under a seed.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use connector_contracts::{Topic, Topics, decode_event};
 use connector_domain::command::{Content, Recipient, SendMessage, SendPolicy, SendPurpose};
-use connector_domain::composer::Situation;
 use connector_domain::consent::Intent;
 use connector_domain::conversation::Conversation;
-use connector_domain::decide::{Reason, decide_send};
+use connector_domain::decide::decide_send;
 use connector_domain::event::{ContactAdded, Envelope, Event, MessageReceived, Recorded, TimeSource, WhatsAppEnabled};
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{CommandId, EventId, StreamId};
@@ -161,8 +160,8 @@ struct Play {
     wrote: BTreeMap<StreamId, Vec<Timestamp>>,
     /// When each event of this play was written into the log, by the right clock.
     written: BTreeMap<EventId, Timestamp>,
-    /// Conversations in which the contact's last word was STOP, and whether a sender was told so.
-    opted_out: BTreeMap<StreamId, bool>,
+    /// Conversations in which the contact's last word was STOP.
+    opted_out: BTreeSet<StreamId>,
     messages: usize,
 }
 
@@ -170,7 +169,7 @@ struct Play {
 pub(crate) async fn play(seed: u64, mutation: Mutation) -> Result<(), String> {
     let world = SimWorld::new(seed);
     let topics = Topics::new("");
-    for topic in [Topic::ConversationEvents, Topic::SendCommands] {
+    for topic in [Topic::ConversationEvents, Topic::SendCommands, Topic::Directory] {
         for name in [topics.name(topic), topics.dlq(topic)] {
             let spec = TopicSpec { name: name.into(), partitions: PARTITIONS, replication: 1, settings: vec![] };
             world.calm_log().create_topic(&spec).await.expect("a topic");
@@ -199,7 +198,7 @@ pub(crate) async fn play(seed: u64, mutation: Mutation) -> Result<(), String> {
         sender,
         wrote: BTreeMap::new(),
         written: BTreeMap::new(),
-        opted_out: BTreeMap::new(),
+        opted_out: BTreeSet::new(),
         messages: 0,
     };
     play.all().await
@@ -285,12 +284,13 @@ impl Play {
         self.emit(stream, message.into(), written).await;
     }
 
-    /// A user tries to write: what leaves must leave inside the window, and not after a STOP that was known.
+    /// A user tries to write: what leaves must leave inside the window, and not after a STOP.
     async fn send(&mut self, stream: &StreamId) -> Result<(), String> {
         let question =
             Question { organization_id: "acme".into(), user_id: "ada".into(), conversation_id: stream.clone() };
-        let Ok(mut situations) = self.situations.now(&[question]).await else { return Ok(()) };
-        let situation: Situation = situations.remove(0);
+        // What cannot be decided on waits, and so it is with a part that does not answer.
+        let settled = self.situations.settled(&mut [question]).await;
+        let Ok([Some(situation)]) = settled.as_deref() else { return Ok(()) };
         let command = SendMessage {
             command_id: CommandId::derived("send"),
             organization_id: "acme".into(),
@@ -303,22 +303,14 @@ impl Play {
             issued_at: self.sender.clock.now(),
             not_after: None,
         };
-        match decide_send(&situation, &command, None, &rules(), self.sender.clock.now()) {
-            Ok(_) => {
-                let now = self.now();
-                let inside = |written: &Timestamp| *written <= now && now < *written + WINDOW;
-                if !self.wrote.get(stream).is_some_and(|wrote| wrote.iter().any(inside)) {
-                    return Err(format!("a message to {stream} left outside its window at {now:?}"));
-                }
-                if self.opted_out.get(stream) == Some(&true) {
-                    return Err(format!("a message to {stream} left after a STOP that was known"));
-                }
+        if decide_send(situation, &command, None, &rules(), self.sender.clock.now()).is_ok() {
+            let now = self.now();
+            let inside = |written: &Timestamp| *written <= now && now < *written + WINDOW;
+            if !self.wrote.get(stream).is_some_and(|wrote| wrote.iter().any(inside)) {
+                return Err(format!("a message to {stream} left outside its window at {now:?}"));
             }
-            Err(rejection) => {
-                // After a START the view may still know of the STOP alone.
-                if let Some(told) = self.opted_out.get_mut(stream) {
-                    *told |= rejection.reason == Reason::OptedOut;
-                }
+            if self.opted_out.contains(stream) {
+                return Err(format!("a message to {stream} left after a STOP"));
             }
         }
         Ok(())
@@ -343,7 +335,7 @@ impl Play {
                     self.message(&stream, ago, Intent::Other).await;
                 }
                 28..31 => {
-                    self.opted_out.entry(stream.clone()).or_default();
+                    self.opted_out.insert(stream.clone());
                     self.message(&stream, Duration::ZERO, Intent::Stop).await;
                 }
                 31..34 => {

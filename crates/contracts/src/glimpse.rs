@@ -25,6 +25,8 @@ pub struct Glimpse<'a> {
     pub recorded_at: Timestamp,
     /// The end of a window: `window_deadline` of a message or a call, `deadline` of what is said about windows.
     pub deadline: Option<Timestamp>,
+    /// The error code of a status.
+    pub error_code: Option<i64>,
 }
 
 /// The name of a record's event type, known by its fingerprint alone. `None`: not an event, or of a schema that this build does not know.
@@ -66,6 +68,7 @@ pub fn glimpse(record: &[u8]) -> Result<Glimpse<'_>, ContractError> {
         occurred_at,
         recorded_at,
         deadline: seen.deadline.map(Timestamp),
+        error_code: seen.error_code,
     })
 }
 
@@ -77,6 +80,7 @@ struct Seen<'a> {
     occurred_at: Option<i64>,
     recorded_at: Option<i64>,
     deadline: Option<i64>,
+    error_code: Option<i64>,
 }
 
 /// Fields that are looked at.
@@ -87,6 +91,7 @@ pub(crate) enum Field {
     Occurred,
     Recorded,
     Deadline,
+    ErrorCode,
 }
 
 impl Field {
@@ -98,6 +103,7 @@ impl Field {
             ("Envelope", "recorded_at") => Some(Self::Recorded),
             ("MessageReceivedData" | "CallReceivedData", "window_deadline")
             | ("WindowOpenedData" | "WindowClosingSoonData" | "WindowExpiredData", "deadline") => Some(Self::Deadline),
+            ("MessageStatusChangedData", "error_code") => Some(Self::ErrorCode),
             _ => None,
         }
     }
@@ -185,6 +191,7 @@ impl Shape {
                     Some(Field::Occurred) => seen.occurred_at = Some(number),
                     Some(Field::Recorded) => seen.recorded_at = Some(number),
                     Some(Field::Deadline) => seen.deadline = Some(number),
+                    Some(Field::ErrorCode) => seen.error_code = Some(number),
                     Some(Field::Organization | Field::Stream) | None => {}
                 }
             }
@@ -193,7 +200,7 @@ impl Shape {
                 match field {
                     Some(Field::Organization) => seen.organization_id = Some(text),
                     Some(Field::Stream) => seen.stream_id = Some(text),
-                    Some(Field::Occurred | Field::Recorded | Field::Deadline) | None => {}
+                    Some(Field::Occurred | Field::Recorded | Field::Deadline | Field::ErrorCode) | None => {}
                 }
             }
             Self::Union(variants) => {

@@ -46,6 +46,24 @@ macro_rules! events {
             }
         }
 
+        /// Which type an event is of.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        #[expect(missing_docs, reason = "they are those of the events")]
+        pub enum EventKind {
+            $($name),*
+        }
+
+        impl EventKind {
+            /// The type that the log spells like this; `None` for one that this build does not know.
+            #[must_use]
+            pub fn of(type_name: &str) -> Option<Self> {
+                match type_name {
+                    $(stringify!($name) => Some(Self::$name),)*
+                    _ => None,
+                }
+            }
+        }
+
         /// Every event type, in the order of the catalogue.
         pub const EVENT_TYPES: &[&str] = &[$(stringify!($name)),*];
 

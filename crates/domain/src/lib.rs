@@ -4,6 +4,7 @@
 //! `decide` turns a command and a state into events or a named refusal, `evolve` folds an event into a state, and the
 //! [`composer`] shows a state to a person. The rules P1 to P15 of `docs/rules.md` are the modules' vocabulary.
 
+pub mod bearing;
 pub mod command;
 pub mod composer;
 pub mod consent;

@@ -11,6 +11,7 @@ use connector_ports::log::{
 use rdkafka::TopicPartitionList;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::consumer::Consumer;
+use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 
 use crate::appender::KafkaAppender;
@@ -131,6 +132,21 @@ impl Log for KafkaLog {
             .await
     }
 
+    async fn end_offsets(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<Offset>, LogError> {
+        partitions.iter().try_for_each(|partition| record::check_topic(&partition.topic))?;
+        let partitions = partitions.to_vec();
+        self.questions
+            .ask(&self.config, isolation, None, move |client, within| {
+                // The end as a moment in time: one request to each broker, whose answers are the last stable offsets with read_committed.
+                let failed = |error: &KafkaError| error::of_question(error, partitions.first().map(|one| &one.topic));
+                let mut asked = record::list(&partitions);
+                asked.set_all_offsets(rdkafka::Offset::End).map_err(|error| failed(&error))?;
+                let answer = client.offsets_for_times(asked, within).map_err(|error| failed(&error))?;
+                partitions.iter().map(|partition| end_of(&answer, partition)).collect()
+            })
+            .await
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         let partitions = partitions.to_vec();
         self.questions
@@ -192,6 +208,18 @@ fn committed_of(answer: &TopicPartitionList, partition: &TopicPartition) -> Resu
     match told.offset() {
         rdkafka::Offset::Offset(offset) => Ok(Some(Offset(offset))),
         rdkafka::Offset::Invalid => Ok(None),
+        _ => Err(unanswered()),
+    }
+}
+
+/// What an answer says of the end of one partition.
+fn end_of(answer: &TopicPartitionList, partition: &TopicPartition) -> Result<Offset, LogError> {
+    let number = record::partition_number(partition.partition);
+    let unanswered = || LogError::Unavailable { reason: format!("no end of {partition} was told") };
+    let told = answer.find_partition(partition.topic.as_str(), number).ok_or_else(unanswered)?;
+    told.error().map_err(|error| error::of_question(&error, Some(&partition.topic)))?;
+    match told.offset() {
+        rdkafka::Offset::Offset(offset) => Ok(Offset(offset)),
         _ => Err(unanswered()),
     }
 }

@@ -307,6 +307,15 @@ pub trait Log: Send + Sync {
     /// 0. Compaction takes records out and leaves this where it is.
     async fn begin_offset(&self, partition: &TopicPartition) -> Result<Offset, LogError>;
 
+    /// As [`Log::end_offset`], of many partitions in one question. Each answer is one of a moment after this was called.
+    async fn end_offsets(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<Offset>, LogError> {
+        let mut ends = Vec::with_capacity(partitions.len());
+        for partition in partitions {
+            ends.push(self.end_offset(partition, isolation).await?);
+        }
+        Ok(ends)
+    }
+
     /// The next position the group reads in each of the partitions; `None` where it never committed. A position that an open
     /// transaction holds ([`Transactor::hold`]) is not given out: this waits for the end of that transaction, is `Unavailable`, or
     /// fences its owner.

@@ -24,8 +24,8 @@ pub enum Step<F> {
         /// The effect. It must end by itself within a bound.
         run: BoxFuture<'static, F>,
     },
-    /// Not now. `appends` are committed; the record stays at the head of its lane (with [`Order::Batch`]: of its partition) and is
-    /// handled again, together with what is behind it, whose steps of the same call are dropped.
+    /// Not now. `appends` are committed; the record stays at the head of its lane (with [`Order::Batch`]: of its partition, unless the
+    /// handler names lanes) and is handled again, together with what is behind it, whose steps of the same call are dropped.
     Wait {
         /// When.
         until: Timestamp,
@@ -54,7 +54,9 @@ impl Reason {
 /// How records run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Order {
-    /// A partition's records in order, many in one call, no effects.
+    /// Many records in one call, those of one lane in order, no effects. All records of a partition are one lane unless
+    /// [`Handler::lane`] says otherwise; lanes matter only for what [`Step::Wait`] holds up. What is finished behind a record that waits is
+    /// handled again after a crash, so a handler with lanes remembers what it answered.
     Batch,
     /// Each lane in order, one record at a time, many lanes at once.
     Lanes {
@@ -85,7 +87,7 @@ pub trait Handler: Send {
         Order::Batch
     }
 
-    /// The lane of a record. Not asked for [`Order::Batch`].
+    /// The lane of a record.
     fn lane(&self, record: &Record) -> LaneKey {
         let _ = record;
         0
@@ -109,7 +111,7 @@ pub trait Handler: Send {
         let _ = partition;
     }
 
-    /// What these records lead to: one step for each, in order. Records of one partition come in order.
+    /// What these records lead to: one step for each, in order. Records of one lane come in order.
     async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<Self::Fact>>, Failure>;
 
     /// What the result of an effect leads to.

@@ -23,5 +23,6 @@ pub mod service;
 pub mod situation;
 pub mod status;
 pub mod table;
+pub mod tail;
 pub mod view;
 pub mod worker;

@@ -26,6 +26,12 @@ pub mod views {
     pub const WINDOWS: &str = "open-windows";
 }
 
+/// Names of consumer groups whose position others ask for.
+pub mod groups {
+    /// Turns the directory into events. Owner: opt-in-tracker.
+    pub const DIRECTORY: &str = "opt-in-tracker.directory";
+}
+
 /// Ports and common facts. Cheap to clone.
 #[derive(Clone)]
 pub struct Platform {
@@ -68,6 +74,6 @@ impl Platform {
     #[must_use]
     pub fn conversations(&self) -> Reading {
         let source = self.topic(Topic::ConversationEvents);
-        Reading::new(self.gate.clone(), self.log.clone(), self.clock.clone(), views::CONVERSATIONS, source)
+        Reading::new(self.gate.clone(), self.log.clone(), views::CONVERSATIONS, source)
     }
 }

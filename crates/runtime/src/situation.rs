@@ -1,14 +1,15 @@
 //! Situations as the gate has them: which keys the `conversations` views use, and how a decision asks for them (R2).
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::Duration;
 
 use bytes::Bytes;
 use connector_domain::composer::Situation;
 use connector_domain::conversation::{Conversation, closed, heeding};
-use connector_domain::directory::{ContactEntry, Enablement};
+use connector_domain::directory::ContactEntry;
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
+use connector_ports::gate::Snapshot;
+use connector_ports::log::Offset;
 use connector_ports::partition::partition_for;
 use futures::future::try_join_all;
 use serde::Serialize;
@@ -16,6 +17,7 @@ use serde::de::DeserializeOwned;
 
 use crate::failure::Failure;
 use crate::platform::Platform;
+use crate::tail::{Moment, Read, Tail};
 use crate::view::Reading;
 
 /// The key of a conversation's [`Conversation`], in the partition of its stream.
@@ -90,20 +92,17 @@ fn related(conversation: &Conversation) -> impl Iterator<Item = &StreamId> {
 }
 
 /// Adds to conversations what their persons said to streams that lead there (R10) and what may not have been carried over yet: a no counts
-/// wherever it stands. Asks nothing for conversations without links. `within`: waits that long for views that are behind the log.
-///
-/// # Errors
-/// When the gate is away; `Later` when a view does not catch up in time.
-pub async fn heed(
+/// wherever it stands. Asks nothing for conversations without links. What was read for each is added to what was read for it before.
+async fn heed(
     reading: &Reading,
     partitions: u32,
-    conversations: Vec<(&StreamId, &mut Conversation)>,
-    within: Option<Duration>,
+    conversations: Vec<(&StreamId, &mut Conversation, &mut Vec<Read>)>,
 ) -> Result<(), Failure> {
-    let linked = conversations.into_iter().filter(|(_, conversation)| related(conversation).next().is_some());
+    let linked = conversations.into_iter().filter(|(_, conversation, _)| related(conversation).next().is_some());
     let mut linked: Vec<_> = linked.collect();
     let mut known: BTreeMap<StreamId, Conversation> =
-        linked.iter().map(|(stream, conversation)| ((*stream).clone(), (**conversation).clone())).collect();
+        linked.iter().map(|(stream, conversation, _)| ((*stream).clone(), (**conversation).clone())).collect();
+    let mut seen: BTreeMap<StreamId, Read> = BTreeMap::new();
     for _ in 0..FARTHEST {
         let unknown = known.values().flat_map(related).filter(|stream| !known.contains_key(*stream));
         let unknown: BTreeSet<StreamId> = unknown.cloned().collect();
@@ -116,21 +115,20 @@ pub async fn heed(
         }
         for (partition, streams) in by_partition {
             let keys: Vec<_> = streams.iter().map(conversation_key).collect();
-            let answers = match within {
-                Some(within) => reading.caught_up(partition, &keys, within).await?,
-                None => reading.now(partition, &keys).await?.answers,
-            };
+            let Snapshot { applied, answers } = reading.glance(partition, &keys).await?;
             for (stream, stored) in streams.into_iter().zip(answers) {
+                seen.insert(stream.clone(), Read { stream: stream.clone(), partition, applied });
                 known.insert(stream, load(stored.as_ref())?);
             }
         }
     }
-    for (stream, conversation) in &mut linked {
+    for (stream, conversation, read) in &mut linked {
         let mut around = BTreeMap::new();
         let mut next = vec![*stream];
         while let Some(at) = next.pop() {
             if let Some(found) = known.get(at).filter(|_| !around.contains_key(at)) {
                 around.insert(at.clone(), found.clone());
+                read.extend(seen.get(at).cloned());
                 next.extend(related(found));
             }
         }
@@ -153,10 +151,35 @@ pub struct Question {
 /// The partitions whose views know a situation: that of the conversation, and that of the user.
 pub type Place = [u32; 2];
 
-/// Asks the gate for situations.
+/// A situation as views have it, and what was read for it.
+#[derive(Default)]
+struct Found {
+    situation: Situation,
+    read: Vec<Read>,
+}
+
+/// Values by their keys, and the positions at which each partition had them.
+#[derive(Default)]
+struct Values {
+    values: BTreeMap<String, Option<Bytes>>,
+    applied: BTreeMap<u32, Option<Offset>>,
+}
+
+impl Values {
+    fn get(&self, key: &str) -> Option<&Bytes> {
+        self.values.get(key).and_then(Option::as_ref)
+    }
+
+    fn read(&self, stream: &StreamId, partition: u32) -> Read {
+        Read { stream: stream.clone(), partition, applied: self.applied.get(&partition).copied().flatten() }
+    }
+}
+
+/// Asks the gate for situations, and says which of them can be decided on (R2). Clones share what they know of the log.
 #[derive(Clone)]
 pub struct Situations {
     reading: Reading,
+    tail: Tail,
     keys: StreamKeys,
     partitions: u32,
 }
@@ -165,99 +188,95 @@ impl Situations {
     /// On a platform.
     #[must_use]
     pub fn new(platform: &Platform) -> Self {
-        Self { reading: platform.conversations(), keys: platform.keys.clone(), partitions: platform.partitions }
+        Self {
+            reading: platform.conversations(),
+            tail: Tail::new(platform),
+            keys: platform.keys.clone(),
+            partitions: platform.partitions,
+        }
     }
 
     /// Whose views are asked, as long as nothing leads elsewhere.
     #[must_use]
     pub fn place(&self, question: &Question) -> Place {
-        let user = self.keys.user(&question.organization_id, &question.user_id);
-        [partition_of(&question.conversation_id, self.partitions), partition_of(&user, self.partitions)]
+        [self.home(&question.conversation_id), self.home(&self.user(question))]
     }
 
-    fn cells(&self, question: &Question) -> [(u32, String); 3] {
-        let user = self.keys.user(&question.organization_id, &question.user_id);
-        let home = partition_of(&user, self.partitions);
-        [
-            (partition_of(&question.conversation_id, self.partitions), conversation_key(&question.conversation_id)),
-            (home, enablement_key(&user)),
-            (home, membership_key(&user, &question.conversation_id)),
-        ]
+    fn home(&self, stream: &StreamId) -> u32 {
+        partition_of(stream, self.partitions)
     }
 
-    /// The situations as they are now; they may be behind the log, so nobody may be refused for good because of them.
+    fn user(&self, question: &Question) -> StreamId {
+        self.keys.user(&question.organization_id, &question.user_id)
+    }
+
+    /// The situations as the views have them, whatever they lack: nothing may be decided on these.
     ///
     /// # Errors
     /// When the gate is away.
     pub async fn now(&self, questions: &[Question]) -> Result<Vec<Situation>, Failure> {
-        let mut by_partition: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        let cells: Vec<_> = questions.iter().map(|question| self.cells(question)).collect();
-        for (partition, key) in cells.iter().flatten() {
-            by_partition.entry(*partition).or_default().push(key.clone());
-        }
-        let values = self.values(by_partition).await?;
-        let read = |cells| situation(cells, |key| values.get(key).and_then(Option::as_ref));
-        let mut situations = cells.iter().map(read).collect::<Result<Vec<_>, _>>()?;
-        self.by_aliases(questions, &mut situations).await?;
-        let of = questions.iter().zip(&mut situations);
-        let of = of.map(|(question, found)| (&question.conversation_id, &mut found.conversation)).collect();
-        heed(&self.reading, self.partitions, of, None).await?;
-        Ok(situations)
+        Ok(self.as_read(questions).await?.into_iter().map(|found| found.situation).collect())
     }
 
-    /// All partitions at once: each is a question to the gate.
-    async fn values(
-        &self,
-        by_partition: BTreeMap<u32, Vec<String>>,
-    ) -> Result<BTreeMap<String, Option<Bytes>>, Failure> {
-        let mut values = BTreeMap::new();
-        let asked = by_partition.into_iter().map(async |(partition, keys)| {
-            let snapshot = self.reading.now(partition, &keys).await?;
-            Ok::<_, Failure>(keys.into_iter().zip(snapshot.answers))
-        });
-        for answered in try_join_all(asked).await? {
-            values.extend(answered);
-        }
-        Ok(values)
-    }
-
-    /// Who is no contact by the conversation's own id may be one by an alias.
-    async fn by_aliases(&self, questions: &[Question], situations: &mut [Situation]) -> Result<(), Failure> {
-        let mut by_partition: BTreeMap<u32, Vec<String>> = BTreeMap::new();
-        let mut asked = Vec::new();
-        for (at, (question, situation)) in questions.iter().zip(situations.iter()).enumerate() {
-            if !situation.is_contact && !situation.conversation.aliases.is_empty() {
-                let user = self.keys.user(&question.organization_id, &question.user_id);
-                let keys = alias_membership_keys(&user, &situation.conversation);
-                by_partition.entry(partition_of(&user, self.partitions)).or_default().extend(keys.clone());
-                asked.push((at, keys));
-            }
-        }
-        if asked.is_empty() {
-            return Ok(());
-        }
-        let values = self.values(by_partition).await?;
-        for (at, keys) in asked {
-            for key in keys {
-                situations[at].is_contact |= load::<u32>(values.get(&key).and_then(Option::as_ref))? > 0;
-            }
-        }
-        Ok(())
-    }
-
-    /// The situations of the conversations in which those of the questions continue (R10), as [`Situations::now`]; the questions name
-    /// these afterwards. A circle of links continues in its least stream.
+    /// The situations of the conversations in which those of the questions continue (R10); the questions name these afterwards. A circle
+    /// of links continues in its least stream. `None`: something that matters is in the log, or in the directory, and not in the views.
+    /// Nothing may be decided then, neither to accept nor to refuse.
     ///
     /// # Errors
-    /// When the gate is away.
-    pub async fn followed(&self, questions: &mut [Question]) -> Result<Vec<Situation>, Failure> {
-        let mut situations = self.now(questions).await?;
+    /// When gate or log are away.
+    pub async fn settled(&self, questions: &mut [Question]) -> Result<Vec<Option<Situation>>, Failure> {
+        self.settled_behind(questions, &BTreeMap::new()).await
+    }
+
+    /// The same for who has written into partitions of the log up to these positions: a broker may answer a commit a little before the end
+    /// of the log moves behind it.
+    ///
+    /// # Errors
+    /// As [`Situations::settled`].
+    pub async fn settled_behind(
+        &self,
+        questions: &mut [Question],
+        own: &BTreeMap<u32, Offset>,
+    ) -> Result<Vec<Option<Situation>>, Failure> {
+        if questions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let partitions: Vec<u32> = questions.iter().flat_map(|question| self.place(question)).collect();
+        let (moment, found) = futures::try_join!(self.tail.moment(partitions), self.followed(questions))?;
+        let users = questions.iter().map(|question| (&question.organization_id, &question.user_id));
+        let told = self.tail.told_of(&moment, users).await?;
+        let settled = self.are_settled(moment, own, &found).await?;
+        let both = found.into_iter().zip(settled.into_iter().zip(told));
+        Ok(both.map(|(found, (settled, told))| (settled && told).then_some(found.situation)).collect())
+    }
+
+    async fn are_settled(
+        &self,
+        mut moment: Moment,
+        own: &BTreeMap<u32, Offset>,
+        found: &[Found],
+    ) -> Result<Vec<bool>, Failure> {
+        let read: Vec<Read> = found.iter().flat_map(|found| found.read.iter().cloned()).collect();
+        self.tail.further(&mut moment, read.iter().map(|read| read.partition)).await?;
+        for (partition, own) in own {
+            moment.not_before(*partition, *own);
+        }
+        let mut answers = self.tail.settled(&moment, &read).await?.into_iter();
+        // All of them are looked at: each takes its own answers.
+        Ok(found
+            .iter()
+            .map(|found| found.read.iter().fold(true, |all, _| answers.next().unwrap_or(false) && all))
+            .collect())
+    }
+
+    async fn followed(&self, questions: &mut [Question]) -> Result<Vec<Found>, Failure> {
+        let mut found = self.as_read(questions).await?;
         let mut paths: Vec<Option<Vec<StreamId>>> =
             questions.iter().map(|question| Some(vec![question.conversation_id.clone()])).collect();
         for _ in 0..FARTHEST {
             let mut linked = Vec::new();
             for (at, question) in questions.iter_mut().enumerate() {
-                let Some(canonical) = situations[at].conversation.canonical.clone() else { continue };
+                let Some(canonical) = found[at].situation.conversation.canonical.clone() else { continue };
                 let Some(path) = paths[at].as_mut() else { continue };
                 if let Some(least) = closed(path, &canonical) {
                     question.conversation_id = least;
@@ -272,71 +291,106 @@ impl Situations {
                 break;
             }
             let asked: Vec<_> = linked.iter().map(|at| questions[*at].clone()).collect();
-            for (at, situation) in linked.into_iter().zip(self.now(&asked).await?) {
-                situations[at] = situation;
+            for (at, further) in linked.into_iter().zip(self.as_read(&asked).await?) {
+                let way = std::mem::take(&mut found[at].read);
+                found[at] = further;
+                found[at].read.extend(way);
             }
         }
-        Ok(situations)
-    }
-
-    /// The situation after the views have applied the log up to its end as of this call: what it refuses is refused.
-    ///
-    /// # Errors
-    /// `Later` when a view does not catch up within `within`.
-    pub async fn settled(&self, question: &Question, within: Duration) -> Result<Situation, Failure> {
-        let cells = self.cells(question);
-        let [conversation, enablement, membership] = cells.clone();
-        let mut values = BTreeMap::new();
-        let stored = self.reading.caught_up(conversation.0, std::slice::from_ref(&conversation.1), within).await?;
-        values.extend([conversation.1].into_iter().zip(stored));
-        let known: Conversation = load(values.values().next().and_then(Option::as_ref))?;
-        let user = self.keys.user(&question.organization_id, &question.user_id);
-        let aliases = alias_membership_keys(&user, &known);
-        let keys: Vec<_> = [enablement.1, membership.1].into_iter().chain(aliases.iter().cloned()).collect();
-        let stored = self.reading.caught_up(enablement.0, &keys, within).await?;
-        values.extend(keys.into_iter().zip(stored));
-        let value = |key: &str| values.get(key).and_then(Option::as_ref);
-        let mut found = situation(&cells, value)?;
-        for alias in aliases {
-            found.is_contact |= load::<u32>(value(&alias))? > 0;
-        }
-        let of = vec![(&question.conversation_id, &mut found.conversation)];
-        heed(&self.reading, self.partitions, of, Some(within)).await?;
         Ok(found)
     }
 
-    /// The entry of a user's contact list after its view has caught up.
-    ///
-    /// # Errors
-    /// As [`Situations::settled`].
-    pub async fn settled_contact(
-        &self,
-        user: &StreamId,
-        contact: &ContactId,
-        within: Duration,
-    ) -> Result<ContactEntry, Failure> {
-        let stored = self.settled_value(user, contact_key(user, contact), within).await?;
-        load(stored.as_ref())
+    /// As the views have it now.
+    async fn as_read(&self, questions: &[Question]) -> Result<Vec<Found>, Failure> {
+        let mut by_partition: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        let cells: Vec<_> = questions.iter().map(|question| self.cells(question)).collect();
+        for (partition, key) in cells.iter().flatten() {
+            by_partition.entry(*partition).or_default().push(key.clone());
+        }
+        let values = self.values(by_partition).await?;
+        let found = |(question, cells): (&Question, &[(u32, String); 3])| {
+            let situation = situation(cells, |key| values.get(key))?;
+            let [conversation, user, _] = cells;
+            let read =
+                vec![values.read(&question.conversation_id, conversation.0), values.read(&self.user(question), user.0)];
+            Ok::<_, Failure>(Found { situation, read })
+        };
+        let mut found = questions.iter().zip(&cells).map(found).collect::<Result<Vec<_>, _>>()?;
+        self.by_aliases(questions, &mut found).await?;
+        let of = questions.iter().zip(&mut found).map(|(question, Found { situation, read })| {
+            (&question.conversation_id, &mut situation.conversation, read)
+        });
+        heed(&self.reading, self.partitions, of.collect()).await?;
+        Ok(found)
     }
 
-    /// How the contact list of the question's user addresses the person of a conversation, after its view has caught up. Reads the whole
-    /// list: for people of whom the conversation itself knows no address, because they never wrote.
+    fn cells(&self, question: &Question) -> [(u32, String); 3] {
+        let user = self.user(question);
+        let home = self.home(&user);
+        [
+            (self.home(&question.conversation_id), conversation_key(&question.conversation_id)),
+            (home, enablement_key(&user)),
+            (home, membership_key(&user, &question.conversation_id)),
+        ]
+    }
+
+    /// All partitions at once: each is a question to the gate.
+    async fn values(&self, by_partition: BTreeMap<u32, Vec<String>>) -> Result<Values, Failure> {
+        let mut values = Values::default();
+        let asked = by_partition.into_iter().map(async |(partition, keys)| {
+            let snapshot = self.reading.glance(partition, &keys).await?;
+            Ok::<_, Failure>((partition, keys, snapshot))
+        });
+        for (partition, keys, Snapshot { applied, answers }) in try_join_all(asked).await? {
+            values.applied.insert(partition, applied);
+            values.values.extend(keys.into_iter().zip(answers));
+        }
+        Ok(values)
+    }
+
+    /// Who is no contact by the conversation's own id may be one by an alias.
+    async fn by_aliases(&self, questions: &[Question], all: &mut [Found]) -> Result<(), Failure> {
+        let mut by_partition: BTreeMap<u32, Vec<String>> = BTreeMap::new();
+        let mut asked = Vec::new();
+        for (at, (question, Found { situation, .. })) in questions.iter().zip(all.iter()).enumerate() {
+            if !situation.is_contact && !situation.conversation.aliases.is_empty() {
+                let user = self.user(question);
+                let keys = alias_membership_keys(&user, &situation.conversation);
+                by_partition.entry(self.home(&user)).or_default().extend(keys.clone());
+                asked.push((at, user, keys));
+            }
+        }
+        if asked.is_empty() {
+            return Ok(());
+        }
+        let values = self.values(by_partition).await?;
+        for (at, user, keys) in asked {
+            for key in keys {
+                all[at].situation.is_contact |= load::<u32>(values.get(&key))? > 0;
+            }
+            let home = self.home(&user);
+            all[at].read.push(values.read(&user, home));
+        }
+        Ok(())
+    }
+
+    /// How the contact list of the question's user addresses the person of a conversation. Reads the whole list: for people of whom the
+    /// conversation itself knows no address, because they never wrote.
     ///
     /// # Errors
-    /// As [`Situations::settled`].
+    /// `Later` when the list cannot be decided on; when gate or log are away.
     pub async fn listed_address(
         &self,
         question: &Question,
         conversation: &Conversation,
-        within: Duration,
     ) -> Result<Option<Address>, Failure> {
-        let user = self.keys.user(&question.organization_id, &question.user_id);
-        let listed = self.settled_value(&user, contact_list_key(&user), within).await?;
-        let contacts: BTreeSet<ContactId> = load(listed.as_ref())?;
+        let user = self.user(question);
+        let listed = self.settled_values(&user, vec![contact_list_key(&user)]).await?;
+        let contacts: BTreeSet<ContactId> = load(listed.into_iter().next().flatten().as_ref())?;
         let keys: Vec<_> = contacts.iter().map(|contact| contact_key(&user, contact)).collect();
         let is_theirs = |id: &StreamId| *id == question.conversation_id || conversation.aliases.contains(id);
         for keys in keys.chunks(ENTRIES_AT_ONCE) {
-            for stored in self.reading.caught_up(partition_of(&user, self.partitions), keys, within).await? {
+            for stored in self.settled_values(&user, keys.to_vec()).await? {
                 let entry: ContactEntry = load(stored.as_ref())?;
                 if entry.conversation_id.as_ref().is_some_and(is_theirs) && !entry.address.is_empty() {
                     return Ok(Some(entry.address));
@@ -346,25 +400,19 @@ impl Situations {
         Ok(None)
     }
 
-    /// The enablement of a user after its view has caught up.
+    /// Values of one stream that have everything the log says about it.
     ///
     /// # Errors
-    /// As [`Situations::settled`].
-    pub async fn settled_enablement(&self, user: &StreamId, within: Duration) -> Result<Enablement, Failure> {
-        load(self.settled_value(user, enablement_key(user), within).await?.as_ref())
-    }
-
-    /// A conversation after its view has caught up.
-    ///
-    /// # Errors
-    /// As [`Situations::settled`].
-    pub async fn settled_conversation(&self, id: &StreamId, within: Duration) -> Result<Conversation, Failure> {
-        load(self.settled_value(id, conversation_key(id), within).await?.as_ref())
-    }
-
-    async fn settled_value(&self, stream: &StreamId, key: String, within: Duration) -> Result<Option<Bytes>, Failure> {
-        let partition = partition_of(stream, self.partitions);
-        Ok(self.reading.caught_up(partition, &[key], within).await?.into_iter().next().flatten())
+    /// `Later` when they have not; when gate or log are away.
+    pub async fn settled_values(&self, stream: &StreamId, keys: Vec<String>) -> Result<Vec<Option<Bytes>>, Failure> {
+        let partition = self.home(stream);
+        let (moment, snapshot) =
+            futures::try_join!(self.tail.moment([partition]), self.reading.glance(partition, &keys))?;
+        let read = Read { stream: stream.clone(), partition, applied: snapshot.applied };
+        if self.tail.settled(&moment, &[read]).await? != [true] {
+            return Err(Failure::Later(format!("view {partition} lacks what the log says about a stream")));
+        }
+        Ok(snapshot.answers)
     }
 }
 

@@ -1,8 +1,7 @@
 //! Views of the gate, from both sides: their owner applies the log to them, everybody else asks them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
 use bytes::Bytes;
 use connector_contracts::decode_event;
@@ -10,7 +9,7 @@ use connector_domain::event::Recorded;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, Epoch, GateError, Snapshot, Timer, View};
 use connector_ports::log::{Appended, Isolation, Offset, Start, TopicName, TopicPartition};
-use connector_ports::{Clock, Gate, Log};
+use connector_ports::{Gate, Log};
 use futures::future::try_join_all;
 use tokio_util::task::AbortOnDropHandle;
 
@@ -126,56 +125,24 @@ impl OwnedView {
 /// Changes on their way to a view.
 pub(crate) struct Step(AbortOnDropHandle<Result<(), GateError>>);
 
-/// Asks a view that somebody else owns, and knows whether its answer is final (R2).
-///
-/// A view never goes back for whoever reads it: one that was lost and is being built again passes through states in which a contact
-/// has not written STOP yet. So nothing is answered until it stands at the end of the log as it was when this process first asked, and
-/// from then on never from behind a position that was seen before. Clones share what they have seen.
+/// Asks a view that somebody else owns. Each answer comes with the position at which it was true: what stands in the log behind that, and
+/// whether it matters, tells [`Tail`](crate::tail::Tail).
 #[derive(Clone)]
 pub struct Reading {
     gate: Arc<dyn Gate>,
     log: Arc<dyn Log>,
-    clock: Arc<dyn Clock>,
     name: &'static str,
     source: TopicName,
-    floors: Arc<Mutex<HashMap<u32, Offset>>>,
 }
-
-/// How long a view that went back is waited for before the caller has to come again.
-const REBUILT_WITHIN: Duration = Duration::from_secs(1);
-
-/// How long between two looks.
-const PAUSE: Duration = Duration::from_millis(2);
 
 impl Reading {
     /// Reads the views called `name`, which project the topic `source`.
     #[must_use]
-    pub fn new(
-        gate: Arc<dyn Gate>,
-        log: Arc<dyn Log>,
-        clock: Arc<dyn Clock>,
-        name: &'static str,
-        source: TopicName,
-    ) -> Self {
-        Self { gate, log, clock, name, source, floors: Arc::default() }
+    pub fn new(gate: Arc<dyn Gate>, log: Arc<dyn Log>, name: &'static str, source: TopicName) -> Self {
+        Self { gate, log, name, source }
     }
 
-    /// The values as they are now; they may be behind the log, never behind what was read before.
-    ///
-    /// # Errors
-    /// When the gate is away; `Later` when the view was lost and is not built again in time.
-    pub async fn now(&self, partition: u32, keys: &[String]) -> Result<Snapshot<Bytes>, Failure> {
-        let view = View::new(self.name, partition);
-        let patience = self.patience(partition).await?;
-        loop {
-            let snapshot = self.gate.read(&view, keys).await?;
-            if self.forward(partition, snapshot.applied, &patience).await? {
-                return Ok(snapshot);
-            }
-        }
-    }
-
-    /// The values as the view has them, whatever it stands at: for hints, on which nothing depends.
+    /// The values as the view has them, whatever it stands at.
     ///
     /// # Errors
     /// When the gate is away.
@@ -183,54 +150,12 @@ impl Reading {
         Ok(self.gate.read(&View::new(self.name, partition), keys).await?)
     }
 
-    /// The digests of remembered ids as they are now; they may be behind the log, never behind what was read before.
+    /// The digests of remembered ids as the view has them, whatever it stands at.
     ///
     /// # Errors
-    /// As [`Reading::now`].
+    /// When the gate is away.
     pub async fn recall(&self, partition: u32, ids: &[Bytes]) -> Result<Snapshot<u64>, Failure> {
-        let view = View::new(self.name, partition);
-        let patience = self.patience(partition).await?;
-        loop {
-            let snapshot = self.gate.recall(&view, ids).await?;
-            if self.forward(partition, snapshot.applied, &patience).await? {
-                return Ok(snapshot);
-            }
-        }
-    }
-
-    /// From where on a partition's view may be read, and until when that is waited for.
-    async fn patience(&self, partition: u32) -> Result<(Offset, Timestamp), Failure> {
-        let seen = self.floors().get(&partition).copied();
-        let floor = match seen {
-            Some(floor) => floor,
-            None => self.end(partition).await?,
-        };
-        Ok((floor, self.clock.now() + REBUILT_WITHIN))
-    }
-
-    /// Whether what was read at this position counts. Pauses when it does not.
-    async fn forward(
-        &self,
-        partition: u32,
-        applied: Option<Offset>,
-        (floor, until): &(Offset, Timestamp),
-    ) -> Result<bool, Failure> {
-        let applied = applied.unwrap_or_default();
-        if applied >= *floor {
-            let mut floors = self.floors();
-            let seen = floors.entry(partition).or_insert(*floor);
-            *seen = applied.max(*seen);
-            return Ok(true);
-        }
-        if self.clock.now() >= *until {
-            return Err(Failure::Later(format!("view {}/{partition} is being built again", self.name)));
-        }
-        self.clock.sleep(PAUSE).await;
-        Ok(false)
-    }
-
-    fn floors(&self) -> MutexGuard<'_, HashMap<u32, Offset>> {
-        self.floors.lock().unwrap_or_else(PoisonError::into_inner)
+        Ok(self.gate.recall(&View::new(self.name, partition), ids).await?)
     }
 
     /// The end of the log in this partition: a view that has applied it is caught up as of this call.
@@ -240,30 +165,6 @@ impl Reading {
     pub async fn end(&self, partition: u32) -> Result<Offset, Failure> {
         let source = TopicPartition { topic: self.source.clone(), partition };
         Ok(self.log.end_offset(&source, Isolation::Committed).await?)
-    }
-
-    /// The values of keys after the view has applied the log up to its end as of this call. Waits up to `within` for that.
-    ///
-    /// # Errors
-    /// `Later` when the view does not catch up in time; nobody may be rejected then (R2).
-    pub async fn caught_up(
-        &self,
-        partition: u32,
-        keys: &[String],
-        within: Duration,
-    ) -> Result<Vec<Option<Bytes>>, Failure> {
-        let end = self.end(partition).await?;
-        let until = self.clock.now() + within;
-        loop {
-            let snapshot = self.gate.read(&View::new(self.name, partition), keys).await?;
-            if snapshot.applied.unwrap_or_default() >= end {
-                return Ok(snapshot.answers);
-            }
-            if self.clock.now() >= until {
-                return Err(Failure::Later(format!("view {}/{partition} is behind the log", self.name)));
-            }
-            self.clock.sleep(PAUSE).await;
-        }
     }
 }
 

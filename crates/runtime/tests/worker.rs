@@ -92,6 +92,31 @@ impl Handler for Hesitant {
     }
 }
 
+/// Copies; the records of one key wait until everything else is copied.
+struct Patient {
+    world: SimWorld,
+    others: usize,
+}
+
+#[async_trait]
+impl Handler for Patient {
+    type Fact = ();
+
+    fn lane(&self, record: &Record) -> u64 {
+        record.key.as_ref().map_or(0, |key| u64::from(key[0]))
+    }
+
+    async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
+        let until = platform(&self.world).clock.now() + Duration::from_millis(50);
+        let waits = values(&self.world, "out").len() < self.others;
+        let mut steps = Copier.handle(work).await?;
+        for (step, _) in steps.iter_mut().zip(work).filter(|(_, work)| waits && is_of_first_lane(&work.record)) {
+            *step = Step::Wait { until, appends: vec![] };
+        }
+        Ok(steps)
+    }
+}
+
 /// The other side of an effect: counts what arrived, per record.
 type Ledger = Arc<Mutex<Vec<(String, String)>>>;
 
@@ -171,6 +196,10 @@ async fn prepare(world: &SimWorld) {
     }
     let records = (0..RECORDS).map(|n| append("in", format!("{}", n % 5).as_bytes(), format!("{n}").as_bytes()));
     log.appender().await.expect("appender").append(records.collect()).await.expect("append");
+}
+
+fn is_of_first_lane(record: &Record) -> bool {
+    record.key.as_deref() == Some(b"0")
 }
 
 fn values(world: &SimWorld, name: &str) -> Vec<String> {
@@ -274,6 +303,19 @@ async fn a_batch_is_copied_once_whatever_happens_at_any_call() {
             }
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lane_of_a_batch_that_waits_holds_up_no_other() {
+    let world = SimWorld::new(1);
+    prepare(&world).await;
+    let first = world.history(&topic("in")).iter().filter(|record| is_of_first_lane(record)).count();
+    assert!((1..RECORDS).contains(&first), "there are others");
+    let service =
+        |world: SimWorld| serve_as(world.clone(), Patient { world, others: RECORDS - first }, |spec| spec.batch = 4);
+    let run = world.run(LIMIT, service, all_out).await;
+    run.unwrap_or_else(|run| panic!("not finished in time, {run:?}, {:?}", values(&world, "out")));
+    check_order("a lane waits", &values(&world, "out"));
 }
 
 #[tokio::test(start_paused = true)]

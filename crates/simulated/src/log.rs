@@ -68,6 +68,10 @@ impl Log for SimLog {
         self.process.call("log.begin_offset", unavailable, self.log().begin_offset(partition)).await
     }
 
+    async fn end_offsets(&self, partitions: &[TopicPartition], isolation: Isolation) -> Result<Vec<Offset>, LogError> {
+        self.process.call("log.end_offsets", unavailable, self.log().end_offsets(partitions, isolation)).await
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         self.process.call("log.committed", unavailable, self.log().committed(group, partitions)).await
     }

@@ -4,6 +4,7 @@
 //! and asking again leads to nothing again.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use async_trait::async_trait;
@@ -11,7 +12,6 @@ use bytes::{BufMut, Bytes, BytesMut};
 use connector_contracts::{Topic, decode};
 use connector_domain::command::{ConsentAction, ConsentCommand, TemplateCall};
 use connector_domain::composer::Situation;
-use connector_domain::conversation::closed;
 use connector_domain::decide::{Novelty, Reason as Rule, Rejection, check_repeat, decide_consent};
 use connector_domain::event::{Event, Recorded, TimeSource};
 use connector_domain::ids::{CommandId, EventId, StreamId};
@@ -22,15 +22,14 @@ use connector_runtime::commands;
 use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
-use connector_runtime::lanes::Work;
+use connector_runtime::lanes::{LaneKey, Work};
 use connector_runtime::platform::{Platform, views};
-use connector_runtime::situation::{
-    FARTHEST, alias_membership_keys, conversation_key, enablement_key, load, membership_key, partition_of,
-};
+use connector_runtime::situation::{Question, Situations, partition_of};
+use connector_runtime::tail::again;
 use connector_runtime::view::{Mark, Memory};
 
 use crate::PRODUCER;
-use crate::settling::Settling;
+use crate::settling::Own;
 
 /// How often a command is sent on when links are written while it is on its way (R10).
 const MOST_LINKS: usize = 4;
@@ -43,7 +42,8 @@ pub struct Consent {
     platform: Platform,
     emitter: Emitter,
     clock: Arc<dyn Clock>,
-    settling: Settling,
+    situations: Situations,
+    own: Own,
     memory: Memory,
     template: TemplateCall,
     /// What the batch in hand leaves in the memory, per partition.
@@ -88,40 +88,16 @@ struct Open {
     user: StreamId,
     /// The stream the answer belongs to.
     home: StreamId,
-    /// The streams that were followed to `home`, which is the last of them unless they are a circle.
-    path: Vec<StreamId>,
-    /// Links lead no further: `home` is the least stream of their circle.
-    circle: bool,
     situation: Situation,
 }
 
 impl Open {
-    /// Where the three parts of the situation are: the conversation, the user's enablement, the membership in the user's contacts.
-    fn cells(&self, partitions: u32) -> [(u32, String); 3] {
-        let of_user = partition_of(&self.user, partitions);
-        [
-            (partition_of(&self.home, partitions), conversation_key(&self.home)),
-            (of_user, enablement_key(&self.user)),
-            (of_user, membership_key(&self.user, &self.home)),
-        ]
-    }
-
-    /// The conversation that continues where this one is only an alias (R10).
-    fn canonical(&self) -> Option<&StreamId> {
-        self.situation.conversation.canonical.as_ref().filter(|_| !self.circle)
-    }
-
-    /// Goes on where the conversation continues.
-    fn advance(&mut self) {
-        let Some(canonical) = self.canonical().cloned() else { return };
-        if let Some(least) = closed(&self.path, &canonical) {
-            self.home = least;
-            self.circle = true;
-        } else {
-            self.path.push(canonical.clone());
-            self.home = canonical;
+    fn question(&self) -> Question {
+        Question {
+            organization_id: self.command.organization_id.clone(),
+            user_id: self.command.user_id.clone(),
+            conversation_id: self.home.clone(),
         }
-        self.command.recipient.conversation_id = Some(self.home.clone());
     }
 }
 
@@ -142,7 +118,8 @@ impl Consent {
         Self {
             emitter: platform.emitter(PRODUCER),
             clock: platform.clock.clone(),
-            settling: Settling::new(platform),
+            situations: Situations::new(platform),
+            own: Own::default(),
             memory: Memory::new(gate, log, views::CONSENT_COMMANDS, source, mark),
             platform: platform.clone(),
             template,
@@ -169,8 +146,7 @@ impl Consent {
             Some(append) => Err(Step::Done(vec![append])),
             None => {
                 let digest = command.digest();
-                let path = vec![home.clone()];
-                Ok(Open { at, command, digest, user, home, path, circle: false, situation: Situation::default() })
+                Ok(Open { at, command, digest, user, home, situation: Situation::default() })
             }
         }
     }
@@ -195,58 +171,29 @@ impl Consent {
         Ok(known)
     }
 
-    /// Reads every situation after its views have caught up, and follows links to their end; a circle continues in its least
-    /// stream, as for admission and dispatch. A command whose conversation continues in another partition gets its step.
-    async fn situate(
-        &mut self,
-        open: &mut [Open],
-        work: &[Work],
-        steps: &mut [Option<Step<()>>],
-    ) -> Result<(), Failure> {
-        let partitions = self.platform.partitions;
-        for round in 0..=FARTHEST {
-            let asked: Vec<usize> =
-                (0..open.len()).filter(|index| round == 0 || open[*index].canonical().is_some()).collect();
-            if asked.is_empty() {
-                break;
-            }
-            if round > 0 {
-                asked.iter().for_each(|index| open[*index].advance());
-            }
-            let mut keys: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
-            for (partition, key) in asked.iter().flat_map(|index| open[*index].cells(partitions)) {
-                keys.entry(partition).or_default().insert(key);
-            }
-            let values = self.settling.read(&keys).await?;
-            let mut by_alias: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
-            for index in &asked {
-                let [conversation, enablement, membership] =
-                    open[*index].cells(partitions).map(|(_, key)| values.get(&key).and_then(Option::as_ref));
-                let situation = Situation {
-                    conversation: load(conversation)?,
-                    enablement: load(enablement)?,
-                    is_contact: load::<u32>(membership)? > 0,
-                };
-                if !situation.is_contact {
-                    let user = &open[*index].user;
-                    let aliases = alias_membership_keys(user, &situation.conversation);
-                    by_alias.entry(partition_of(user, partitions)).or_default().extend(aliases);
-                }
-                open[*index].situation = situation;
-            }
-            by_alias.retain(|_, keys| !keys.is_empty());
-            let values = self.settling.read(&by_alias).await?;
-            for index in asked {
-                let Open { user, situation, .. } = &mut open[index];
-                for key in alias_membership_keys(user, &situation.conversation) {
-                    situation.is_contact |= load::<u32>(values.get(&key).and_then(Option::as_ref))? > 0;
-                }
-            }
-        }
-        for item in open.iter().filter(|item| item.home != item.path[0]) {
+    /// Finds every situation, where links lead (R10); a circle continues in its least stream, as for admission and dispatch. A command whose
+    /// conversation continues in another partition gets its step, and so does one that cannot be decided yet (R2), with everything behind
+    /// it.
+    async fn situate(&self, open: &mut [Open], work: &[Work], steps: &mut [Option<Step<()>>]) -> Result<(), Failure> {
+        let now = self.clock.now();
+        let mut questions: Vec<Question> = open.iter().map(Open::question).collect();
+        let situations = self.situations.settled_behind(&mut questions, self.own.ends()).await?;
+        let mut waiting = BTreeSet::new();
+        for ((item, question), situation) in open.iter_mut().zip(questions).zip(situations) {
             let record = &work[item.at].record;
-            if partition_of(&item.home, partitions) != record.source.partition {
-                steps[item.at] = self.follow(record, item)?;
+            let lane = (record.source.partition, self.lane(record));
+            if waiting.contains(&lane) || situation.is_none() {
+                waiting.insert(lane);
+                steps[item.at] = Some(Step::Wait { until: again(record.timestamp, now), appends: Vec::new() });
+                continue;
+            }
+            item.situation = situation.unwrap_or_default();
+            if item.home != question.conversation_id {
+                item.home = question.conversation_id;
+                item.command.recipient.conversation_id = Some(item.home.clone());
+                if partition_of(&item.home, self.platform.partitions) != record.source.partition {
+                    steps[item.at] = self.follow(record, item)?;
+                }
             }
         }
         Ok(())
@@ -342,6 +289,13 @@ impl Consent {
 impl Handler for Consent {
     type Fact = ();
 
+    /// What must keep its order has the same key.
+    fn lane(&self, record: &Record) -> LaneKey {
+        let mut hasher = DefaultHasher::new();
+        record.key.hash(&mut hasher);
+        hasher.finish()
+    }
+
     async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
         self.memory.take_over(partition.partition).await?;
         Ok(TakeUp::Committed)
@@ -377,9 +331,6 @@ impl Handler for Consent {
         }
         if !asked.is_empty() {
             self.situate(&mut asked, work, &mut steps).await?;
-            let of = asked.iter_mut().filter(|item| steps[item.at].is_none());
-            let of = of.map(|Open { home, situation, .. }| (&*home, &mut situation.conversation)).collect();
-            self.settling.heed(of).await?;
         }
         let mut batch = Batch::default();
         for (item, known) in asked.iter().zip(seen) {
@@ -396,7 +347,7 @@ impl Handler for Consent {
         appended: &[Appended],
         _positions: &[(TopicPartition, Offset)],
     ) -> Result<(), Failure> {
-        self.settling.wrote(appended);
+        self.own.wrote(&self.platform.topic(Topic::ConversationEvents), appended);
         self.memory.remember(&self.pending, appended).await?;
         self.pending.clear();
         Ok(())

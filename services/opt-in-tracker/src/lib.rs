@@ -16,7 +16,7 @@ mod shadow;
 
 use connector_contracts::Topic;
 use connector_runtime::audit::{self, Auditor};
-use connector_runtime::platform::views;
+use connector_runtime::platform::{groups, views};
 use connector_runtime::service::Service;
 use connector_runtime::worker::WorkerSpec;
 
@@ -42,7 +42,7 @@ pub fn start(config: Config, service: &mut Service) {
     let mut projector = spec("opt-in-tracker.projector", Topic::ConversationEvents);
     (projector.batch, projector.buffer) = PROJECTED_AT_ONCE;
     let consent = spec("opt-in-tracker.consent", Topic::ConsentCommands);
-    let directory = spec("opt-in-tracker.directory", Topic::Directory);
+    let directory = spec(groups::DIRECTORY, Topic::Directory);
     let handler = Projector::new(&platform, config.tick);
     let auditor = Auditor::new(&platform, views::CONVERSATIONS, Box::new(|_| Conversations::default()));
     audit::start(service, "opt-in-tracker.audit", auditor, handler.owned(), config.audit, None);

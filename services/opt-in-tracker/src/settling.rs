@@ -6,13 +6,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use connector_contracts::Topic;
-use connector_domain::conversation::Conversation;
-use connector_domain::ids::StreamId;
 use connector_ports::Clock;
 use connector_ports::log::{Appended, Offset, TopicName};
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
-use connector_runtime::situation::heed;
 use connector_runtime::view::Reading;
 
 /// How long a batch waits before it is given back and tried again.
@@ -24,43 +21,43 @@ const PAUSE: Duration = Duration::from_millis(2);
 /// Values by their keys. Keys of the `conversations` views name their stream, so they differ between partitions, too.
 pub(crate) type Values = BTreeMap<String, Option<Bytes>>;
 
+/// Up to where a worker wrote into partitions of the log. A broker may answer a commit a little before the end of the log moves behind it,
+/// so asking for the end alone could miss what this very worker decided just before.
+#[derive(Default)]
+pub(crate) struct Own(BTreeMap<u32, Offset>);
+
+impl Own {
+    /// A transaction of this worker was committed.
+    pub(crate) fn wrote(&mut self, log: &TopicName, appended: &[Appended]) {
+        for Appended { target, offset } in appended.iter().filter(|a| a.target.topic == *log) {
+            let own = self.0.entry(target.partition).or_default();
+            *own = offset.next().max(*own);
+        }
+    }
+
+    /// The position behind its last record, by partition.
+    pub(crate) const fn ends(&self) -> &BTreeMap<u32, Offset> {
+        &self.0
+    }
+}
+
 /// Waits for the views, and for this worker's own writes in them.
 pub(crate) struct Settling {
     reading: Reading,
     clock: Arc<dyn Clock>,
     topic: TopicName,
-    partitions: u32,
-    /// Up to where this worker wrote. A broker may answer a commit a little before the end of the log moves behind it, so asking
-    /// for the end alone could miss what this very worker decided just before.
-    own: BTreeMap<u32, Offset>,
+    own: Own,
 }
 
 impl Settling {
     pub(crate) fn new(platform: &Platform) -> Self {
         let topic = platform.topic(Topic::ConversationEvents);
-        Self {
-            reading: platform.conversations(),
-            clock: platform.clock.clone(),
-            topic,
-            partitions: platform.partitions,
-            own: BTreeMap::new(),
-        }
+        Self { reading: platform.conversations(), clock: platform.clock.clone(), topic, own: Own::default() }
     }
 
     /// A transaction of this worker was committed.
     pub(crate) fn wrote(&mut self, appended: &[Appended]) {
-        for Appended { target, offset } in appended.iter().filter(|a| a.target.topic == self.topic) {
-            let own = self.own.entry(target.partition).or_default();
-            *own = offset.next().max(*own);
-        }
-    }
-
-    /// Adds to conversations what was said to streams that lead there.
-    ///
-    /// # Errors
-    /// As [`Settling::read`].
-    pub(crate) async fn heed(&self, of: Vec<(&StreamId, &mut Conversation)>) -> Result<(), Failure> {
-        heed(&self.reading, self.partitions, of, Some(WITHIN)).await
+        self.own.wrote(&self.topic, appended);
     }
 
     /// The values of keys, by partition, each partition's read in one step with a position behind the end of the log as of this call.
@@ -72,14 +69,14 @@ impl Settling {
         let until = self.clock.now() + WITHIN;
         let mut ends = Vec::new();
         for partition in keys.keys() {
-            let own = self.own.get(partition).copied().unwrap_or_default();
+            let own = self.own.ends().get(partition).copied().unwrap_or_default();
             ends.push(self.reading.end(*partition).await?.max(own));
         }
         let mut values = Values::new();
         for ((partition, keys), end) in keys.iter().zip(ends) {
             let keys: Vec<String> = keys.iter().cloned().collect();
             let answers = loop {
-                let snapshot = self.reading.now(*partition, &keys).await?;
+                let snapshot = self.reading.glance(*partition, &keys).await?;
                 if snapshot.applied.unwrap_or_default() >= end {
                     break snapshot.answers;
                 }
@@ -88,7 +85,7 @@ impl Settling {
                 }
                 self.clock.sleep(PAUSE).await;
             };
-            self.own.remove(partition);
+            self.own.0.remove(partition);
             values.extend(keys.into_iter().zip(answers));
         }
         Ok(values)

@@ -1,6 +1,7 @@
 //! Admission: every send command gets exactly one first answer, accepted or rejected with a reason (R3).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,16 +22,16 @@ use connector_runtime::commands;
 use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason as Letter, Step, TakeUp};
-use connector_runtime::lanes::Work;
+use connector_runtime::lanes::{LaneKey, Work};
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::situation::{Question, Situations, partition_of};
+use connector_runtime::tail::again;
 use connector_runtime::view::{Mark, Memory};
 use futures::future::try_join_all;
 
-use crate::settled::Settled;
 use crate::tables::Tables;
 
-/// How long a refusal waits for the projections before the whole batch is tried again.
+/// How long a refusal waits for the tables before the whole batch is tried again.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// Marks a command that was sent on to the conversation its recipient continues in (R10).
 const LINKED: &str = "linked";
@@ -42,7 +43,6 @@ pub struct Admit {
     platform: Platform,
     emitter: Emitter,
     situations: Situations,
-    settled: Settled,
     tables: Tables,
     memory: Memory,
     /// What the transaction in the making adds to the memory.
@@ -87,8 +87,7 @@ impl Admit {
         let log = platform.topic(Topic::ConversationEvents);
         Self {
             emitter: platform.emitter(crate::PRODUCER),
-            situations: Situations::new(platform),
-            settled: Settled::new(platform),
+            situations: tables.situations(),
             tables,
             memory: Memory::new(platform.gate.clone(), platform.log.clone(), views::SEND_COMMANDS, log, first_answer),
             answered: BTreeMap::new(),
@@ -179,49 +178,42 @@ impl Admit {
         self.tables.number(&open.command.phone_number_id, settled.then_some(PATIENCE)).await
     }
 
-    /// Decides about every open command on the situations as they are now; a refusal that may be news to the projection is decided
-    /// again when that has caught up (R2).
+    /// Decides about every open command; a refusal that may be news to a table is decided again when that has caught up (R2). `None`: it
+    /// cannot be decided yet.
     async fn answers(
         &self,
         opens: &[Open],
-        situations: &[Situation],
+        situations: &mut [Situation],
         now: Timestamp,
-    ) -> Result<Vec<Result<Accepted, Rejection>>, Failure> {
+    ) -> Result<Vec<Option<Result<Accepted, Rejection>>>, Failure> {
         let mut answers = Vec::with_capacity(opens.len());
-        let mut doubtful = Vec::new();
-        for (at, (open, situation)) in opens.iter().zip(situations).enumerate() {
+        for (open, situation) in opens.iter().zip(situations) {
             let number = self.number(open, false).await?;
             let template = self.template(open, number.as_deref(), false).await?;
-            let answer = self.decide(open, situation, number.as_deref(), template.as_deref(), now);
+            let mut answer = self.decide(open, situation, number.as_deref(), template.as_deref(), now);
             if answer.as_ref().is_err_and(may_be_news) {
-                doubtful.push(at);
+                let number = self.number(open, true).await?;
+                let template = self.template(open, number.as_deref(), true).await?;
+                answer = self.decide(open, situation, number.as_deref(), template.as_deref(), now);
+                if answer.as_ref().is_err_and(|refusal| refusal.field == ADDRESS)
+                    && let Some(question) = open.question()
+                {
+                    match self.situations.listed_address(&question, &situation.conversation).await {
+                        Ok(None) => {}
+                        Ok(Some(address)) => {
+                            situation.conversation.address = address;
+                            answer = self.decide(open, situation, number.as_deref(), template.as_deref(), now);
+                        }
+                        Err(Failure::Later(reason)) => {
+                            tracing::debug!(reason, "a contact list cannot be decided on yet");
+                            answers.push(None);
+                            continue;
+                        }
+                        Err(failure) => return Err(failure),
+                    }
+                }
             }
-            answers.push(answer);
-        }
-        let questions: Vec<_> = doubtful.iter().filter_map(|at| opens[*at].question()).collect();
-        if questions.is_empty() {
-            return Ok(answers);
-        }
-        let settled = self.settled.ask(&questions, PATIENCE).await?;
-        for ((at, question), situation) in doubtful.into_iter().zip(questions).zip(settled) {
-            let open = &opens[at];
-            let Some(mut situation) = situation else {
-                return Err(Failure::Later("a projection is behind the log, nobody can be refused".to_owned()));
-            };
-            if situation.conversation.canonical != situations[at].conversation.canonical {
-                // Linked a moment ago: the next reading shows where the conversation continues.
-                return Err(Failure::Later("a conversation was linked meanwhile".to_owned()));
-            }
-            let number = self.number(open, true).await?;
-            let template = self.template(open, number.as_deref(), true).await?;
-            answers[at] = self.decide(open, &situation, number.as_deref(), template.as_deref(), now);
-            if answers[at].as_ref().is_err_and(|refusal| refusal.field == ADDRESS)
-                && let Some(address) =
-                    self.situations.listed_address(&question, &situation.conversation, PATIENCE).await?
-            {
-                situation.conversation.address = address;
-                answers[at] = self.decide(open, &situation, number.as_deref(), template.as_deref(), now);
-            }
+            answers.push(Some(answer));
         }
         Ok(answers)
     }
@@ -265,15 +257,17 @@ impl Admit {
         Ok(vec![self.emitter.emit(event, &self.cause(open, now))?, queued])
     }
 
-    /// Follows the links of conversations (R10): a command goes on where its recipient's conversation continues.
+    /// Follows the links of conversations (R10): a command goes on where its recipient's conversation continues. What cannot be decided yet
+    /// gets the step to wait.
     async fn situations(
         &self,
         work: &[Work],
         opens: &mut Vec<Open>,
         steps: &mut [Option<Step<()>>],
+        now: Timestamp,
     ) -> Result<Vec<Situation>, Failure> {
         let mut questions: Vec<_> = opens.iter().filter_map(Open::question).collect();
-        let situations = self.situations.followed(&mut questions).await?;
+        let situations = self.situations.settled(&mut questions).await?;
         let mut known = questions.into_iter().zip(situations);
         let mut situations: Vec<Situation> = Vec::with_capacity(opens.len());
         for mut open in std::mem::take(opens) {
@@ -285,6 +279,10 @@ impl Admit {
             };
             let root = question.conversation_id;
             let record = &work[open.at].record;
+            let Some(situation) = situation else {
+                steps[open.at] = Some(waits(record, now));
+                continue;
+            };
             if open.conversation.as_ref() != Some(&root) {
                 open.command.recipient.conversation_id = Some(root.clone());
                 let links = record.headers.iter().filter(|(name, _)| name == LINKED).count();
@@ -314,9 +312,35 @@ fn first_answer(recorded: &Recorded) -> Option<Mark> {
 
 type Found<T> = Result<Option<Arc<T>>, Failure>;
 
+fn waits(record: &Record, now: Timestamp) -> Step<()> {
+    Step::Wait { until: again(record.timestamp, now), appends: Vec::new() }
+}
+
+/// What is behind a record that waits, in its lane, waits with it: nothing of it may be answered. Each work's lane in order.
+fn wait_behind(lanes: &[(u32, LaneKey)], work: &[Work], steps: &mut [Option<Step<()>>], now: Timestamp) {
+    let mut waiting = HashSet::new();
+    for (at, lane) in lanes.iter().enumerate() {
+        if matches!(steps[at], Some(Step::Wait { .. })) {
+            waiting.insert(lane);
+        } else if waiting.contains(lane) {
+            steps[at] = Some(waits(&work[at].record, now));
+        }
+    }
+}
+
+fn hashed(stream: &str) -> LaneKey {
+    let mut hasher = DefaultHasher::new();
+    stream.hash(&mut hasher);
+    hasher.finish()
+}
+
 /// Whether an id has the form of [`connector_domain::identity::StreamKeys`].
 fn is_opaque(id: &StreamId) -> bool {
-    let Some((key, tag)) = id.as_str().split_once('-') else { return false };
+    has_form(id.as_str())
+}
+
+fn has_form(id: &str) -> bool {
+    let Some((key, tag)) = id.split_once('-') else { return false };
     let short = (1..=16).contains(&key.len()) && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
     short && tag.len() == 32 && tag.chars().all(|c| c.is_ascii_hexdigit())
 }
@@ -333,6 +357,17 @@ fn may_be_news(refusal: &Rejection) -> bool {
 #[async_trait]
 impl Handler for Admit {
     type Fact = ();
+
+    /// A conversation that cannot be decided on holds up no other, whatever keys its publishers choose.
+    fn lane(&self, record: &Record) -> LaneKey {
+        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        if let Some(stream) = key.filter(|key| has_form(key)) {
+            return hashed(stream);
+        }
+        let command = record.value.as_deref().and_then(|value| decode::<SendMessage>(value).ok());
+        let stream = command.and_then(|command| self.conversation(&command));
+        hashed(stream.as_ref().map_or(key.unwrap_or_default(), StreamId::as_str))
+    }
 
     async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
         self.answered.remove(&partition.partition);
@@ -395,14 +430,24 @@ impl Handler for Admit {
                 }
             }
         }
-        let situations = self.situations(work, &mut opens, &mut steps).await?;
-        let answers = self.answers(&opens, &situations, now).await?;
+        let mut situations = self.situations(work, &mut opens, &mut steps, now).await?;
+        let answers = self.answers(&opens, &mut situations, now).await?;
+        let undecided = opens.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
+        for (open, _) in undecided {
+            steps[open.at] = Some(waits(&work[open.at].record, now));
+        }
+        let lanes: Vec<_> =
+            work.iter().map(|Work { record, .. }| (record.source.partition, self.lane(record))).collect();
+        wait_behind(&lanes, work, &mut steps, now);
 
         // Nothing fails from here on but by a mistake of ours, so what is remembered is what is written.
         for (open, rejection) in conflicts {
-            steps[open.at] = Some(Step::Done(self.reject(&open, &rejection, now)?));
+            if steps[open.at].is_none() {
+                steps[open.at] = Some(Step::Done(self.reject(&open, &rejection, now)?));
+            }
         }
         for (open, answer) in opens.into_iter().zip(answers) {
+            let (None, Some(answer)) = (&steps[open.at], answer) else { continue };
             let appends = match answer {
                 Ok(accepted) => self.accept(&open, accepted, now)?,
                 Err(rejection) => self.reject(&open, &rejection, now)?,

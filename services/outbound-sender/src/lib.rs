@@ -7,7 +7,6 @@
 pub mod admit;
 pub mod config;
 pub mod dispatch;
-mod settled;
 pub mod tables;
 
 use std::sync::Arc;

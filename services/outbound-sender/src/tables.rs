@@ -1,4 +1,4 @@
-//! The numbers and templates of all organizations, followed in memory.
+//! What admission and dispatch look up: situations, and the numbers and templates of all organizations, followed in memory.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,7 @@ use connector_domain::template::Template;
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
 use connector_runtime::service::Service;
+use connector_runtime::situation::Situations;
 use connector_runtime::status::Status;
 use connector_runtime::table::Table;
 
@@ -18,6 +19,7 @@ use connector_runtime::table::Table;
 pub struct Tables {
     numbers: Table<DirectoryRecord>,
     templates: Table<Template>,
+    situations: Situations,
 }
 
 fn is_number(key: &str) -> bool {
@@ -36,6 +38,7 @@ impl Tables {
         Self {
             numbers: Table::new(log.clone(), clock.clone(), platform.topic(Topic::Directory), is_number),
             templates: Table::new(log.clone(), clock.clone(), platform.topic(Topic::Templates), any),
+            situations: Situations::new(platform),
         }
     }
 
@@ -55,6 +58,12 @@ impl Tables {
             templates.follow(shutdown).await;
             Ok(())
         });
+    }
+
+    /// Situations. All who ask share one look at the log.
+    #[must_use]
+    pub fn situations(&self) -> Situations {
+        self.situations.clone()
     }
 
     /// A business number. With a patience it is the newest there is, and absence is final.

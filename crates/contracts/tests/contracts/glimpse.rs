@@ -30,6 +30,8 @@ fn assert_same(record: &[u8]) {
     assert_eq!(seen.stream_id, envelope.stream_id.as_str());
     assert_eq!((seen.occurred_at, seen.recorded_at), (envelope.occurred_at, envelope.recorded_at));
     assert_eq!(seen.deadline, deadline(&event), "{}", seen.event_type);
+    let code = if let Event::MessageStatusChanged(status) = &event { status.error_code } else { None };
+    assert_eq!(seen.error_code, code, "{}", seen.event_type);
 }
 
 fn events() -> impl Iterator<Item = &'static connector_contracts::schema::SchemaFile> {

@@ -175,6 +175,18 @@ impl Lanes {
         taken
     }
 
+    /// Takes up to so many records of lanes that are ready, each with as many as there is room for.
+    pub fn take_many(&mut self, records: usize) -> Vec<(LaneKey, Vec<Work>)> {
+        let (mut taken, mut room) = (Vec::new(), records);
+        while room > 0 {
+            let mut next = self.take(1, room, |_| true);
+            let Some((key, work)) = next.pop() else { break };
+            room -= work.len();
+            taken.push((key, work));
+        }
+        taken
+    }
+
     /// So many records of the lane's work are finished, and it does not work any more.
     fn finished(&mut self, key: LaneKey, left: usize) {
         let Some(lane) = self.lanes.get_mut(&key) else { return };

@@ -183,7 +183,11 @@ impl<H: Handler> Worker<H> {
         if self.writer.is_open() || !matches!(self.handler.order(), Order::Batch) {
             return Positions::new();
         }
-        let last: BTreeMap<_, _> = work.iter().map(|work| (&work.record.source, work.record.offset)).collect();
+        let mut last: BTreeMap<&TopicPartition, Offset> = BTreeMap::new();
+        for Work { record, .. } in work {
+            let last = last.entry(&record.source).or_insert(record.offset);
+            *last = record.offset.max(*last);
+        }
         let moved = |(name, last): (&TopicPartition, Offset)| {
             Some((name.clone(), self.partitions.get(name)?.ledger.pending_after(last)?))
         };

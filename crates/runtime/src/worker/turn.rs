@@ -26,7 +26,7 @@ struct Taken {
 impl<H: Handler> Worker<H> {
     pub(super) fn lane(&self, record: &Record) -> (LaneKey, QueueKey) {
         match self.handler.order() {
-            Order::Batch => (0, 0),
+            Order::Batch => (self.handler.lane(record), 0),
             Order::Lanes { .. } => (self.handler.lane(record), self.handler.queue(record)),
         }
     }
@@ -128,7 +128,7 @@ impl<H: Handler> Worker<H> {
         for name in names {
             let Some(partition) = self.partitions.get_mut(&name) else { continue };
             let lanes = match &mut slots {
-                None => partition.lanes.take(1, self.spec.batch - taken.work.len(), |_| true),
+                None => partition.lanes.take_many(self.spec.batch - taken.work.len()),
                 Some(slots) => partition.lanes.take(slots.free(), 1, |of| slots.take(of)),
             };
             for (lane, work) in lanes {

@@ -34,13 +34,12 @@ use futures::FutureExt;
 use uuid::Uuid;
 
 use crate::config::Config;
-use crate::settled::Settled;
 use crate::tables::Tables;
 use journal::{Attempt, Ending, Fate, Journal};
 use learned::Learned;
 use limits::Limits;
 use permit::Permit;
-use places::Places;
+use places::{Places, Remembered};
 
 /// How often a message whose answer got lost asks whether a status has settled it.
 const POLL: Duration = Duration::from_secs(1);
@@ -57,7 +56,6 @@ pub struct Dispatcher {
     platform: Platform,
     emitter: Emitter,
     situations: Situations,
-    settled: Settled,
     conversations: Reading,
     tables: Tables,
     whatsapp: Arc<dyn WhatsApp>,
@@ -190,8 +188,7 @@ impl Dispatcher {
     pub fn new(platform: &Platform, config: &Config, whatsapp: Arc<dyn WhatsApp>, tables: Tables) -> Self {
         Self {
             emitter: platform.emitter(crate::PRODUCER),
-            situations: Situations::new(platform),
-            settled: Settled::new(platform),
+            situations: tables.situations(),
             conversations: platform.conversations(),
             tables,
             whatsapp,
@@ -319,12 +316,12 @@ impl Dispatcher {
         Ok(Step::Effect { journal: vec![entry], run: run.boxed() })
     }
 
-    /// Whether statuses have settled these attempts; `None`: who would know does not answer.
+    /// Whether statuses have settled these attempts.
     async fn settled_attempts(
         &mut self,
         waiting: &[(usize, Job, Attempt)],
         now: Timestamp,
-    ) -> Result<Vec<Option<bool>>, Failure> {
+    ) -> Result<Vec<Remembered>, Failure> {
         let mut asked: BTreeMap<u32, Vec<Bytes>> = BTreeMap::new();
         let mut positions = Vec::with_capacity(waiting.len());
         for (_, job, attempt) in waiting {
@@ -334,8 +331,8 @@ impl Dispatcher {
             ids.push(Bytes::copy_from_slice(attempt.id.0.as_bytes()));
         }
         let known = self.places.remembered(&self.conversations, asked, now).await?;
-        let settled = |(partition, at): (u32, usize)| known.get(&partition)?.as_ref()?.get(at).copied();
-        Ok(positions.into_iter().map(settled).collect())
+        let settled = |(partition, at): (u32, usize)| known.get(&partition)?.get(at).copied();
+        Ok(positions.into_iter().map(|position| settled(position).unwrap_or(Remembered::Away)).collect())
     }
 
     /// Whether the POST of an attempt may still be on its way to WhatsApp: its answer is not here, and whoever made it may be alive, a
@@ -347,17 +344,19 @@ impl Dispatcher {
     }
 
     /// What a message does whose answer got lost.
-    fn unsettled(&self, job: &Job, attempt: Attempt, settled: Option<bool>, now: Timestamp) -> Unsettled {
-        let Some(settled) = settled else { return Unsettled::Wait };
+    fn unsettled(&self, job: &Job, attempt: Attempt, settled: Remembered, now: Timestamp) -> Unsettled {
+        match settled {
+            Remembered::Away => return Unsettled::Wait,
+            Remembered::Yes => return Unsettled::Over,
+            Remembered::No | Remembered::NotYet => {}
+        }
         let fate = self.partitions.get(&job.partition).and_then(Option::as_ref).and_then(|j| j.get(job.id()));
         let spent = fate.is_some_and(|fate| fate.ambiguous >= MOST_AMBIGUOUS);
-        if settled {
-            Unsettled::Over
-        } else if self.may_arrive(job, attempt, now) {
+        if self.may_arrive(job, attempt, now) {
             Unsettled::Wait
         } else if !job.repeats() || spent || now > job.dispatch.not_after {
             Unsettled::Over
-        } else if now.since(attempt.at) < self.platform.rules.unconfirmed_wait {
+        } else if now.since(attempt.at) < self.platform.rules.unconfirmed_wait || settled == Remembered::NotYet {
             Unsettled::Wait
         } else {
             Unsettled::Repeat

@@ -9,12 +9,10 @@ use connector_domain::time::Timestamp;
 use connector_ports::gate::Grant;
 use connector_runtime::failure::Failure;
 use connector_runtime::situation::Question;
+use connector_runtime::tail::again;
 
 use super::limits::Wanted;
 use super::{Dispatcher, Job};
-
-/// When a refusal that cannot be final yet is looked at again.
-const AGAIN: Duration = Duration::from_millis(20);
 
 /// The answer.
 pub(super) enum Permit {
@@ -60,8 +58,8 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Result<(), Failure> {
         let mut questions = questions(jobs, asking);
-        let situations = self.places.followed(&self.situations, &mut questions, now).await?;
-        self.judge(jobs, asking, questions, situations, permits, now).await?;
+        let situations = self.places.settled(&self.situations, &mut questions, now).await?;
+        self.judge(jobs, asking, situations, permits, now).await?;
         let free: Vec<_> = asking.iter().copied().filter(|at| permits[*at].is_go()).collect();
         let grants = self.limits.take(&wanted(jobs, &free), false, now).await?;
         limited(&free, grants, permits);
@@ -77,12 +75,12 @@ impl Dispatcher {
     ) -> Result<(), Failure> {
         let (taking, mut questions) = (wanted(jobs, asking), questions(jobs, asking));
         let (situations, grants) = futures::join!(
-            self.places.followed(&self.situations, &mut questions, now),
+            self.places.settled(&self.situations, &mut questions, now),
             self.limits.take(&taking, true, now)
         );
         let grants = grants?;
         let judged = match situations {
-            Ok(situations) => self.judge(jobs, asking, questions, situations, permits, now).await,
+            Ok(situations) => self.judge(jobs, asking, situations, permits, now).await,
             Err(failure) => Err(failure),
         };
         let stays = |at: usize| judged.is_err() || !permits[at].is_go();
@@ -101,38 +99,23 @@ impl Dispatcher {
         &self,
         jobs: &[(usize, Job)],
         asking: &[usize],
-        questions: Vec<Question>,
-        situations: Vec<Result<Situation, Timestamp>>,
+        situations: Vec<Result<Option<Situation>, Timestamp>>,
         permits: &mut [Permit],
         now: Timestamp,
     ) -> Result<(), Failure> {
-        let (mut doubtful, mut doubts) = (Vec::new(), Vec::new());
-        for ((&at, question), situation) in asking.iter().zip(questions).zip(situations) {
-            let situation = match situation {
-                Ok(situation) => situation,
-                Err(until) => {
-                    permits[at] = Permit::Wait { until, free: false };
-                    continue;
-                }
-            };
-            if self.refusal(&jobs[at].1, &situation, None, now).await?.is_some() {
-                doubtful.push((at, situation.conversation.canonical));
-                doubts.push(question);
-            }
-        }
-        if doubts.is_empty() {
-            return Ok(());
-        }
-        // A lane that has to wait for a projection waits for itself.
-        let settled = self.settled.ask(&doubts, Duration::ZERO).await?;
-        for ((at, canonical), situation) in doubtful.into_iter().zip(settled) {
-            // Linked a moment ago: the next reading shows where the conversation continues.
-            permits[at] = match situation.filter(|situation| situation.conversation.canonical == canonical) {
-                None => Permit::Wait { until: now + AGAIN, free: false },
-                Some(situation) => match self.refusal(&jobs[at].1, &situation, Some(Duration::ZERO), now).await {
+        for (&at, situation) in asking.iter().zip(situations) {
+            let job = &jobs[at].1;
+            // A lane that has to wait for a projection waits for itself.
+            let waits = || Permit::Wait { until: again(job.queued_at, now), free: false };
+            permits[at] = match situation {
+                Err(until) => Permit::Wait { until, free: false },
+                Ok(None) => waits(),
+                Ok(Some(situation)) if self.refusal(job, &situation, None, now).await?.is_none() => Permit::Go,
+                // Numbers and templates may be news.
+                Ok(Some(situation)) => match self.refusal(job, &situation, Some(Duration::ZERO), now).await {
                     Ok(Some(rejection)) => Permit::Never(rejection),
                     Ok(None) => Permit::Go,
-                    Err(Failure::Later(_)) => Permit::Wait { until: now + AGAIN, free: false },
+                    Err(Failure::Later(_)) => waits(),
                     Err(failure) => return Err(failure),
                 },
             };

@@ -25,26 +25,46 @@ struct Away {
     wait: Duration,
 }
 
+/// What is known of an id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Remembered {
+    /// It is there.
+    Yes,
+    /// It is not in the log either.
+    No,
+    /// It may be in the log: the view has not applied it up to its end (R2).
+    NotYet,
+    /// Who would know does not answer.
+    Away,
+}
+
+async fn remembered(reading: &Reading, partition: u32, ids: &[Bytes]) -> Result<Vec<Remembered>, Failure> {
+    let end = reading.end(partition).await?;
+    let snapshot = reading.recall(partition, ids).await?;
+    let no = if snapshot.applied.unwrap_or_default() >= end { Remembered::No } else { Remembered::NotYet };
+    Ok(snapshot.answers.iter().map(|found| if found.is_some() { Remembered::Yes } else { no }).collect())
+}
+
 impl Places {
-    /// As [`Situations::followed`]. An answer may be the moment from which on its place is asked again.
-    pub(super) async fn followed(
+    /// As [`Situations::settled`]. An answer may be the moment from which on its place is asked again.
+    pub(super) async fn settled(
         &mut self,
         situations: &Situations,
         questions: &mut [Question],
         now: Timestamp,
-    ) -> Result<Vec<Result<Situation, Timestamp>>, Failure> {
+    ) -> Result<Vec<Result<Option<Situation>, Timestamp>>, Failure> {
         // Nobody may have asked for these again.
         self.0.retain(|_, away| now < away.until + LONGEST);
         if self.0.is_empty() {
             // As long as all answer it does not matter who was asked. A question that fails may be further along its links: it leads to the
             // same end from there.
-            match situations.followed(questions).await {
+            match situations.settled(questions).await {
                 Err(Failure::Later(reason)) => tracing::debug!(reason, "a part of the gate does not answer"),
                 answered => return answered.map(|found| found.into_iter().map(Ok).collect()),
             }
         }
         let places: Vec<Place> = questions.iter().map(|question| situations.place(question)).collect();
-        let mut answers: Vec<Result<Situation, Timestamp>> =
+        let mut answers: Vec<Result<Option<Situation>, Timestamp>> =
             places.iter().map(|place| Err(self.away(place, now).unwrap_or(now))).collect();
         let mut by_place: BTreeMap<Place, Vec<usize>> = BTreeMap::new();
         for (at, place) in places.iter().enumerate().filter(|(_, place)| self.away(place, now).is_none()) {
@@ -53,7 +73,7 @@ impl Places {
         let asked = by_place.into_iter().map(|(place, positions)| {
             let mut own: Vec<Question> = positions.iter().map(|at| questions[*at].clone()).collect();
             async move {
-                let found = situations.followed(&mut own).await;
+                let found = situations.settled(&mut own).await;
                 (place, positions, found.map(|found| (own, found)))
             }
         });
@@ -78,31 +98,32 @@ impl Places {
         Ok(answers)
     }
 
-    /// Whether these are remembered, by the partition that would know: as [`Reading::recall`]. `None`: it does not answer.
+    /// What the views of these partitions remember of ids, as [`Reading::recall`].
     pub(super) async fn remembered(
         &mut self,
         reading: &Reading,
         ids: BTreeMap<u32, Vec<Bytes>>,
         now: Timestamp,
-    ) -> Result<BTreeMap<u32, Option<Vec<bool>>>, Failure> {
+    ) -> Result<BTreeMap<u32, Vec<Remembered>>, Failure> {
         let asked = ids.into_iter().map(async |(partition, ids)| {
             let away = self.away(&[partition, partition], now).is_some();
-            (partition, if away { None } else { Some(reading.recall(partition, &ids).await) })
+            let found = if away { None } else { Some(remembered(reading, partition, &ids).await) };
+            (partition, ids.len(), found)
         });
         let asked = join_all(asked).await;
         let mut answers = BTreeMap::new();
-        for (partition, answer) in asked {
+        for (partition, count, answer) in asked {
             let known = match answer {
-                Some(Ok(snapshot)) => {
+                Some(Ok(known)) => {
                     self.answers(&[partition, partition]);
-                    Some(snapshot.answers.iter().map(Option::is_some).collect())
+                    known
                 }
                 Some(Err(Failure::Later(_))) => {
                     self.does_not_answer([partition, partition], now);
-                    None
+                    vec![Remembered::Away; count]
                 }
                 Some(Err(failure)) => return Err(failure),
-                None => None,
+                None => vec![Remembered::Away; count],
             };
             answers.insert(partition, known);
         }

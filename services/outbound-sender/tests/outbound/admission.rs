@@ -15,6 +15,8 @@ use connector_ports::gate::View;
 use connector_ports::log::Offset;
 use connector_runtime::platform::views;
 use connector_runtime::situation::{contact_key, contact_list_key, conversation_key, store};
+use connector_simulated::BEGINNING;
+use connector_testkit::event::text_received;
 
 use crate::scene::{Scene, address, appears, conversation, ended, keys, number, of, refusal, talking, text};
 
@@ -144,6 +146,7 @@ async fn nobody_is_refused_by_a_projection_that_is_behind() {
     let first: Vec<_> = (2..10).map(|n| text(&format!("first {n}"), n)).collect();
     scene.publish(&first).await;
     scene.run_to_the_end(&first).await;
+    scene.tell(&stream, text_received(BEGINNING)).await;
     scene.world.restart();
     for partition in 0..2 {
         scene.world.calm_gate().wipe_view(&View::new(views::CONVERSATIONS, partition));

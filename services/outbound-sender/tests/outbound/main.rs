@@ -8,6 +8,7 @@ mod limiters;
 mod links;
 mod mutations;
 mod numbers;
+mod old_views;
 mod scene;
 mod views_away;
 mod withdrawn;

@@ -12,7 +12,7 @@ use connector_domain::command::{
 use connector_domain::consent::{ConsentState, ConsentStatus};
 use connector_domain::conversation::Conversation;
 use connector_domain::directory::Enablement;
-use connector_domain::event::{Event, Recorded};
+use connector_domain::event::{Event, Recorded, TimeSource};
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{CommandId, PhoneNumber, PhoneNumberId, StreamId};
 use connector_domain::settings::Rules;
@@ -20,6 +20,7 @@ use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, View};
 use connector_ports::log::{Append, Offset};
 use connector_ports::{Clock, Gate, Ids};
+use connector_runtime::emit::{Cause, Emitter};
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::provision::specs;
 use connector_runtime::service::Service;
@@ -110,20 +111,27 @@ pub(crate) struct Scene {
     /// What is broken on purpose.
     pub(crate) mutation: Option<Mutation>,
     pub(crate) metrics: Arc<Metrics>,
+    /// What projections have applied.
+    pub(crate) applied: Offset,
 }
 
 impl Scene {
     /// Contacts 0 to 9 of user `ada` have accepted and wrote a moment ago.
     pub(crate) async fn new(seed: u64) -> Self {
+        Self::applied(seed, CAUGHT_UP).await
+    }
+
+    /// The same with projections that stand at this position.
+    pub(crate) async fn applied(seed: u64, applied: Offset) -> Self {
         let world = SimWorld::new(seed);
         for spec in specs(&Topics::new(""), PARTITIONS, 1) {
             world.calm_log().create_topic(&spec).await.expect("a topic");
         }
-        let scene = Self::of(world);
+        let scene = Self { applied, ..Self::of(world) };
         let user = keys().user(&"acme".into(), &"ada".into());
         let enablement = Enablement { enabled: true, phone_number_id: Some(NUMBER.into()), ..Enablement::default() };
         for partition in 0..PARTITIONS {
-            scene.put(partition, "seen".to_owned(), Bytes::from_static(b"1"), CAUGHT_UP).await;
+            scene.put(partition, "seen".to_owned(), Bytes::from_static(b"1"), applied).await;
         }
         scene.project(&user, enablement_key(&user), &enablement).await;
         for n in 0..10 {
@@ -175,7 +183,15 @@ impl Scene {
     /// The scene of a world that was set up before, for what happens while the service runs.
     pub(crate) fn of(world: SimWorld) -> Self {
         let metrics = Arc::new(Metrics::new("0", "test"));
-        Self { world, config: config(), rules: Rules::default(), instances: 1, mutation: None, metrics }
+        Self {
+            world,
+            config: config(),
+            rules: Rules::default(),
+            instances: 1,
+            mutation: None,
+            metrics,
+            applied: CAUGHT_UP,
+        }
     }
 
     pub(crate) fn plan(mut self, plan: Plan) -> Self {
@@ -201,7 +217,7 @@ impl Scene {
 
     pub(crate) async fn project<T: serde::Serialize>(&self, stream: &StreamId, key: String, value: &T) {
         let value = store(value).expect("a fold");
-        self.put(partition_of(stream, PARTITIONS), key, value, CAUGHT_UP).await;
+        self.put(partition_of(stream, PARTITIONS), key, value, self.applied).await;
     }
 
     /// What the projection knows about the conversation with contact `n`.
@@ -218,6 +234,23 @@ impl Scene {
         let until = Timestamp(i64::MAX);
         let mark = Change::Mark { id: Bytes::copy_from_slice(attempt.0.as_bytes()), digest: 0, until };
         gate.apply(&view, owner.epoch, owner.applied, CAUGHT_UP, vec![mark]).await.expect("nobody else owns it");
+    }
+
+    /// Something is told in a stream of the log.
+    pub(crate) async fn tell(&self, stream: &StreamId, event: impl Into<Event>) {
+        let emitter = Emitter::new(Topics::new(""), "test", self.world.clock());
+        let cause = Cause {
+            organization_id: "acme".into(),
+            stream_id: stream.clone(),
+            cause_id: format!("test {}", self.world.clock().now().0),
+            command_id: None,
+            occurred_at: self.world.clock().now(),
+            time_source: TimeSource::Whatsapp,
+            traceparent: None,
+        };
+        let append = emitter.emit(event, &cause).expect("it fits its schema");
+        let appender = self.world.calm_log().appender().await.expect("the log is calm");
+        appender.append(vec![append]).await.expect("the log is calm");
     }
 
     pub(crate) async fn write<T: Contract>(&self, topic: Topic, key: &str, value: &T) {

@@ -388,14 +388,17 @@ pub async fn a_commit_overtakes_what_is_held(world: &dyn LogWorld) {
 /// "Caught up" (R2) is measured against it.
 pub async fn the_end_offset_of_committed_readers_stops_at_an_open_transaction(world: &dyn LogWorld) {
     let log = world.log().await;
-    let topic = new_topic(&*log, 1).await;
-    let partition = at(&topic, 0);
+    let topic = new_topic(&*log, 2).await;
+    let (partition, other) = (at(&topic, 0), at(&topic, 1));
     assert_eq!(log.end_offset(&partition, Isolation::Committed).await.expect("ask"), Offset(0));
+    let elsewhere = append(&*log, records(&topic, 1, &["elsewhere"])).await[0];
     let before = append(&*log, records(&topic, 0, &["before"])).await[0];
     let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
     let open = transactor.append(records(&topic, 0, &["open"])).await.expect("append")[0].offset;
     let committed = log.end_offset(&partition, Isolation::Committed).await.expect("ask");
     assert!(before < committed && committed <= open, "{before:?} < {committed:?} <= {open:?}");
+    let both = log.end_offsets(&[other, partition.clone()], Isolation::Committed).await.expect("ask");
+    assert_eq!(both, [elsewhere.next(), committed], "many in one question");
     assert!(log.end_offset(&partition, Isolation::Uncommitted).await.expect("ask") > open);
     transactor.commit(None).await.expect("commit");
     wait::until("the end to move", WITHIN, async || {
