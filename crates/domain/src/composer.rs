@@ -97,20 +97,32 @@ pub fn compose(situation: &Situation, rules: &Rules, now: Timestamp) -> Composer
     let until = conversation.deadline.map(|deadline| window::free_form_until(deadline, rules.margin));
     let open = until.filter(|until| now < *until);
     let opt_in_required = || Composer::OptInRequired { again_at: consent.may_ask_again(rules, now) };
+    // Consent that only follows from what the contact wrote holds in the window that they opened by it, not in a later one of a call.
+    let implied = || {
+        let until = open.filter(|_| in_own_window(conversation, rules))?;
+        Some(Composer::FreeForm { until, templates: false })
+    };
     match consent.status {
         ConsentStatus::Declined | ConsentStatus::OptedOut => Composer::OptedOut,
         ConsentStatus::None => opt_in_required(),
-        ConsentStatus::Requested if consent.expires_at.is_some_and(|end| now >= end) => opt_in_required(),
-        ConsentStatus::Requested => Composer::OptInPending { asked_at: consent.since },
-        ConsentStatus::Implied => match open {
-            Some(until) => Composer::FreeForm { until, templates: false },
-            None => opt_in_required(),
-        },
+        ConsentStatus::Requested => {
+            let wrote = consent.before.as_ref().is_some_and(|before| before.status == ConsentStatus::Implied);
+            let typing = wrote.then(implied).flatten();
+            let asked = Composer::OptInPending { asked_at: consent.since };
+            typing.unwrap_or_else(|| if consent.is_pending(now) { asked } else { opt_in_required() })
+        }
+        ConsentStatus::Implied => implied().unwrap_or_else(opt_in_required),
         ConsentStatus::Accepted => match open {
             Some(until) => Composer::FreeForm { until, templates: true },
             None => templates_only(conversation, until),
         },
     }
+}
+
+/// Whether the window goes back to something the contact wrote: a call renews such a window, and opens one of another kind after its end.
+fn in_own_window(conversation: &Conversation, rules: &Rules) -> bool {
+    let both = conversation.last_inbound.zip(conversation.window_since);
+    both.is_some_and(|(wrote, opened)| wrote + rules.window > opened)
 }
 
 /// Why and since when only templates are possible in a conversation whose contact accepted. `closed_at`: when typing ended.

@@ -2,14 +2,16 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::ids::{CommandId, EventId};
+use crate::ids::{CommandId, EventId, Wamid};
 use crate::settings::Rules;
 use crate::time::Timestamp;
 
 mod defaults;
+mod phrases;
+mod spelling;
 mod words;
 
-pub use words::{ConsentVocabulary, ConsentWords, OPT_IN_ACCEPT, OPT_IN_DECLINE, START, STOP, classify};
+pub use words::{ConsentVocabulary, ConsentWords, OPT_IN_ACCEPT, OPT_IN_DECLINE, START, STOP, Tap, classify, tapped};
 
 /// What a contact's message means for consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]
@@ -21,6 +23,8 @@ pub enum Intent {
     Decline,
     /// STOP in any of the organization's languages.
     Stop,
+    /// Stops marketing messages, nothing else.
+    StopMarketing,
     /// START in any of the organization's languages.
     Start,
     /// Nothing about consent.
@@ -63,9 +67,13 @@ pub struct ConsentState {
     /// The send command of an open request's message.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub message: Option<CommandId>,
-    /// When the contact last said what undoes a no: START, or a tap on the opt-in message. Only a later no to an alias counts (R10).
+    /// When the contact last said what undoes a no: START, or a tap on the opt-in message. Only a later STOP counts, here and to an alias
+    /// (R10): webhooks overtake each other, and are read again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub agreed: Option<Timestamp>,
+    /// When the contact last accepted in any way, words included. Only a later decline counts.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub accepted: Option<Timestamp>,
     /// When the contact was last asked. A late answer to it still counts (P9).
     pub asked_at: Option<Timestamp>,
     /// The contact was asked and has not answered, whatever happened otherwise (an import, the end of the request).
@@ -76,6 +84,15 @@ pub struct ConsentState {
     /// When the contact was asked, oldest first; the newest [`MOST_ASKS`].
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub asks: Vec<Timestamp>,
+    /// The opt-in messages that WhatsApp took, oldest first; the newest [`MOST_ASKS`]. A tap on any other message is no answer.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub messages: Vec<Wamid>,
+    /// The contact was asked, and WhatsApp's id of that message is not known (yet).
+    #[serde(skip_serializing_if = "is_false")]
+    pub untold: bool,
+    /// Taps that came while it was not known; the newest [`MOST_EARLY`].
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub early: Vec<EarlyTap>,
     /// What an open request goes back to when it ends without an answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub before: Option<BeforeRequest>,
@@ -83,6 +100,22 @@ pub struct ConsentState {
 
 /// The requests to one person that are remembered; no limit can be higher.
 pub const MOST_ASKS: usize = 16;
+
+/// Taps that are remembered until it is known whether they were on the opt-in message.
+pub const MOST_EARLY: usize = 4;
+
+/// A tap on a message that may turn out to be the opt-in message: the contact may be faster than our own word on it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EarlyTap {
+    /// The message that was tapped.
+    pub on: Wamid,
+    /// What it answers.
+    pub answer: Intent,
+    /// The event that tells of it.
+    pub id: EventId,
+    /// When it was tapped.
+    pub at: Timestamp,
+}
 
 /// How consent stood before the open request.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -111,9 +144,17 @@ impl ConsentState {
         matches!(self.status, ConsentStatus::Declined | ConsentStatus::OptedOut)
     }
 
+    /// The contact was asked, and may still answer in time.
+    #[must_use]
+    pub fn is_pending(&self, now: Timestamp) -> bool {
+        self.status == ConsentStatus::Requested && self.expires_at.is_none_or(|end| now < end)
+    }
+
     fn set(&mut self, status: ConsentStatus, id: EventId, at: Timestamp) {
+        // A no on top of a no is as new as the newer of the two.
+        let earlier_no = self.since.filter(|_| self.blocked());
         self.status = status;
-        self.since = Some(at);
+        self.since = if self.blocked() { earlier_no.max(Some(at)) } else { Some(at) };
         self.source = Some(id);
         self.expires_at = None;
         self.message = None;
@@ -121,7 +162,7 @@ impl ConsentState {
     }
 
     /// Whether a yes of `at` is not older than the no it would undo. Deliveries overtake each other, and WhatsApp's
-    /// timestamps are whole seconds; a no needs no such test, it always counts.
+    /// timestamps are whole seconds.
     fn not_older(&self, at: Timestamp) -> bool {
         self.since.is_none_or(|since| at.as_millis() >= whole_seconds(since))
     }
@@ -131,8 +172,15 @@ impl ConsentState {
     /// Words count as an answer to the opt-in only where there was a question: a "no" to "shall I call?" is not a decline,
     /// and a "yes" after STOP is not consent, a tap on the old opt-in message is. A question that did not arrive is none; a tap shows
     /// that it did, whatever WhatsApp reported (about another device of the contact, say).
+    ///
+    /// A no that is older than what undid it has been undone: it was delivered late, or is read again. Within a second the no wins.
     pub(crate) fn answered(&mut self, intent: Intent, tapped: bool, wrote: bool, id: EventId, at: Timestamp) {
         use ConsentStatus as S;
+        let intent = match intent {
+            Intent::Stop if self.agreed > Some(at) => Intent::Other,
+            Intent::Decline if self.agreed.max(self.accepted) > Some(at) => Intent::Other,
+            intent => intent,
+        };
         let asked = self.asked_at.is_some();
         let heard = asked && (tapped || !self.in_vain);
         let next = match (intent, self.status) {
@@ -141,7 +189,12 @@ impl ConsentState {
                 None
             }
             (Intent::Stop, _) => Some(S::OptedOut),
-            (Intent::Decline, S::OptedOut) => None,
+            (Intent::Decline, S::OptedOut) => {
+                if self.unanswered || tapped {
+                    self.since = self.since.max(Some(at));
+                }
+                None
+            }
             (Intent::Decline, _) if self.unanswered || tapped => Some(S::Declined),
             (Intent::Accept, S::Requested) => Some(S::Accepted),
             (Intent::Accept, S::None | S::Implied) if heard => Some(S::Accepted),
@@ -157,10 +210,58 @@ impl ConsentState {
         if intent == Intent::Start || (intent == Intent::Accept && tapped && asked) {
             self.agreed = self.agreed.max(Some(at));
         }
+        if intent == Intent::Accept && heard {
+            self.accepted = self.accepted.max(Some(at));
+        }
         if let Some(status) = next {
             self.set(status, id, at);
         } else if let Some(before) = self.before.as_mut().filter(|_| wrote) {
             before.status = S::Implied;
+        }
+    }
+
+    /// A message that is a reply to `on`: what it means, given what it means by itself and what it answers under an opt-in message.
+    pub(crate) fn meaning(
+        &mut self,
+        (intent, answer): (Intent, Intent),
+        on: Option<&Wamid>,
+        tapped: bool,
+        id: EventId,
+        at: Timestamp,
+    ) -> Intent {
+        let under_opt_in = on.is_some_and(|on| self.messages.contains(on));
+        match (intent, on) {
+            // Words that quote another message speak about that one.
+            (Intent::Accept | Intent::Decline, Some(_))
+                if !tapped && !under_opt_in && !self.untold && !self.messages.is_empty() =>
+            {
+                Intent::Other
+            }
+            (Intent::Other, Some(on)) if tapped && answer != Intent::Other => {
+                if under_opt_in {
+                    return answer;
+                }
+                if self.untold {
+                    self.early.push(EarlyTap { on: on.clone(), answer, id, at });
+                    let surplus = self.early.len().saturating_sub(MOST_EARLY);
+                    self.early.drain(..surplus);
+                }
+                Intent::Other
+            }
+            (intent, _) => intent,
+        }
+    }
+
+    /// WhatsApp took the opt-in message under this id. Who tapped it already has answered.
+    pub(crate) fn told(&mut self, message: &Wamid) {
+        self.untold = false;
+        if !self.messages.contains(message) {
+            self.messages.push(message.clone());
+            let surplus = self.messages.len().saturating_sub(MOST_ASKS);
+            self.messages.drain(..surplus);
+        }
+        for tap in std::mem::take(&mut self.early).into_iter().filter(|tap| tap.on == *message) {
+            self.answered(tap.answer, true, true, tap.id, tap.at);
         }
     }
 
@@ -182,6 +283,7 @@ impl ConsentState {
             self.message = message;
             self.asked_at = Some(at);
             self.unanswered = true;
+            self.untold = true;
         }
     }
 
@@ -195,6 +297,8 @@ impl ConsentState {
     pub(crate) fn failed(&mut self, expires_at: Timestamp, left: bool, id: EventId, at: Timestamp) {
         if let Some(before) = self.end_request(expires_at, id, at) {
             self.in_vain = !before.reached;
+            self.untold = false;
+            self.early.clear();
             if !left {
                 self.asks.pop();
             }

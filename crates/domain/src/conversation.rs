@@ -4,11 +4,13 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::command::ContentKind;
-use crate::consent::ConsentState;
+use crate::command::{ContentKind, SendPurpose};
+use crate::consent::{ConsentState, Intent};
 use crate::event::{CallReceived, Event, MessageReceived};
 use crate::identity::Address;
 use crate::ids::{EventId, PhoneNumberId, StreamId};
+use crate::outcome::MarketingRefusal;
+use crate::status::DeliveryStatus;
 use crate::time::Timestamp;
 
 /// What decisions need to know about a conversation. Small: it is stored per conversation in the gate.
@@ -35,11 +37,14 @@ pub struct Conversation {
     pub expired: Option<Timestamp>,
     /// When a template was last accepted for sending; free-form text needs a reply after it once the window is over (P14).
     pub last_template: Option<Timestamp>,
-    /// The contact stopped marketing messages in WhatsApp itself.
+    /// The contact stopped marketing messages: in WhatsApp itself, as its switch or a refusal tells, or with "Stop promotions".
     pub marketing_stopped: bool,
     /// When the contact last said so, or the contrary, by WhatsApp's clock: webhooks overtake each other.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marketing_since: Option<Timestamp>,
+    /// When WhatsApp last said that this person gets no marketing message for now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub marketing_refused: Option<Timestamp>,
 }
 
 /// Where links that were followed over `path` lead on from its end when `next` closes a circle (R10): to the least stream of the circle,
@@ -106,6 +111,11 @@ impl Conversation {
                     self.last_template = self.last_template.max(Some(at));
                 }
             }
+            Event::MessageSent(sent) if sent.purpose == SendPurpose::OptIn => self.consent.told(&sent.wamid),
+            Event::MessageFailed(failed) => self.refused(failed.error_code, at),
+            Event::MessageStatusChanged(status) if status.status == DeliveryStatus::Failed => {
+                self.refused(status.error_code, at);
+            }
             Event::OptInRequested(requested) => {
                 self.number(&requested.phone_number_id);
                 self.consent.requested(requested.expires_at, requested.message_id, id, at);
@@ -149,6 +159,61 @@ impl Conversation {
         if let Some(since) = alias.marketing_since.filter(|_| alias.marketing_stopped) {
             self.marketing(true, since);
         }
+        self.marketing_refused = self.marketing_refused.max(alias.marketing_refused);
+    }
+
+    /// Whether [`Conversation::evolve`] may make something else of a conversation because of this event.
+    #[must_use]
+    pub const fn is_moved_by(event: &Event) -> bool {
+        const fn refused(code: Option<i64>) -> bool {
+            matches!(code, Some(code) if MarketingRefusal::of(code).is_some())
+        }
+        match event {
+            Event::MessageReceived(_)
+            | Event::CallReceived(_)
+            | Event::MessageAccepted(_)
+            | Event::OptInRequested(_)
+            | Event::OptInExpired(_)
+            | Event::OptInFailed(_)
+            | Event::ConsentImported(_)
+            | Event::ConsentRevoked(_)
+            | Event::OptOutCarriedOver(_)
+            | Event::WindowExpired(_)
+            | Event::MarketingPreferenceChanged(_)
+            | Event::IdentityLearned(_)
+            | Event::ConversationLinked(_) => true,
+            Event::MessageSent(sent) => matches!(sent.purpose, SendPurpose::OptIn),
+            Event::MessageFailed(failed) => refused(failed.error_code),
+            Event::MessageStatusChanged(status) => {
+                matches!(status.status, DeliveryStatus::Failed) && refused(status.error_code)
+            }
+            Event::AccountNotice(_)
+            | Event::MessageRejected(_)
+            | Event::MessageUnconfirmed(_)
+            | Event::NumberPaused(_)
+            | Event::NumberResumed(_)
+            | Event::OptInAccepted(_)
+            | Event::OptInDeclined(_)
+            | Event::OptedOut(_)
+            | Event::OptedBackIn(_)
+            | Event::WindowOpened(_)
+            | Event::WindowClosingSoon(_)
+            | Event::WhatsAppEnabled(_)
+            | Event::WhatsAppDisabled(_)
+            | Event::ActivationNoticeRaised(_)
+            | Event::ActivationNoticeAcknowledged(_)
+            | Event::ContactAdded(_)
+            | Event::ContactRemoved(_) => false,
+        }
+    }
+
+    /// A message of ours was refused with this code, at once or later.
+    fn refused(&mut self, code: Option<i64>, at: Timestamp) {
+        match code.and_then(MarketingRefusal::of) {
+            Some(MarketingRefusal::Stopped) => self.marketing(true, at),
+            Some(MarketingRefusal::ForNow) => self.marketing_refused = self.marketing_refused.max(Some(at)),
+            None => {}
+        }
     }
 
     fn marketing(&mut self, stopped: bool, at: Timestamp) {
@@ -174,7 +239,15 @@ impl Conversation {
             self.open_until(deadline, at);
         }
         let tapped = matches!(message.message_type.as_str(), "button" | "interactive");
-        self.consent.answered(message.intent, tapped, wrote, id, at);
+        let said = (message.intent, message.answer);
+        let intent = self.consent.meaning(said, message.reply_to.as_ref(), tapped, id, at);
+        self.consent.answered(intent, tapped, wrote, id, at);
+        match intent {
+            Intent::StopMarketing => self.marketing(true, at),
+            // Whoever wants to be written to again says nothing about what; WhatsApp has its own switch, and refuses if that is off.
+            Intent::Start => self.marketing(false, at),
+            Intent::Accept | Intent::Decline | Intent::Stop | Intent::Other => {}
+        }
     }
 
     /// A call is no message: it moves the window alone. Whoever calls has not asked to be written to, so consent stays what it is, `implied`

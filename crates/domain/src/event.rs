@@ -97,6 +97,9 @@ events! {
         /// What the message means for consent, classified when it was recorded.
         #[serde(default)]
         intent: Intent,
+        /// What a tap on a button answers if `reply_to` is an opt-in message; `other` for everything that says it by itself.
+        #[serde(default)]
+        answer: Intent,
         /// When the customer service window that this message opens or renews ends. `None` when it opens none.
         window_deadline: Option<Timestamp>,
         /// The item exactly as Meta sent it (JSON).
@@ -197,6 +200,9 @@ events! {
         wamid: Wamid,
         /// The attempt that got through.
         attempt_id: AttemptId,
+        /// Why it was sent: a tap on an opt-in message is an answer.
+        #[serde(default)]
+        purpose: SendPurpose,
     }
     /// An accepted message will not be sent (any more); the contact has not got it from us.
     MessageFailed {

@@ -150,6 +150,27 @@ pub enum Verdict {
     },
 }
 
+/// What a refusal says about marketing messages to one person, whatever becomes of the message it is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MarketingRefusal {
+    /// The person has stopped them in WhatsApp (131050).
+    Stopped,
+    /// WhatsApp keeps them from this person for a while: too many lately (131049), or an experiment (130472).
+    ForNow,
+}
+
+impl MarketingRefusal {
+    /// What this code says; `None`: nothing about marketing to a person.
+    #[must_use]
+    pub const fn of(code: i64) -> Option<Self> {
+        match code {
+            131_050 => Some(Self::Stopped),
+            131_049 | 130_472 => Some(Self::ForNow),
+            _ => None,
+        }
+    }
+}
+
 impl Verdict {
     /// Whether it is known what became of the attempt. Only an unconfirmed one is not.
     #[must_use]

@@ -17,6 +17,8 @@ pub struct Rules {
     pub opt_in_limit: usize,
     /// The period of `opt_in_limit`.
     pub opt_in_period: Duration,
+    /// Marketing templates to a person are held back this long after WhatsApp refused one for now (131049, 130472).
+    pub marketing_hold: Duration,
     /// How long a command without `not_after` may wait.
     pub command_life: Duration,
     /// How long an attempt whose answer got lost waits for a status that settles it.
@@ -32,6 +34,7 @@ impl Default for Rules {
             opt_in_answer: Duration::from_secs(7 * 24 * 3600),
             opt_in_limit: 3,
             opt_in_period: Duration::from_secs(30 * 24 * 3600),
+            marketing_hold: Duration::from_secs(24 * 3600),
             command_life: Duration::from_secs(24 * 3600),
             unconfirmed_wait: Duration::from_secs(15 * 60),
         }

@@ -80,6 +80,12 @@ const OPT_IN_PERIOD: Variable = Variable::with_default(
     "30d",
     "The period of OPT_IN_LIMIT, back from each request.",
 );
+const MARKETING_HOLD: Variable = Variable::with_default(
+    "MARKETING_HOLD",
+    Kind::Duration,
+    "24h",
+    "Marketing templates to a contact are refused this long after WhatsApp refused one for now (131049, 130472).",
+);
 const COMMAND_LIFE: Variable = Variable::with_default(
     "COMMAND_LIFE",
     Kind::Duration,
@@ -137,6 +143,7 @@ impl HostConfig {
             OPT_IN_ANSWER,
             OPT_IN_LIMIT,
             OPT_IN_PERIOD,
+            MARKETING_HOLD,
             COMMAND_LIFE,
             UNCONFIRMED_WAIT,
             DRAIN,
@@ -173,6 +180,7 @@ pub fn rules(reader: &mut Reader<'_>) -> Option<Rules> {
     let opt_in_answer = reader.duration(&OPT_IN_ANSWER);
     let opt_in_limit = reader.number_in(&OPT_IN_LIMIT, 1..=MOST_ASKS);
     let opt_in_period = reader.duration(&OPT_IN_PERIOD);
+    let marketing_hold = reader.duration(&MARKETING_HOLD);
     let command_life = reader.duration(&COMMAND_LIFE);
     let unconfirmed_wait = reader.duration(&UNCONFIRMED_WAIT);
     let mut closing_soon = Vec::new();
@@ -194,6 +202,7 @@ pub fn rules(reader: &mut Reader<'_>) -> Option<Rules> {
         opt_in_answer: opt_in_answer?,
         opt_in_limit: opt_in_limit?,
         opt_in_period: opt_in_period?,
+        marketing_hold: marketing_hold?,
         command_life: command_life?,
         unconfirmed_wait: unconfirmed_wait?,
     })

@@ -18,6 +18,7 @@ pub fn text_received(window_deadline: Timestamp) -> MessageReceived {
         unsupported: false,
         reply_to: None,
         intent: Intent::Other,
+        answer: Intent::Other,
         window_deadline: Some(window_deadline),
         raw: "{}".into(),
     }

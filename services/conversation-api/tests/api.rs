@@ -244,7 +244,8 @@ async fn a_call_is_shown_as_something_unsupported_and_opens_the_window_of_who_ac
     assert!(shown["unsupported"] == true && shown["text"].is_null() && shown["wamid"].is_null(), "{shown}");
     // A contact who accepted two days ago.
     let before = now - 48 * 3_600_000;
-    installation.publish(vec![reply("a", &stream, "wamid.1", "accept", before)]).await;
+    let consented = vec![support::asked("a", &stream, before), reply("a", &stream, "wamid.1", "accept", before)];
+    installation.publish(consented).await;
     let seen = api.until(&path, |seen| seen["composer"]["state"] == "free_form").await;
     assert!(seen["composer"]["until"].as_i64() > Some(now), "{seen}");
 }

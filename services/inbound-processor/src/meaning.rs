@@ -1,7 +1,7 @@
 //! What a webhook item means: the event it becomes, under a cause that is the same whenever the item comes again (R3).
 
 use connector_domain::command::{WebhookItem, WebhookKind};
-use connector_domain::consent::{ConsentVocabulary, Intent, classify};
+use connector_domain::consent::{ConsentVocabulary, ConsentWords, Intent, Tap, classify, tapped};
 use connector_domain::event::{
     AccountNotice, CallReceived, Event, MarketingPreferenceChanged, MessageReceived, MessageStatusChanged, TimeSource,
 };
@@ -99,13 +99,11 @@ impl Interpreter {
         let home = self.keys.conversation(number, &message.address).ok_or_else(nobody)?;
         let renews = message.opens_window() && window::opens_window(&message.message_type);
         let words = self.vocabulary.for_organization(organization);
-        let said = classify(words, message.payload.as_deref(), message.text.as_ref().map(Text::expose));
-        let intent = match said {
+        let Tap { intent, answer } = match said(words, &message) {
             // A group is not the person; and only a STOP may stand in what is not a message of its own (an edit).
-            _ if message.group_id.is_some() => Intent::Other,
-            Intent::Stop => Intent::Stop,
-            said if renews => said,
-            _ => Intent::Other,
+            _ if message.group_id.is_some() => Tap::default(),
+            said if renews || matches!(said.intent, Intent::Stop | Intent::StopMarketing) => said,
+            _ => Tap::default(),
         };
         let moved_to = message.system.as_ref().filter(|system| !system.new_address.is_empty()).map(|system| {
             let streams = self.streams(number, &system.new_address).collect();
@@ -131,6 +129,7 @@ impl Interpreter {
                 text: message.text,
                 reply_to: message.reply_to,
                 intent,
+                answer,
                 window_deadline: renews.then(|| window::deadline(message.sent_at, item.received_at, &self.rules)),
                 raw: item.raw.clone(),
             }
@@ -270,6 +269,16 @@ impl Interpreter {
 /// What comes while another one answers for the number may come again as our own: the two are not the same.
 const fn stood_by(standby: bool) -> &'static str {
     if standby { "standby:" } else { "" }
+}
+
+/// What a message says about consent: a tap, or words, which may stand below a picture.
+fn said(words: &ConsentWords, message: &InboundMessage) -> Tap {
+    let text = message.text.as_ref().map(Text::expose);
+    if matches!(message.message_type.as_str(), "button" | "interactive") {
+        return tapped(words, message.payload.as_deref(), text);
+    }
+    let written = text.or_else(|| message.caption.as_ref().map(|caption| caption.expose()));
+    Tap { intent: written.map_or(Intent::Other, |written| classify(words, written)), answer: Intent::Other }
 }
 
 /// A short name of an item that has no id of its own: the same whenever the same update is delivered, another one when the same thing

@@ -130,26 +130,6 @@ pub(crate) struct Fold {
     marks: Vec<Change>,
 }
 
-/// Whether an event can change the fold of its conversation.
-const fn about_conversation(event: &Event) -> bool {
-    matches!(
-        event,
-        Event::MessageReceived(_)
-            | Event::CallReceived(_)
-            | Event::MessageAccepted(_)
-            | Event::OptInRequested(_)
-            | Event::OptInExpired(_)
-            | Event::OptInFailed(_)
-            | Event::ConsentImported(_)
-            | Event::ConsentRevoked(_)
-            | Event::OptOutCarriedOver(_)
-            | Event::WindowExpired(_)
-            | Event::MarketingPreferenceChanged(_)
-            | Event::IdentityLearned(_)
-            | Event::ConversationLinked(_)
-    )
-}
-
 const fn about_enablement(event: &Event) -> bool {
     matches!(
         event,
@@ -186,7 +166,7 @@ impl Fold {
         };
         for Recorded { envelope, event } in events {
             let stream = &envelope.stream_id;
-            if about_conversation(event) || asking::about(event) {
+            if Conversation::is_moved_by(event) || asking::about(event) {
                 fold.conversations.need(conversation_key(stream));
             } else if about_enablement(event) {
                 fold.enablements.need(enablement_key(stream));
@@ -255,14 +235,15 @@ impl Fold {
     /// The conversation an event can change.
     fn conversation(&mut self, Recorded { envelope, event }: &Recorded) -> Option<&Conversation> {
         let key = || conversation_key(&envelope.stream_id);
-        about_conversation(event).then(|| &self.conversations.get(key()).conversation)
+        Conversation::is_moved_by(event).then(|| &self.conversations.get(key()).conversation)
     }
 
     /// What an event leads to in its own stream.
     fn announced(&mut self, recorded: &Recorded) -> Vec<Event> {
         let Recorded { envelope, event } = recorded;
         let stream = &envelope.stream_id;
-        if about_conversation(event) {
+        self.marks.extend(attempt_mark(recorded));
+        if Conversation::is_moved_by(event) {
             let stored = self.conversations.get(conversation_key(stream));
             stored.organization_id.get_or_insert_with(|| envelope.organization_id.clone());
             let before = stored.conversation.clone();
@@ -275,7 +256,6 @@ impl Fold {
             said.extend(stored.follow(recorded));
             return said;
         }
-        self.marks.extend(attempt_mark(recorded));
         if asking::about(event) {
             let stored = self.conversations.get(conversation_key(stream));
             let failed = stored.asking.is_some().then(|| stored.follow(recorded)).flatten();

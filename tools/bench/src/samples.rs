@@ -72,7 +72,12 @@ impl Story {
             not_after: deadline,
         });
         let attempt_id = AttemptId::derived(&format!("attempt/{number}"));
-        story.add(MessageSent { phone_number_id: NUMBER.into(), wamid: story.wamid("out"), attempt_id });
+        story.add(MessageSent {
+            phone_number_id: NUMBER.into(),
+            wamid: story.wamid("out"),
+            attempt_id,
+            purpose: SendPurpose::Conversation,
+        });
         for status in [DeliveryStatus::Sent, DeliveryStatus::Delivered, DeliveryStatus::Read] {
             story.status(status, attempt_id);
         }
@@ -100,6 +105,7 @@ impl Story {
             unsupported: false,
             reply_to: None,
             intent,
+            answer: Intent::Other,
             window_deadline: Some(START + Duration::from_secs(24 * 3600 + self.events.len() as u64)),
             raw: Text(raw),
         });

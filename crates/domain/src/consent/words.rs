@@ -1,11 +1,12 @@
 //! The classifier: what an answer means, in the words of the organization's languages.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::{LazyLock, OnceLock};
 
 use serde::Deserialize;
 
-use super::{Intent, defaults};
+use super::phrases::{self, Phrases};
+use super::{Intent, defaults, spelling};
 use crate::ids::OrganizationId;
 
 /// Payload of the quick-reply button that accepts the opt-in.
@@ -17,7 +18,10 @@ pub const STOP: &str = "STOP";
 /// Payload of a quick-reply button that opts back in.
 pub const START: &str = "START";
 
-/// The words by which an organization's contacts answer. Case, accents, punctuation and emoji do not matter.
+/// WhatsApp's own opt-out button below marketing templates.
+const STOP_PROMOTIONS: &str = "Stop promotions";
+
+/// The words by which an organization's contacts answer. Case, punctuation and emoji do not matter, nor does whether accents are written.
 ///
 /// The default knows English, German, Spanish, French, Italian, Portuguese, Dutch, Turkish and Polish, all at once: people
 /// answer in their own language, whatever the organization's is. The lists are read once: changing one after the first answer has no
@@ -31,32 +35,31 @@ pub struct ConsentWords {
     pub decline: Vec<String>,
     /// Opt out. `STOP` itself always counts, whatever stands here.
     pub stop: Vec<String>,
+    /// Opt out as the title or payload of a button under any message: only what can mean nothing else. `STOP` itself always counts.
+    pub stop_titles: Vec<String>,
+    /// Opt out of marketing only, in words or on a button. `Stop promotions` always counts.
+    pub stop_marketing: Vec<String>,
     /// Opt back in. `START` itself always counts, whatever stands here.
     pub start: Vec<String>,
     #[serde(skip)]
-    phrases: Phrases,
+    taken: Taken,
 }
 
 /// The lists taken apart into words, at the first answer: every message of every contact is held against them.
 #[derive(Clone, Debug, Default)]
-struct Phrases(OnceLock<Taken>);
-
-#[derive(Clone, Debug)]
 struct Taken {
-    accept: Vec<Vec<String>>,
-    decline: Vec<Vec<String>>,
-    stop: Vec<Vec<String>>,
-    start: Vec<Vec<String>>,
+    written: OnceLock<Phrases>,
+    titles: OnceLock<Phrases>,
 }
 
 /// Follows from the lists, so it makes no difference.
-impl PartialEq for Phrases {
+impl PartialEq for Taken {
     fn eq(&self, _: &Self) -> bool {
         true
     }
 }
 
-impl Eq for Phrases {}
+impl Eq for Taken {}
 
 /// The words of every organization: the default, and the ones that bring their own.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Deserialize)]
@@ -83,271 +86,111 @@ impl Default for ConsentWords {
             accept: own(defaults::ACCEPT),
             decline: own(defaults::DECLINE),
             stop: own(defaults::STOP),
+            stop_titles: own(defaults::STOP_TITLES),
+            stop_marketing: own(defaults::STOP_MARKETING),
             start: own(defaults::START),
-            phrases: Phrases::default(),
+            taken: Taken::default(),
         }
     }
 }
 
 impl ConsentWords {
-    fn phrases(&self) -> &Taken {
-        self.phrases.0.get_or_init(|| Taken {
-            accept: phrases(&self.accept, None),
-            decline: phrases(&self.decline, None),
-            stop: phrases(&self.stop, Some(STOP)),
-            start: phrases(&self.start, Some(START)),
+    fn written(&self) -> &Phrases {
+        self.taken.written.get_or_init(|| {
+            let mut taken = Phrases::default();
+            taken.put(phrases::ACCEPT, self.accept.iter().map(String::as_str));
+            taken.put(phrases::DECLINE, self.decline.iter().map(String::as_str));
+            taken.put(phrases::START, self.start.iter().map(String::as_str).chain([START]));
+            taken.put(phrases::STOP_MARKETING, self.marketing());
+            taken.put(phrases::STOP, self.stop.iter().map(String::as_str).chain([STOP]));
+            taken
         })
+    }
+
+    fn titles(&self) -> &Phrases {
+        self.taken.titles.get_or_init(|| {
+            let mut taken = Phrases::default();
+            taken.put(phrases::STOP_MARKETING, self.marketing());
+            // "No, stop promotions" and the like.
+            taken.put(phrases::DECLINE, self.decline.iter().map(String::as_str));
+            taken.put(phrases::STOP, self.stop_titles.iter().map(String::as_str).chain([STOP]));
+            taken
+        })
+    }
+
+    fn marketing(&self) -> impl Iterator<Item = &str> {
+        self.stop_marketing.iter().map(String::as_str).chain([STOP_PROMOTIONS])
     }
 }
 
-/// Texts longer than this are letters, not answers.
-const LONGEST_ANSWER: usize = 100;
-
-/// What a contact's message means. `payload`: the payload or id of a tapped button or row, `text`: what the contact wrote,
-/// or the title of the button or row.
+/// What `text` means that a contact wrote, also below a picture.
 ///
 /// The whole message has to be the answer: "bus stop" and "please don't stop" are conversation. Around the answer, courtesy
-/// and repetition are tolerated ("STOP please", "stop stop"), and "no, stop" is a STOP.
-///
-/// A button with a payload of its own (neither one of ours nor its title, which WhatsApp puts there by default) answers
-/// somebody else's question: its title can only stop.
+/// and repetition are tolerated ("STOP please", "stop stop"), and "no, stop" is a STOP. Takes time in proportion to what is written, and
+/// reads no further than the first word that cannot belong to an answer.
 #[must_use]
-pub fn classify(words: &ConsentWords, payload: Option<&str>, text: Option<&str>) -> Intent {
-    let payload = payload.map(str::trim).filter(|payload| !payload.is_empty());
-    if let Some(payload) = payload {
-        for (ours, intent) in [
+pub fn classify(words: &ConsentWords, text: &str) -> Intent {
+    meaning(words.written(), text)
+}
+
+/// What a tap on a button or a row means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Tap {
+    /// Whatever it stands under.
+    pub intent: Intent,
+    /// If it stands under the opt-in message and means nothing otherwise: what it answers.
+    pub answer: Intent,
+}
+
+/// What a tap means. `payload`: the payload or id of the button or row, `title`: what stands on it.
+///
+/// One of our payloads says it by itself. Any other button may stand under somebody else's question: it opts out by words that can mean
+/// nothing else, as its title or its payload; what else it says is an answer to the opt-in only under the opt-in message, and there its title
+/// counts like words.
+#[must_use]
+pub fn tapped(words: &ConsentWords, payload: Option<&str>, title: Option<&str>) -> Tap {
+    let ours = payload.map(str::trim).and_then(|payload| {
+        let ours = [
             (OPT_IN_ACCEPT, Intent::Accept),
             (OPT_IN_DECLINE, Intent::Decline),
             (STOP, Intent::Stop),
             (START, Intent::Start),
-        ] {
-            if payload.eq_ignore_ascii_case(ours) {
-                return intent;
-            }
-        }
+        ];
+        ours.into_iter().find(|(ours, _)| payload.eq_ignore_ascii_case(ours))
+    });
+    if let Some((_, intent)) = ours {
+        return Tap { intent, answer: Intent::Other };
     }
-    let Some(said) = text.or(payload) else { return Intent::Other };
-    if said.chars().count() > LONGEST_ANSWER {
-        return Intent::Other;
+    let both = || [title, payload].into_iter().flatten();
+    let first = |phrases: &Phrases| {
+        let meant = both().map(|said| meaning(phrases, said));
+        meant.reduce(|one, other| if one == Intent::Other { other } else { one }).unwrap_or_default()
+    };
+    match first(words.titles()) {
+        Intent::Other | Intent::Decline => Tap { intent: Intent::Other, answer: first(words.written()) },
+        intent => Tap { intent, answer: Intent::Other },
     }
-    let said = answer(said);
-    if said.is_empty() {
-        return Intent::Other;
-    }
-    let foreign = payload.is_some_and(|payload| answer(payload) != said);
-    let meant = free_text(words, &said);
-    if foreign && meant != Intent::Stop { Intent::Other } else { meant }
 }
 
-fn free_text(words: &ConsentWords, said: &[String]) -> Intent {
-    let words = words.phrases();
-    // A STOP hides behind a no ("no, stop"), never behind anything else.
-    if consists_of(said, &words.stop, &words.decline) {
-        return Intent::Stop;
+fn meaning(phrases: &Phrases, said: &str) -> Intent {
+    let (kinds, _) = phrases.kinds(said, is_courtesy);
+    let means = |kind| kinds & kind != 0;
+    match () {
+        () if means(phrases::STOP) => Intent::Stop,
+        () if means(phrases::STOP_MARKETING) => Intent::StopMarketing,
+        () if means(phrases::DECLINE) => Intent::Decline,
+        () if means(phrases::START) => Intent::Start,
+        () if means(phrases::ACCEPT) => Intent::Accept,
+        () => Intent::Other,
     }
-    if consists_of(said, &words.decline, &[]) {
-        return Intent::Decline;
-    }
-    if consists_of(said, &words.start, &[]) {
-        return Intent::Start;
-    }
-    if consists_of(said, &words.accept, &[]) {
-        return Intent::Accept;
-    }
-    Intent::Other
 }
 
-fn phrases(words: &[String], always: Option<&str>) -> Vec<Vec<String>> {
-    let own = words.iter().map(String::as_str).chain(always);
-    own.map(tokens).filter(|phrase| !phrase.is_empty()).collect()
-}
-
-/// Whether `said` is one or more of `phrases` and nothing else, apart from at most some of `before` in front.
-fn consists_of(said: &[String], phrases: &[Vec<String>], before: &[Vec<String>]) -> bool {
-    let after = |phrase: &Vec<String>| said.strip_prefix(phrase.as_slice());
-    let done = |rest: &[String]| rest.is_empty() || consists_of(rest, phrases, &[]);
-    phrases.iter().filter_map(after).any(done)
-        || before.iter().filter_map(after).any(|rest| !rest.is_empty() && consists_of(rest, phrases, before))
-}
-
-/// The words of an answer without courtesy. A message of nothing but courtesy is no answer.
-fn answer(text: &str) -> Vec<String> {
-    static COURTESY: LazyLock<Vec<String>> = LazyLock::new(|| tokens(defaults::COURTESY));
-    let mut said = tokens(text);
-    said.retain(|word| !COURTESY.contains(word));
-    said
-}
-
-/// Lower-case words without accents; everything that is neither letter nor digit separates them.
-fn tokens(text: &str) -> Vec<String> {
-    let mut plain = String::with_capacity(text.len());
-    for c in text.chars().flat_map(char::to_lowercase) {
-        match c {
-            // Apostrophes, hyphens, combining accents, joiners and variation selectors stand inside words.
-            '\'' | '-' | '’' | '‘' | '`' | '\u{300}'..='\u{36f}' | '\u{200b}'..='\u{200d}' | '\u{fe0f}' => {}
-            'à' | 'á' | 'â' | 'ã' | 'ä' | 'å' | 'ą' => plain.push('a'),
-            'ç' | 'ć' => plain.push('c'),
-            'è' | 'é' | 'ê' | 'ë' | 'ę' => plain.push('e'),
-            'ğ' => plain.push('g'),
-            'ì' | 'í' | 'î' | 'ï' | 'ı' => plain.push('i'),
-            'ł' => plain.push('l'),
-            'ñ' | 'ń' => plain.push('n'),
-            'ò' | 'ó' | 'ô' | 'õ' | 'ö' | 'ø' => plain.push('o'),
-            'ś' | 'ş' => plain.push('s'),
-            'ß' => plain.push_str("ss"),
-            'ù' | 'ú' | 'û' | 'ü' => plain.push('u'),
-            'ź' | 'ż' => plain.push('z'),
-            c if c.is_alphanumeric() => plain.push(c),
-            _ => plain.push(' '),
-        }
-    }
-    plain.split_whitespace().map(str::to_owned).collect()
+/// A message of nothing but courtesy is no answer.
+fn is_courtesy(word: &str) -> bool {
+    static COURTESY: LazyLock<HashSet<String>> =
+        LazyLock::new(|| spelling::words(defaults::COURTESY).map(|word| word.plain).collect());
+    COURTESY.contains(word)
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn said(text: &str) -> Intent {
-        classify(&ConsentWords::default(), None, Some(text))
-    }
-
-    #[test]
-    fn a_stop_is_recognised_however_it_is_written() {
-        for text in [
-            "STOP",
-            "stop",
-            " Stop! ",
-            "stop.",
-            "🛑 STOP 🛑",
-            "stop please",
-            "Please stop!!!",
-            "stop stop stop",
-            "No, stop",
-            "no no stop",
-            "STOPP",
-            "Bitte abmelden",
-            "baja, por favor",
-            "Arrêter",
-            "ARRETER",
-            "arre\u{302}ter",
-            "basta",
-            "sair",
-            "afmelden",
-            "İPTAL",
-            "iptal lütfen",
-            "wypisz mnie",
-            "unsubscribe",
-            "Opt-out",
-            "stop sending me messages",
-            "s\u{200b}top",
-        ] {
-            assert_eq!(said(text), Intent::Stop, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_sentence_about_stopping_is_conversation() {
-        for text in [
-            "please don't stop",
-            "please don’t stop",
-            "bus stop",
-            "stop by tomorrow",
-            "I can't stop laughing",
-            "the next stop, please",
-            "non-stop",
-            "end of the month",
-            "cancel my order",
-            "do not start",
-            "",
-        ] {
-            assert_eq!(said(text), Intent::Other, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn yes_no_and_start_are_understood_in_every_language() {
-        for text in [
-            "Yes",
-            "yes please",
-            "OK 👍",
-            "Ja",
-            "Sí",
-            "si",
-            "Oui",
-            "j'accepte",
-            "d’accord",
-            "va bene",
-            "Sim",
-            "Evet",
-            "TAK",
-        ] {
-            assert_eq!(said(text), Intent::Accept, "{text:?}");
-        }
-        for text in [
-            "No",
-            "no thanks",
-            "No, thank you!",
-            "Nein danke",
-            "Non merci",
-            "não",
-            "Nee, bedankt",
-            "Hayır",
-            "HAYIR",
-            "nie",
-        ] {
-            assert_eq!(said(text), Intent::Decline, "{text:?}");
-        }
-        for text in ["START", "start please", "unstop", "Démarrer", "Başla", "wznów"] {
-            assert_eq!(said(text), Intent::Start, "{text:?}");
-        }
-        for text in ["yes but call me first", "no idea", "👍", "please", "thanks", "okay see you tomorrow then"] {
-            assert_eq!(said(text), Intent::Other, "{text:?}");
-        }
-    }
-
-    #[test]
-    fn a_payload_of_ours_decides_whatever_the_button_is_called() {
-        let words = ConsentWords::default();
-        assert_eq!(classify(&words, Some("OPT_IN_ACCEPT"), Some("Count me in")), Intent::Accept);
-        assert_eq!(classify(&words, Some("opt_in_decline"), Some("Yes, leave me alone")), Intent::Decline);
-        assert_eq!(classify(&words, Some("STOP"), Some("Mute")), Intent::Stop);
-        assert_eq!(classify(&words, Some("START"), None), Intent::Start);
-    }
-
-    #[test]
-    fn a_button_with_a_foreign_payload_is_no_answer_to_the_opt_in_but_may_stop() {
-        let words = ConsentWords::default();
-        assert_eq!(classify(&words, Some("APPOINTMENT_42_CANCELLED"), Some("No")), Intent::Other);
-        assert_eq!(classify(&words, Some("APPOINTMENT_42"), Some("Yes")), Intent::Other);
-        assert_eq!(classify(&words, Some("promo-7"), Some("Stop")), Intent::Stop);
-        // WhatsApp sends the title as the payload when the template call gave none.
-        assert_eq!(classify(&words, Some("Yes"), Some("Yes")), Intent::Accept);
-        assert_eq!(classify(&words, Some("No thanks"), Some("No thanks")), Intent::Decline);
-        assert_eq!(classify(&words, None, None), Intent::Other);
-    }
-
-    #[test]
-    fn an_organization_brings_its_own_words_but_cannot_lose_stop() {
-        let own = ConsentWords { stop: vec!["Genug!".to_owned()], start: vec![], ..ConsentWords::default() };
-        let organization = OrganizationId::from("acme");
-        let vocabulary = ConsentVocabulary {
-            default: ConsentWords::default(),
-            organizations: BTreeMap::from([(organization.clone(), own)]),
-        };
-        let words = vocabulary.for_organization(&organization);
-        assert_eq!(classify(words, None, Some("genug")), Intent::Stop);
-        assert_eq!(classify(words, None, Some("stop")), Intent::Stop);
-        assert_eq!(classify(words, None, Some("start")), Intent::Start);
-        assert_eq!(classify(words, None, Some("basta")), Intent::Other);
-        let others = vocabulary.for_organization(&OrganizationId::from("other"));
-        assert_eq!(classify(others, None, Some("basta")), Intent::Stop);
-        assert_eq!(classify(others, None, Some("genug")), Intent::Other);
-    }
-
-    #[test]
-    fn a_long_letter_is_never_searched_for_words() {
-        let letter = "stop ".repeat(200);
-        assert_eq!(said(&letter), Intent::Other);
-    }
-}
+mod tests;

@@ -67,7 +67,7 @@ fn request(
     match consent.status {
         ConsentStatus::Declined | ConsentStatus::OptedOut => return Err(Reason::OptedOut.at("")),
         ConsentStatus::Accepted => return Err(Reason::OptInNotNeeded.at("action")),
-        ConsentStatus::Requested if consent.expires_at.is_none_or(|end| now < end) => {
+        ConsentStatus::Requested if consent.is_pending(now) => {
             return Err(Reason::OptInNotNeeded.at("action"));
         }
         ConsentStatus::None | ConsentStatus::Implied | ConsentStatus::Requested => {}
@@ -130,17 +130,21 @@ pub fn announce(before: &Conversation, after: &Conversation, id: EventId, receiv
     if !changed_by(before, after, id) {
         return Vec::new();
     }
-    let event = match after.consent.status {
-        ConsentStatus::Accepted if received.intent == Intent::Start => OptedBackIn { source: id }.into(),
-        ConsentStatus::Accepted => {
-            let how = if received.message_type == "text" { "text" } else { "button" };
-            OptInAccepted { source: id, how: how.to_owned() }.into()
-        }
-        ConsentStatus::Declined => OptInDeclined { source: id }.into(),
-        ConsentStatus::OptedOut => OptedOut { source: id, how: "stop_word".to_owned() }.into(),
-        ConsentStatus::None | ConsentStatus::Requested | ConsentStatus::Implied => return Vec::new(),
-    };
-    vec![event]
+    if after.consent.status == ConsentStatus::Accepted && received.intent == Intent::Start {
+        return vec![OptedBackIn { source: id }.into()];
+    }
+    let tapped = matches!(received.message_type.as_str(), "button" | "interactive");
+    answer(after.consent.status, id, if tapped { "button" } else { "text" }).into_iter().collect()
+}
+
+/// The announcement of what the contact said in event `source`.
+fn answer(status: ConsentStatus, source: EventId, how: &str) -> Option<Event> {
+    match status {
+        ConsentStatus::Accepted => Some(OptInAccepted { source, how: how.to_owned() }.into()),
+        ConsentStatus::Declined => Some(OptInDeclined { source }.into()),
+        ConsentStatus::OptedOut => Some(OptedOut { source, how: "stop_word".to_owned() }.into()),
+        ConsentStatus::None | ConsentStatus::Requested | ConsentStatus::Implied => None,
+    }
 }
 
 /// What the tracker has to write into the stream in which the conversation `own` continues, after an event turned `before` into `after`:
@@ -160,10 +164,15 @@ pub fn carry_over(before: &Conversation, after: &Conversation, own: &StreamId) -
     (!events.is_empty()).then(|| (canonical.clone(), events))
 }
 
-/// What the tracker announces after its own event `id` (`ConsentImported`, `ConsentRevoked`, `OptOutCarriedOver`) turned `before` into `after`.
+/// What the tracker announces after its own event `id` (`ConsentImported`, `ConsentRevoked`, `OptOutCarriedOver`) turned `before` into `after`;
+/// or after the sender's word on the opt-in message did, which the contact had tapped already.
 #[must_use]
 pub fn announce_ordered(before: &Conversation, after: &Conversation, id: EventId, event: &Event) -> Vec<Event> {
     match event {
+        Event::MessageSent(_) if before.consent.status != after.consent.status => {
+            let told = after.consent.source.and_then(|tap| answer(after.consent.status, tap, "button"));
+            told.into_iter().collect()
+        }
         _ if !changed_by(before, after, id) => Vec::new(),
         Event::ConsentImported(_) => vec![OptInAccepted { source: id, how: "import".to_owned() }.into()],
         Event::ConsentRevoked(_) => vec![OptedOut { source: id, how: "revoked".to_owned() }.into()],

@@ -1,5 +1,6 @@
 //! The words for refusals.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str::FromStr;
 
@@ -103,7 +104,7 @@ impl Reason {
             Self::TemplateNotSendable => "Pick a template that WhatsApp has approved in this language.",
             Self::TemplateParameters => "Fill every placeholder of the template exactly once.",
             Self::MarketingStopped => {
-                "The contact stopped marketing messages in WhatsApp; use a utility template or wait."
+                "The contact stopped marketing messages; use a utility template, or wait until they resume them or write START."
             }
             Self::Expired => "Send a new command with a later not_after.",
             Self::Invalid => "Correct the field and send a new command.",
@@ -139,7 +140,7 @@ impl Reason {
     /// A refusal for this reason because of `field` (a path into the command, or empty), with the usual remedy.
     #[must_use]
     pub const fn at(self, field: &'static str) -> Rejection {
-        Rejection { reason: self, field, remedy: self.remedy() }
+        Rejection { reason: self, field, remedy: Cow::Borrowed(self.remedy()) }
     }
 }
 
@@ -169,7 +170,7 @@ pub struct Rejection {
     /// The field at fault as a path into the command; empty when no field is.
     pub field: &'static str,
     /// What can be done about it, one sentence without personal data.
-    pub remedy: &'static str,
+    pub remedy: Cow<'static, str>,
 }
 
 impl Rejection {
@@ -180,7 +181,7 @@ impl Rejection {
             user_id: user.clone(),
             reason: self.reason.as_str().to_owned(),
             field: self.field.to_owned(),
-            remedy: self.remedy.to_owned(),
+            remedy: self.remedy.clone().into_owned(),
         }
     }
 }

@@ -111,11 +111,11 @@ impl Message<'_> {
         match (self.content.kind, self.purpose) {
             (ContentKind::Template, SendPurpose::OptIn) => {
                 opt_in_possible(situation, self.id, now)?;
-                self.check_template(situation, template)
+                self.check_template(situation, template, rules, now)
             }
             (ContentKind::Template, SendPurpose::Conversation) => {
-                templates_possible(&compose(situation, rules, now))?;
-                self.check_template(situation, template)
+                templates_possible(situation, rules, now)?;
+                self.check_template(situation, template, rules, now)
             }
             (_, SendPurpose::OptIn) => Err(Reason::Invalid.at("purpose")),
             (ContentKind::Text, SendPurpose::Conversation) => text_possible(&compose(situation, rules, now)),
@@ -143,12 +143,18 @@ impl Message<'_> {
         }
     }
 
-    fn check_template(&self, situation: &Situation, template: Option<&Template>) -> Result<(), Rejection> {
+    fn check_template(
+        &self,
+        situation: &Situation,
+        template: Option<&Template>,
+        rules: &Rules,
+        now: Timestamp,
+    ) -> Result<(), Rejection> {
         let Some(call) = &self.content.template else { return Err(Reason::Invalid.at("content.template")) };
         let Some(template) = template else { return Err(Reason::TemplateNotSendable.at("content.template.name")) };
         template::check(template, call)?;
-        if situation.conversation.marketing_stopped && template.category.eq_ignore_ascii_case("MARKETING") {
-            return Err(Reason::MarketingStopped.at("content.template.name"));
+        if template.category.eq_ignore_ascii_case("MARKETING") {
+            marketing_possible(situation, rules, now)?;
         }
         Ok(())
     }
@@ -174,12 +180,32 @@ fn text_possible(composer: &Composer) -> Result<(), Rejection> {
     }
 }
 
-fn templates_possible(composer: &Composer) -> Result<(), Rejection> {
-    match closed(composer) {
+fn templates_possible(situation: &Situation, rules: &Rules, now: Timestamp) -> Result<(), Rejection> {
+    let composer = compose(situation, rules, now);
+    match closed(&composer) {
         Some(rejection) => Err(rejection),
         // P15: who only wrote first has not agreed to templates.
-        None if matches!(composer, Composer::FreeForm { templates: false, .. }) => Err(Reason::OptInRequired.at("")),
+        None if matches!(composer, Composer::FreeForm { templates: false, .. }) => {
+            let pending = situation.conversation.consent.is_pending(now);
+            Err(if pending { Reason::OptInPending } else { Reason::OptInRequired }.at(""))
+        }
         None => Ok(()),
+    }
+}
+
+/// What the contact, or WhatsApp for them, said about marketing.
+fn marketing_possible(situation: &Situation, rules: &Rules, now: Timestamp) -> Result<(), Rejection> {
+    let conversation = &situation.conversation;
+    let stopped = Reason::MarketingStopped.at("content.template.name");
+    if conversation.marketing_stopped {
+        return Err(stopped);
+    }
+    match conversation.marketing_refused.map(|refused| refused + rules.marketing_hold) {
+        Some(until) if now < until => {
+            let remedy = format!("WhatsApp delivers no marketing message to this contact for now: wait until {until}.");
+            Err(Rejection { remedy: remedy.into(), ..stopped })
+        }
+        _ => Ok(()),
     }
 }
 
@@ -188,7 +214,7 @@ fn templates_possible(composer: &Composer) -> Result<(), Rejection> {
 fn opt_in_possible(situation: &Situation, id: CommandId, now: Timestamp) -> Result<(), Rejection> {
     let consent = &situation.conversation.consent;
     match consent.status {
-        ConsentStatus::Requested if consent.expires_at.is_none_or(|end| now < end) => {
+        ConsentStatus::Requested if consent.is_pending(now) => {
             if consent.message == Some(id) {
                 Ok(())
             } else {

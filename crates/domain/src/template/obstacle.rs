@@ -109,8 +109,8 @@ impl Obstacle {
 
     /// The refusal of a send.
     #[must_use]
-    pub const fn rejection(self) -> Rejection {
-        Rejection { reason: Reason::TemplateNotSendable, field: self.field(), remedy: self.remedy() }
+    pub fn rejection(self) -> Rejection {
+        Rejection { reason: Reason::TemplateNotSendable, field: self.field(), remedy: self.remedy().into() }
     }
 }
 

@@ -29,8 +29,8 @@ pub(super) fn check(template: &Template, call: &TemplateCall) -> Result<(), Reje
     check_buttons(template, &call.buttons)
 }
 
-const fn wrong(field: &'static str, remedy: &'static str) -> Rejection {
-    Rejection { reason: Reason::TemplateParameters, field, remedy }
+fn wrong(field: &'static str, remedy: &'static str) -> Rejection {
+    Rejection { reason: Reason::TemplateParameters, field, remedy: remedy.into() }
 }
 
 /// WhatsApp takes no line breaks, no tabs and at most four spaces in a row in a value; an empty one it takes for a missing one.

@@ -15,6 +15,7 @@ mod p09_linked_identities;
 mod p10_history;
 mod p11_window;
 mod p12_expiry;
+mod p13_marketing;
 mod p13_templates;
 mod p14_reply_after_template;
 mod p15_contact_writes_first;

@@ -1,6 +1,6 @@
 //! P9: the contact must accept; a decline or a STOP closes the way, also for what is queued.
 
-use connector_domain::command::ConsentAction;
+use connector_domain::command::{ConsentAction, SendPurpose};
 use connector_domain::composer::Composer;
 use connector_domain::consent::ConsentStatus;
 use connector_domain::decide::{Reason, announce, announce_ordered};
@@ -8,8 +8,8 @@ use connector_domain::event::Event;
 use connector_domain::ids::EventId;
 
 use crate::scenario::{
-    Fact, HOUR, MINUTE, Scenario, ask, asked, consent, enabled, import, imported, in_contacts, request_ended, revoked,
-    t, tapped, template, text, wrote,
+    Fact, HOUR, MINUTE, Scenario, ask, asked, called, consent, enabled, import, imported, in_contacts, on,
+    request_ended, revoked, sent_as, t, tapped, template, text, wrote,
 };
 
 fn pending() -> Scenario {
@@ -31,9 +31,10 @@ fn accepting_by_button_or_in_words_opens_the_way() {
 
 #[test]
 fn a_text_that_answers_nothing_leaves_the_request_open() {
-    let story = pending().and(wrote(t(2, 0), "who is this?"));
-    let story = story.shows(&Composer::OptInPending { asked_at: Some(t(1, 0)) });
-    story.when(text("it is me")).then_rejects(Reason::OptInPending);
+    let story = pending().shows(&Composer::OptInPending { asked_at: Some(t(1, 0)) });
+    let story = story.when(text("it is me")).then_rejects(Reason::OptInPending);
+    let story = story.and(wrote(t(2, 0), "who is this?"));
+    assert_eq!(status(&story), ConsentStatus::Requested);
 }
 
 #[test]
@@ -109,6 +110,109 @@ fn an_operator_can_always_withdraw() {
     assert!(story.conversation().blocked());
     let story = Scenario::consented().and(revoked(t(1, 0))).shows(&Composer::OptedOut);
     assert_eq!(status(&story.and(wrote(t(2, 0), "start"))), ConsentStatus::Accepted);
+}
+
+/// Asked, and WhatsApp has taken the opt-in message.
+fn asked_with(message: &str) -> Scenario {
+    pending().and(sent_as(t(1, 1), message, SendPurpose::OptIn))
+}
+
+#[test]
+fn a_button_without_a_payload_of_ours_answers_only_under_the_opt_in_message() {
+    let tap = |at, title, message| on(message, tapped(at, title, title));
+    for (title, answer) in [("Yes", ConsentStatus::Accepted), ("No", ConsentStatus::Declined)] {
+        let story = asked_with("wamid.ask").and(sent_as(t(1, 2), "wamid.offer", SendPurpose::Conversation));
+        for elsewhere in [tap(t(2, 0), title, "wamid.offer"), tapped(t(2, 0), title, title)] {
+            assert_eq!(status(&story.clone().and(elsewhere)), ConsentStatus::Requested, "{title}");
+        }
+        assert_eq!(status(&story.clone().and(tap(t(2, 0), title, "wamid.ask"))), answer);
+        let foreign = on("wamid.ask", tapped(t(2, 0), "CHOICE_1", title));
+        assert_eq!(status(&story.and(foreign)), answer, "a payload of somebody else's under the opt-in");
+    }
+    let ambiguous = asked_with("wamid.ask").and(tap(t(2, 0), "Cancel", "wamid.offer"));
+    assert_eq!(status(&ambiguous), ConsentStatus::Requested);
+    assert_eq!(status(&ambiguous.and(tap(t(2, 0), "Unsubscribe", "wamid.offer"))), ConsentStatus::OptedOut);
+    assert_eq!(status(&asked_with("wamid.ask").and(tap(t(2, 0), "Baja", "wamid.ask"))), ConsentStatus::OptedOut);
+}
+
+#[test]
+fn a_tap_on_a_later_opt_in_answers_and_one_under_another_message_undoes_no_stop() {
+    let tap = |at, title, message| on(message, tapped(at, title, title));
+    let again = asked_with("wamid.ask").and(request_ended(t(170, 0), t(1, 0))).and(asked(t(200, 0)));
+    let again = again.and(sent_as(t(200, 1), "wamid.again", SendPurpose::OptIn));
+    assert_eq!(status(&again.clone().and(tap(t(201, 0), "Yes", "wamid.again"))), ConsentStatus::Accepted);
+    assert_eq!(status(&again.clone().and(tap(t(201, 0), "Yes", "wamid.ask"))), ConsentStatus::Accepted);
+    let stopped = again.and(wrote(t(202, 0), "STOP"));
+    assert_eq!(status(&stopped.clone().and(tap(t(203, 0), "Yes", "wamid.offer"))), ConsentStatus::OptedOut);
+    assert_eq!(status(&stopped.and(tap(t(203, 0), "Yes", "wamid.again"))), ConsentStatus::Accepted);
+}
+
+#[test]
+fn a_tap_that_is_faster_than_our_own_word_on_the_opt_in_message_counts_when_that_comes() {
+    let tap = |title| on("wamid.ask", tapped(t(1, 0), title, title));
+    for (title, answer, says) in
+        [("Yes", ConsentStatus::Accepted, "OptInAccepted"), ("No", ConsentStatus::Declined, "OptInDeclined")]
+    {
+        let early = pending().and(tap(title));
+        assert_eq!(status(&early), ConsentStatus::Requested);
+        let other = early.clone().and(sent_as(t(1, 1), "wamid.other", SendPurpose::OptIn));
+        assert_eq!(status(&other), ConsentStatus::Requested, "it was another message");
+        let told = sent_as(t(1, 1), "wamid.ask", SendPurpose::OptIn);
+        let events = announced(early.clone(), told.clone());
+        assert_eq!(events.iter().map(Event::type_name).collect::<Vec<_>>(), [says]);
+        let story = early.and(told);
+        assert_eq!(status(&story), answer);
+        assert_eq!(story.conversation().consent.since, Some(t(1, 0)), "when the contact tapped");
+    }
+    let nobody_asked = Scenario::given([enabled(), in_contacts()]).and(tap("Yes"));
+    assert_eq!(nobody_asked.conversation().consent.early, [], "nothing to wait for");
+}
+
+#[test]
+fn words_that_quote_another_message_are_no_answer_to_the_opt_in() {
+    for (words, answer) in [("yes", ConsentStatus::Accepted), ("no", ConsentStatus::Declined)] {
+        let about_lunch = asked_with("wamid.ask").and(on("wamid.lunch", wrote(t(2, 0), words)));
+        assert_eq!(status(&about_lunch), ConsentStatus::Requested, "{words}");
+        assert_eq!(status(&about_lunch.and(wrote(t(2, 1), words))), answer);
+        assert_eq!(status(&asked_with("wamid.ask").and(on("wamid.ask", wrote(t(2, 0), words)))), answer);
+    }
+    let stop = on("wamid.lunch", wrote(t(2, 0), "STOP"));
+    assert_eq!(status(&asked_with("wamid.ask").and(stop)), ConsentStatus::OptedOut, "a STOP is one anywhere");
+}
+
+#[test]
+fn a_no_that_is_read_again_or_late_undoes_nothing_that_was_said_after_it() {
+    let started = || Scenario::consented().and(wrote(t(3, 0), "STOP")).and(wrote(t(4, 0), "START"));
+    assert_eq!(status(&started().and(wrote(t(3, 0), "STOP"))), ConsentStatus::Accepted, "the same one again");
+    assert_eq!(status(&started().and(wrote(t(4, 0), "STOP"))), ConsentStatus::OptedOut, "within a second the no wins");
+    assert_eq!(status(&started().and(wrote(t(5, 0), "STOP"))), ConsentStatus::OptedOut);
+    let late = Scenario::consented().and(wrote(t(4, 0), "START")).and(wrote(t(3, 0), "STOP"));
+    assert_eq!(status(&late), ConsentStatus::Accepted, "it was overtaken");
+    let no = || tapped(t(2, 0), "OPT_IN_DECLINE", "No");
+    for yes in [tapped(t(3, 0), "OPT_IN_ACCEPT", "Yes"), wrote(t(3, 0), "yes")] {
+        let story = pending().and(no()).and(yes);
+        assert_eq!(status(&story), ConsentStatus::Accepted);
+        assert_eq!(status(&story.and(no())), ConsentStatus::Accepted);
+    }
+    // Nor is a no older because an older one comes after it.
+    let story = pending().and(tapped(t(5, 0), "OPT_IN_DECLINE", "No")).and(wrote(t(3, 0), "STOP"));
+    assert_eq!(status(&story.and(wrote(t(4, 0), "START"))), ConsentStatus::OptedOut);
+    let story = pending().and(wrote(t(3, 0), "STOP")).and(tapped(t(5, 0), "OPT_IN_DECLINE", "No"));
+    assert_eq!(status(&story.and(wrote(t(4, 0), "START"))), ConsentStatus::OptedOut);
+}
+
+#[test]
+fn what_an_operator_withdraws_stays_withdrawn_until_the_contact_says_otherwise_afterwards() {
+    let revoked = || Scenario::consented().and(wrote(t(2, 0), "START")).and(revoked(t(3, 0)));
+    for before in [wrote(t(2, 0), "START"), wrote(t(2, 59), "START"), imported(t(4, 0)), asked(t(4, 0))] {
+        assert_eq!(status(&revoked().and(before)), ConsentStatus::OptedOut);
+    }
+    assert_eq!(status(&revoked().and(wrote(t(3, 1), "START"))), ConsentStatus::Accepted);
+}
+
+#[test]
+fn a_call_is_no_answer_to_anything() {
+    assert_eq!(status(&pending().and(called(t(2, 0)))), ConsentStatus::Requested);
 }
 
 fn announced(story: Scenario, fact: Fact) -> Vec<Event> {

@@ -1,5 +1,6 @@
 //! P10: every message and change is an event; a command has one outcome that can be read from them.
 
+use connector_domain::command::SendPurpose;
 use connector_domain::decide::Reason;
 use connector_domain::event::{Event, MessageFailed, MessageSent, MessageStatusChanged, MessageUnconfirmed};
 use connector_domain::identity::Address;
@@ -41,7 +42,12 @@ fn the_history_of_a_message_folds_to_its_state_in_any_order() {
             raw: "{}".into(),
         })
     };
-    let taken = Event::from(MessageSent { phone_number_id: "number".into(), wamid: "wamid.out".into(), attempt_id });
+    let taken = Event::from(MessageSent {
+        phone_number_id: "number".into(),
+        wamid: "wamid.out".into(),
+        attempt_id,
+        purpose: SendPurpose::Conversation,
+    });
     let lost = Event::from(MessageUnconfirmed { attempt_id, observed: "timeout".to_owned() });
     let failed =
         Event::from(MessageFailed { reason: "permanent".to_owned(), error_code: Some(131_026), attempt_id: None });

@@ -5,8 +5,8 @@ use connector_domain::consent::{ConsentState, ConsentStatus};
 use connector_domain::decide::Reason;
 
 use crate::scenario::{
-    ASK_FIRST, MINUTE, Scenario, ask, asked, called, enabled, in_contacts, revoked, sent, t, tapped, template, text,
-    wrote,
+    ASK_FIRST, HOUR, MINUTE, Scenario, ask, asked, called, enabled, in_contacts, revoked, sent, t, tapped, template,
+    text, wrote,
 };
 
 fn written_to() -> Scenario {
@@ -52,6 +52,42 @@ fn a_stop_from_somebody_who_was_never_asked_is_a_stop() {
     let story = Scenario::given([enabled(), in_contacts(), wrote(t(1, 0), "Stop!")]).shows(&Composer::OptedOut);
     let story = story.and(wrote(t(2, 0), "I mean it")).shows(&Composer::OptedOut);
     story.when(text("sorry")).then_rejects(Reason::OptedOut);
+}
+
+#[test]
+fn asking_for_the_opt_in_leaves_typing_on_while_the_contacts_own_window_is_open() {
+    let pending = Composer::OptInPending { asked_at: Some(t(2, 0)) };
+    let typing = |until| Composer::FreeForm { until, templates: false };
+    let asked_after = written_to().and(asked(t(2, 0)));
+    let asked_before = Scenario::given([enabled(), in_contacts(), asked(t(2, 0))]).shows(&pending);
+    let asked_before = asked_before.and(wrote(t(3, 0), "Who is this?"));
+    for (story, end) in [(asked_after, t(25, 0)), (asked_before, t(27, 0))] {
+        let story = story.shows(&typing(end - MINUTE)).when(text("about the room")).then_accepts();
+        let story = story.when(template()).then_rejects(Reason::OptInPending);
+        assert_eq!(story.clone().dispatching(), [Ok(())], "nor does it hold back what is queued");
+        let story = story.at(end - MINUTE).shows(&pending).when(text("hello?")).then_rejects(Reason::OptInPending);
+        let story = story.and(wrote(end, "Still there?")).shows(&typing(end + 24 * HOUR - MINUTE));
+        let accepted = story.clone().and(tapped(end, "OPT_IN_ACCEPT", "Yes"));
+        accepted.shows(&Composer::FreeForm { until: end + 24 * HOUR - MINUTE, templates: true });
+        story.and(wrote(end, "no")).shows(&Composer::OptedOut);
+    }
+    // The request may end inside the window.
+    let story = written_to().and(asked(t(2, 0))).and(wrote(t(160, 0), "Hm")).at(t(171, 0));
+    story.shows(&typing(t(184, 0) - MINUTE)).at(t(184, 0)).shows(&ASK_FIRST);
+}
+
+#[test]
+fn a_call_after_the_end_of_that_window_opens_it_for_nobody_who_has_not_consented() {
+    let story = written_to().and(called(t(30, 0))).shows(&ASK_FIRST);
+    assert_eq!(story.conversation().deadline, Some(t(54, 0)));
+    let story = story.when(text("you called?")).then_rejects(Reason::OptInRequired);
+    let asked = story.clone().and(asked(t(31, 0))).shows(&Composer::OptInPending { asked_at: Some(t(31, 0)) });
+    asked.when(text("you called?")).then_rejects(Reason::OptInPending);
+    let wrote = story.and(wrote(t(32, 0), "yes, call me back"));
+    wrote.shows(&Composer::FreeForm { until: t(56, 0) - MINUTE, templates: false });
+    // A message that the call has overtaken belongs to its window.
+    let late = Scenario::given([enabled(), in_contacts(), called(t(2, 0)), self::wrote(t(1, 0), "May I call?")]);
+    late.shows(&Composer::FreeForm { until: t(26, 0) - MINUTE, templates: false });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 
 use connector_domain::command::Content;
 use connector_domain::composer::{Composer, compose};
-use connector_domain::consent::{ConsentWords, Intent, classify};
+use connector_domain::consent::{ConsentWords, Intent, classify, tapped};
 use connector_domain::conversation::Conversation;
 use connector_domain::decide::{Reason, announce, decide_expiry, decide_send};
 use connector_domain::event::{
@@ -29,7 +29,7 @@ fn moment() -> impl Strategy<Value = Timestamp> {
 }
 
 fn intent() -> impl Strategy<Value = Intent> {
-    select(vec![Intent::Other, Intent::Accept, Intent::Decline, Intent::Stop, Intent::Start])
+    select(vec![Intent::Other, Intent::Accept, Intent::Decline, Intent::Stop, Intent::StopMarketing, Intent::Start])
 }
 
 fn message(at: Timestamp, intent: Intent, message_type: &str) -> Fact {
@@ -187,6 +187,8 @@ proptest! {
     ) {
         let quiet = |fact: &Fact| received(fact).is_none_or(|m| !matches!(m.intent, Intent::Start | Intent::Accept));
         let after: Vec<_> = after.into_iter().filter(quiet).collect();
+        // What the contact said later, and was read earlier, stands.
+        let before: Vec<_> = before.into_iter().filter(|fact| quiet(fact) || fact.at <= at).collect();
         let facts = [before, vec![message(at, Intent::Stop, "text")], after].concat();
         prop_assert!(fold(&facts).blocked());
         let told = story(facts, now).and(enabled()).and(in_contacts()).at(now);
@@ -194,6 +196,26 @@ proptest! {
             let attempt = attempt.with_send(|command| command.not_after = Some(now));
             prop_assert_eq!(decided(&told, &attempt, now), Err(Reason::OptedOut));
         }
+    }
+
+    #[test]
+    fn of_stop_and_start_the_later_one_counts_however_they_are_delivered(
+        said in vec((moment(), select(vec![Intent::Stop, Intent::Start, Intent::Other])), 1..10),
+        order in vec(any::<Index>(), 10),
+        again in vec(any::<Index>(), 0..4),
+    ) {
+        let mut rest = said.clone();
+        let mut log = Vec::new();
+        for index in order.iter().cycle().take(said.len()) {
+            log.push(rest.remove(index.index(rest.len())));
+        }
+        log.extend(again.iter().map(|index| *index.get(&said)));
+        let facts: Vec<_> = log.into_iter().map(|(at, intent)| message(at, intent, "text")).collect();
+        let latest = |intent| said.iter().filter(|(_, other)| *other == intent).map(|(at, _)| *at).max();
+        let (stop, start) = (latest(Intent::Stop), latest(Intent::Start));
+        // Within a second the order of the log decides.
+        prop_assume!(stop != start || stop.is_none());
+        prop_assert_eq!(fold(&facts).blocked(), stop > start);
     }
 
     #[test]
@@ -325,7 +347,8 @@ proptest! {
 
     #[test]
     fn no_text_is_too_strange_for_the_classifier_or_the_preview(text in any::<String>(), payload in any::<Option<String>>()) {
-        let _ = classify(&ConsentWords::default(), payload.as_deref(), Some(&text));
+        let _ = tapped(&ConsentWords::default(), payload.as_deref(), Some(&text));
+        let _ = classify(&ConsentWords::default(), &text);
         let mut template = greeting();
         template.body.clone_from(&text);
         template.buttons.push(quick_reply(&text));

@@ -8,7 +8,7 @@ use connector_domain::command::{
     TemplateCall, TemplateParameter,
 };
 use connector_domain::composer::{Composer, Situation, compose};
-use connector_domain::consent::{ConsentWords, classify};
+use connector_domain::consent::{ConsentWords, Intent, Tap, classify, tapped as tap};
 use connector_domain::conversation::Conversation;
 use connector_domain::decide::{
     Novelty, Reason, Rejection, check_repeat, decide_consent, decide_dispatch, decide_send,
@@ -16,12 +16,13 @@ use connector_domain::decide::{
 use connector_domain::directory::Contacts;
 use connector_domain::event::{
     ActivationNoticeRaised, CallReceived, ConsentImported, ConsentRevoked, ContactAdded, ContactRemoved, Event,
-    MarketingPreferenceChanged, MessageAccepted, MessageReceived, OptInExpired, OptInFailed, OptInRequested,
-    WhatsAppDisabled, WhatsAppEnabled, WindowExpired,
+    MarketingPreferenceChanged, MessageAccepted, MessageFailed, MessageReceived, MessageSent, MessageStatusChanged,
+    OptInExpired, OptInFailed, OptInRequested, WhatsAppDisabled, WhatsAppEnabled, WindowExpired,
 };
 use connector_domain::identity::Address;
-use connector_domain::ids::{CommandId, EventId, PhoneNumber, StreamId};
+use connector_domain::ids::{AttemptId, CommandId, EventId, PhoneNumber, StreamId};
 use connector_domain::settings::Rules;
+use connector_domain::status::DeliveryStatus;
 use connector_domain::template::{Template, TemplateButton};
 use connector_domain::time::Timestamp;
 use connector_domain::window;
@@ -107,6 +108,12 @@ pub(crate) fn request_failed(at: Timestamp, asked_at: Timestamp, code: Option<i6
 
 fn inbound(at: Timestamp, message_type: &str, payload: Option<&str>, text: Option<&str>) -> Fact {
     let opens = window::opens_window(message_type);
+    let words = ConsentWords::default();
+    let Tap { intent, answer } = if message_type == "button" {
+        tap(&words, payload, text)
+    } else {
+        Tap { intent: text.map_or(Intent::Other, |text| classify(&words, text)), answer: Intent::Other }
+    };
     let received = MessageReceived {
         phone_number_id: "number".into(),
         wamid: "wamid.in".into(),
@@ -116,7 +123,8 @@ fn inbound(at: Timestamp, message_type: &str, payload: Option<&str>, text: Optio
         text: text.map(Into::into),
         unsupported: text.is_none(),
         reply_to: None,
-        intent: classify(&ConsentWords::default(), payload, text),
+        intent,
+        answer,
         window_deadline: opens.then(|| window::deadline(at, at, &Rules::default())),
         raw: "{}".into(),
     };
@@ -131,6 +139,39 @@ pub(crate) fn wrote(at: Timestamp, text: &str) -> Fact {
 /// The contact tapped a quick reply.
 pub(crate) fn tapped(at: Timestamp, payload: &str, title: &str) -> Fact {
     inbound(at, "button", Some(payload), Some(title))
+}
+
+/// The contact's message is a reply to this one.
+pub(crate) fn on(message: &str, mut fact: Fact) -> Fact {
+    if let Event::MessageReceived(received) = &mut fact.event {
+        received.reply_to = Some(message.into());
+    }
+    fact
+}
+
+/// WhatsApp took a message.
+pub(crate) fn sent_as(at: Timestamp, wamid: &str, purpose: SendPurpose) -> Fact {
+    let attempt_id = AttemptId::derived(wamid);
+    fact(at, MessageSent { phone_number_id: "number".into(), wamid: wamid.into(), attempt_id, purpose })
+}
+
+/// WhatsApp refused a message with this code, in its answer.
+pub(crate) fn refused(at: Timestamp, code: i64) -> Fact {
+    fact(at, MessageFailed { reason: "permanent".to_owned(), error_code: Some(code), attempt_id: None })
+}
+
+/// WhatsApp refused a message with this code, in a status.
+pub(crate) fn refused_later(at: Timestamp, code: i64) -> Fact {
+    let status = MessageStatusChanged {
+        phone_number_id: "number".into(),
+        wamid: "wamid.out".into(),
+        status: DeliveryStatus::Failed,
+        attempt_id: None,
+        address: address(),
+        error_code: Some(code),
+        raw: "{}".into(),
+    };
+    fact(at, status)
 }
 
 /// The contact sent something that is not text.

@@ -39,6 +39,8 @@ pub struct InboundMessage {
     pub message_type: String,
     /// The text, the title of the button or list row, or the new text of an edit.
     pub text: Option<Text>,
+    /// What stands below a picture, a video or a document: the person's words, though the medium is not carried.
+    pub caption: Option<Text>,
     /// The payload of a quick reply or the id of an interactive reply, for the consent classifier.
     pub payload: Option<String>,
     /// True when the user can only be told that something arrived (P5).
@@ -143,6 +145,8 @@ pub fn parse_message(item: &WebhookItem) -> Result<InboundMessage, ParseError> {
         sent_at,
         unsupported: words.is_none() && message_type != "system",
         text: words.map(Text),
+        // Whatever Meta calls its next medium.
+        caption: text(&message[message_type.as_str()]["caption"]).map(Text),
         payload,
         reply_to: self::wamid(&message["context"]["id"]),
         about,

@@ -6,12 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_contracts::{Topic, Topics};
-use connector_domain::command::Content;
+use connector_domain::command::{Content, SendPurpose};
 use connector_domain::consent::Intent;
 use connector_domain::event::{
     ActivationNoticeRaised, CallReceived, ContactAdded, ConversationLinked, Event, MessageAccepted, MessageFailed,
-    MessageReceived, MessageRejected, MessageSent, MessageStatusChanged, MessageUnconfirmed, TimeSource,
-    WhatsAppEnabled,
+    MessageReceived, MessageRejected, MessageSent, MessageStatusChanged, MessageUnconfirmed, OptInRequested,
+    TimeSource, WhatsAppEnabled,
 };
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{AttemptId, CommandId, OrganizationId, PhoneNumber, PhoneNumberId, StreamId, WabaId};
@@ -245,6 +245,7 @@ fn received(organization: &str, stream: &str, wamid: &str, text: &str, intent: I
         unsupported: false,
         reply_to: None,
         intent,
+        answer: Intent::Other,
         window_deadline: Some(Timestamp(when + 24 * 3_600_000)),
         raw: "{}".into(),
     };
@@ -273,6 +274,17 @@ pub(crate) fn reply(organization: &str, stream: &str, wamid: &str, what: &str, w
     received(organization, stream, wamid, what, intent, when)
 }
 
+/// The contact is asked for the opt-in.
+pub(crate) fn asked(organization: &str, stream: &str, when: i64) -> (Event, Cause) {
+    let event = OptInRequested {
+        user_id: "ann".into(),
+        phone_number_id: NUMBER.into(),
+        expires_at: Timestamp(when + 7 * 24 * 3_600_000),
+        message_id: None,
+    };
+    (event.into(), at(organization, stream, format!("asked {when}"), None, when))
+}
+
 /// A send command was accepted.
 pub(crate) fn accepted(organization: &str, stream: &str, name: &str, text: &str, when: i64) -> (Event, Cause) {
     let event = MessageAccepted {
@@ -299,7 +311,12 @@ pub(crate) fn rejected(organization: &str, stream: &str, name: &str, reason: &st
 
 /// WhatsApp took a message.
 pub(crate) fn sent(organization: &str, stream: &str, name: &str, wamid: &str, when: i64) -> (Event, Cause) {
-    let event = MessageSent { phone_number_id: NUMBER.into(), wamid: wamid.into(), attempt_id: attempt(name) };
+    let event = MessageSent {
+        phone_number_id: NUMBER.into(),
+        wamid: wamid.into(),
+        attempt_id: attempt(name),
+        purpose: SendPurpose::Conversation,
+    };
     (event.into(), at(organization, stream, format!("sent {name}"), Some(name), when))
 }
 

@@ -65,6 +65,93 @@ async fn every_organization_has_its_words_in_every_language_and_nobody_can_take_
     }
 }
 
+fn message(id: &str, at: i64, what: &str) -> Vec<Split> {
+    items(
+        format!(
+            r#"{{"object":"whatsapp_business_account","entry":[{{"id":"{ACCOUNT}","changes":[{{"field":"messages","value":{{
+            "messaging_product":"whatsapp","metadata":{{"phone_number_id":"{NUMBER}"}},"messages":[{{"from":"15550100042",
+            "id":"wamid.{id}","timestamp":"{at}",{what}}}]}}}}]}}]}}"#
+        )
+        .as_bytes(),
+    )
+}
+
+/// What each message means by itself, what it answers under the opt-in message, and whether it is shown as unsupported.
+fn meanings(world: &SimWorld) -> BTreeMap<String, (Intent, Intent, bool)> {
+    let messages = log(world).into_iter().filter_map(|recorded| match recorded.event {
+        Event::MessageReceived(e) => Some((e.wamid.to_string(), (e.intent, e.answer, e.unsupported))),
+        _ => None,
+    });
+    messages.collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_button_says_by_itself_only_what_can_mean_nothing_else() {
+    let world = scene(SimWorld::new(4)).await;
+    let button = |payload: &str, text: &str| {
+        format!(r#""type":"button","context":{{"id":"wamid.out"}},"button":{{"payload":"{payload}","text":"{text}"}}"#)
+    };
+    let row = |kind: &str, id: &str, title: &str| {
+        format!(r#""type":"interactive","interactive":{{"type":"{kind}","{kind}":{{"id":"{id}","title":"{title}"}}}}"#)
+    };
+    use Intent::{Accept, Decline, Other, Stop, StopMarketing};
+    let said = [
+        (button("Stop promotions", "Stop promotions"), StopMarketing, Other),
+        (button("campaign-7", "Detener promociones"), StopMarketing, Other),
+        (button("No", "No"), Other, Decline),
+        (button("Yes", "Yes"), Other, Accept),
+        (button("appointment-7", "Cancel"), Other, Stop),
+        (button("appointment-7", "Unsubscribe"), Stop, Other),
+        (button("OPT_IN_ACCEPT", "Count me in"), Accept, Other),
+        (row("button_reply", "order-7", "End"), Other, Stop),
+        (row("list_reply", "unsubscribe", "Leave"), Stop, Other),
+    ];
+    for (n, (what, ..)) in said.iter().enumerate() {
+        deliver(&world, &message(&n.to_string(), 1_790_000_000, what)).await;
+    }
+    process(&world).await.expect("processed");
+    let meant = meanings(&world);
+    for (n, (what, intent, answer)) in said.into_iter().enumerate() {
+        assert_eq!(meant[&format!("wamid.{n}")], (intent, answer, false), "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_below_any_medium_count_and_the_medium_is_still_one_that_is_not_carried() {
+    let world = scene(SimWorld::new(5)).await;
+    let below =
+        |medium: &str, caption: &str| format!(r#""type":"{medium}","{medium}":{{"id":"7","caption":"{caption}"}}"#);
+    use Intent::{Other, Stop, StopMarketing};
+    let said = [
+        (below("image", "STOP"), Stop),
+        (below("video", "Unsubscribe me"), Stop),
+        (below("document", "Stop promotions"), StopMarketing),
+        (below("hologram", "ＳＴＯＰ"), Stop),
+        (below("image", "bus stop"), Other),
+        (r#""type":"audio","audio":{"id":"7"}"#.to_owned(), Other),
+    ];
+    for (n, (what, _)) in said.iter().enumerate() {
+        deliver(&world, &message(&n.to_string(), 1_790_000_000, what)).await;
+    }
+    process(&world).await.expect("processed");
+    let meant = meanings(&world);
+    for (n, (what, intent)) in said.into_iter().enumerate() {
+        assert_eq!(meant[&format!("wamid.{n}")], (intent, Other, true), "{what}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatever_people_write_is_understood_at_once() {
+    let world = scene(SimWorld::new(6)).await;
+    let texts = ["no ".repeat(33), "no ".repeat(20_000), "stop sending me ".repeat(4_000), "STOP ".repeat(13_000)];
+    for (n, text) in texts.iter().enumerate() {
+        deliver(&world, &says(NUMBER, &n.to_string(), text)).await;
+    }
+    process(&world).await.expect("processed");
+    let meant: Vec<Intent> = meanings(&world).into_values().map(|(intent, ..)| intent).collect();
+    assert_eq!(meant, [Intent::Decline, Intent::Decline, Intent::Other, Intent::Stop]);
+}
+
 fn preferences(entries: &str) -> Vec<Split> {
     items(
         format!(

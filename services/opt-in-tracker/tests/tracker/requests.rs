@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_domain::command::ConsentAction;
+use connector_domain::command::{ConsentAction, SendPurpose};
 use connector_domain::consent::{ConsentStatus, Intent};
 use connector_domain::decide::{Reason, opt_in_command};
 use connector_domain::event::{
@@ -31,7 +31,12 @@ fn failed(reason: &str, error_code: Option<i64>) -> MessageFailed {
 }
 
 fn sent(ask: &str) -> MessageSent {
-    MessageSent { phone_number_id: "number".into(), wamid: ask.into(), attempt_id: AttemptId::derived(ask) }
+    MessageSent {
+        phone_number_id: "number".into(),
+        wamid: ask.into(),
+        attempt_id: AttemptId::derived(ask),
+        purpose: SendPurpose::OptIn,
+    }
 }
 
 fn status(ask: &str, status: DeliveryStatus, echoes: bool) -> MessageStatusChanged {

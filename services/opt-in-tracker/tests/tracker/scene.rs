@@ -132,6 +132,7 @@ pub(crate) async fn write(world: &SimWorld, name: &str, intent: Intent) {
         unsupported: false,
         reply_to: None,
         intent,
+        answer: Intent::Other,
         window_deadline: Some(at + platform.rules.window),
         raw: "{}".into(),
     };

@@ -107,7 +107,8 @@ impl Dispatcher {
         let event: (String, Event) = match ending {
             Ending::Sent(wamid) => {
                 let phone_number_id = job.dispatch.phone_number_id.clone();
-                let sent = MessageSent { phone_number_id, wamid: wamid.clone(), attempt_id: attempt.id };
+                let (wamid, attempt_id, purpose) = (wamid.clone(), attempt.id, job.dispatch.purpose);
+                let sent = MessageSent { phone_number_id, wamid, attempt_id, purpose };
                 (dispatched, sent.into())
             }
             Ending::Failed { reason, code } => {

@@ -115,6 +115,7 @@ fn written(contact: &Contact, now: Timestamp) -> Outcome<Append> {
         unsupported: false,
         reply_to: None,
         intent: Intent::Other,
+        answer: Intent::Other,
         window_deadline: Some(now + Duration::from_secs(24 * 3600)),
         raw: Text("{}".to_owned()),
     });

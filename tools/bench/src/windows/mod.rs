@@ -332,6 +332,7 @@ fn message(number: u64, at: Timestamp, deadline: Timestamp) -> Recorded {
         unsupported: false,
         reply_to: None,
         intent: Intent::Other,
+        answer: Intent::Other,
         window_deadline: Some(deadline),
         raw: r#"{"type":"text","text":{"body":"Is the appointment on Thursday still free?"}}"#.into(),
     }

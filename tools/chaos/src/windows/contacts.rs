@@ -117,6 +117,7 @@ impl Contacts {
             unsupported: false,
             reply_to: None,
             intent,
+            answer: Intent::Other,
             window_deadline: Some(deadline(written, now, &self.rules)),
             raw: r#"{"type":"text","text":{"body":"Hello"}}"#.into(),
         };
