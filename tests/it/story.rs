@@ -31,7 +31,7 @@ async fn nothing_personal_is_told(fleet: &Fleet) {
         "demo-app-secret",
         "demo-graph-token",
         "demo-api-token",
-        "demo-stream-secret",
+        "demo-stream-secret-of-32-bytes-or-more",
     ];
     for (name, _, admin) in fleet.processes() {
         if name == "cloud-api-simulator" {

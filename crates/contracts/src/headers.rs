@@ -24,6 +24,9 @@ pub const CONTENT_TYPE: &str = "content-type";
 /// W3C trace context of the cause.
 pub const TRACEPARENT: &str = "traceparent";
 
+/// The fingerprint of the secret behind the stream ids, on every event: whoever has another one does not belong to this log.
+pub const STREAM_KEY: &str = "stream-key";
+
 /// The business number (`phone_number_id`) that a dispatched message leaves from: numbers are served in turn.
 pub const NUMBER: &str = "number";
 

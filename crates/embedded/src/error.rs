@@ -9,7 +9,7 @@ use thiserror::Error;
 /// Why the log's file cannot be opened. None of it passes by waiting.
 #[derive(Debug, Error)]
 pub enum OpenError {
-    /// Only one process may use a file: offsets and groups are kept in its memory.
+    /// Only one process may use a file, by whatever name: offsets and groups are kept in its memory.
     #[error("{} is in use by another process; each process needs a LOG_PATH of its own", path.display())]
     InUse {
         /// The log's file.
@@ -33,9 +33,15 @@ pub enum OpenError {
         #[source]
         source: rusqlite::Error,
     },
-    /// A newer version of the connector wrote it.
+    /// It is a SQLite file of something else, the read model perhaps.
+    #[error("{} is no log: it was made by something else; LOG_PATH needs a file of its own", path.display())]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+    },
+    /// Another version of the connector wrote it.
     #[error("{} has format {version}, which this version does not know", path.display())]
-    Newer {
+    Version {
         /// The log's file.
         path: PathBuf,
         /// Its format.

@@ -4,7 +4,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
-use connector_ports::log::Offset;
+use connector_ports::log::{LogId, Offset};
 use connector_ports::{Clock, Gate};
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -30,6 +30,7 @@ struct State {
 #[derive(Clone, Default)]
 struct Projection {
     applied: Option<Offset>,
+    log: Option<LogId>,
     epoch: u64,
     values: HashMap<String, Bytes>,
     marks: HashMap<Bytes, (u64, Timestamp)>,
@@ -70,6 +71,7 @@ impl Projection {
                 self.timers.insert(key, Held { timer: Timer { at, tag }, leased_until: None });
             }
             Change::Unschedule { key } => self.unschedule(&key),
+            Change::Projects { log } => self.log = Some(log),
         }
     }
 
@@ -143,7 +145,7 @@ impl MemoryGate {
         let state = self.state();
         let empty = Projection::default();
         let projection = state.views.get(view).unwrap_or(&empty);
-        Snapshot { applied: projection.applied, answers: answer(projection) }
+        Snapshot { applied: projection.applied, log: projection.log.clone(), answers: answer(projection) }
     }
 
     /// Loses one view with its position and owner.
@@ -187,7 +189,7 @@ impl Gate for MemoryGate {
         let projection = state.views.entry(view.clone()).or_default();
         projection.epoch = epoch;
         projection.free(Timestamp(i64::MAX));
-        Ok(Ownership { epoch: Epoch(epoch), applied: projection.applied })
+        Ok(Ownership { epoch: Epoch(epoch), applied: projection.applied, log: projection.log.clone() })
     }
 
     async fn apply(

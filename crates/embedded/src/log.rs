@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use connector_ports::log::{
-    Append, Appended, Consumed, Isolation, LogError, Offset, Start, Subscription, TopicFacts, TopicName,
+    Append, Appended, Consumed, Identity, Isolation, LogError, Offset, Start, Subscription, TopicFacts, TopicName,
     TopicPartition, TopicSpec,
 };
 use connector_ports::partition::partition_for;
@@ -132,6 +132,11 @@ impl<S: Store> Log for StoreLog<S> {
         self.shared.store.begin(partition).ok_or_else(missing)
     }
 
+    async fn identity(&self, partition: &TopicPartition) -> Result<Identity, LogError> {
+        let missing = || LogError::UnknownTopic { topic: partition.topic.clone() };
+        self.shared.store.identity(partition).ok_or_else(missing)
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         for id in self.shared.holds.stale(&self.shared.groups, group, partitions) {
             // Whoever holds them lost them: fenced, and what it left open is aborted.
@@ -144,8 +149,15 @@ impl<S: Store> Log for StoreLog<S> {
         Ok(self.shared.store.partitions(name).map(|partitions| TopicFacts { partitions }))
     }
 
+    async fn topic_settings(&self, name: &TopicName) -> Result<BTreeMap<String, String>, LogError> {
+        match self.shared.store.partitions(name) {
+            Some(_) => Ok(self.shared.store.settings(name)),
+            None => Err(LogError::UnknownTopic { topic: name.clone() }),
+        }
+    }
+
     async fn create_topic(&self, spec: &TopicSpec) -> Result<(), LogError> {
-        self.shared.store.create_topic(&spec.name, spec.partitions).await
+        self.shared.store.create_topic(spec).await
     }
 }
 

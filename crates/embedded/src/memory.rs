@@ -2,17 +2,22 @@
 //! have gaps as they do on a broker. Everything happens at the call; no thread and no clock of its own, so that a run can be repeated.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
-use connector_ports::log::{Isolation, LogError, Offset, Record, Start, TopicName, TopicPartition};
+use connector_ports::log::{
+    Identity, Isolation, LogError, LogId, Offset, Record, Start, TopicName, TopicPartition, TopicSpec,
+};
 use tokio::sync::watch;
 
 use crate::store::{Answer, Fetched, Outcome, Placed, Positions, Session, Store, fenced, ready};
 
 /// A store in memory.
 pub struct MemoryStore {
+    /// Tells stores apart.
+    number: u64,
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
     changed: watch::Sender<u64>,
@@ -21,6 +26,7 @@ pub struct MemoryStore {
 #[derive(Default)]
 struct State {
     topics: BTreeMap<TopicName, Vec<Partition>>,
+    settings: BTreeMap<TopicName, BTreeMap<String, String>>,
     transactors: HashMap<String, Transactor>,
     transactions: Vec<Fate>,
     groups: HashMap<(String, TopicPartition), Offset>,
@@ -101,7 +107,9 @@ impl MemoryStore {
     /// An empty store. The clock stamps the records.
     #[must_use]
     pub fn new(clock: Arc<dyn Clock>) -> Self {
-        Self { clock, state: Mutex::default(), changed: watch::Sender::new(0) }
+        static STORES: AtomicU64 = AtomicU64::new(0);
+        let number = STORES.fetch_add(1, Ordering::Relaxed);
+        Self { number, clock, state: Mutex::default(), changed: watch::Sender::new(0) }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -231,11 +239,24 @@ impl MemoryStore {
 }
 
 impl Store for MemoryStore {
-    fn create_topic(&self, name: &TopicName, partitions: u32) -> Answer<()> {
-        let fresh = || (0..partitions).map(|_| Partition::default()).collect();
-        self.state().topics.entry(name.clone()).or_insert_with(fresh);
+    fn create_topic(&self, spec: &TopicSpec) -> Answer<()> {
+        let fresh = || (0..spec.partitions).map(|_| Partition::default()).collect();
+        {
+            let state = &mut *self.state();
+            state.topics.entry(spec.name.clone()).or_insert_with(fresh);
+            state.settings.insert(spec.name.clone(), spec.settings.iter().cloned().collect());
+        }
         self.notify();
         ready(Ok(()))
+    }
+
+    fn settings(&self, topic: &TopicName) -> BTreeMap<String, String> {
+        self.state().settings.get(topic).cloned().unwrap_or_default()
+    }
+
+    fn identity(&self, partition: &TopicPartition) -> Option<Identity> {
+        self.state().partition(partition)?;
+        Some(Identity::Known(LogId::from(format!("{}:{partition}", self.number))))
     }
 
     fn partitions(&self, topic: &TopicName) -> Option<u32> {

@@ -7,14 +7,14 @@ mod reading;
 mod tests;
 mod writer;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::{File, TryLockError};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 
 use connector_ports::Clock;
-use connector_ports::log::{Isolation, LogError, Offset, Start, TopicName, TopicPartition};
+use connector_ports::log::{Identity, Isolation, LogError, LogId, Offset, Start, TopicName, TopicPartition, TopicSpec};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{oneshot, watch};
 
@@ -26,15 +26,19 @@ use crate::store::{Answer, Fetched, Outcome, Placed, Positions, Session, Store, 
 /// One row per record; its id is the partition's slot and the offset, so that a partition is one range of the table.
 const SCHEMA: &str = "
     CREATE TABLE IF NOT EXISTS slots (id INTEGER PRIMARY KEY, topic TEXT NOT NULL, partition INTEGER NOT NULL,
-        UNIQUE (topic, partition));
+        begin INTEGER NOT NULL DEFAULT 0, UNIQUE (topic, partition));
     CREATE TABLE IF NOT EXISTS records (id INTEGER PRIMARY KEY, key BLOB, value BLOB, headers BLOB,
         timestamp INTEGER NOT NULL, tx INTEGER);
     CREATE TABLE IF NOT EXISTS transactions (id INTEGER PRIMARY KEY AUTOINCREMENT, aborted INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS positions (consumer TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL,
         position INTEGER NOT NULL, PRIMARY KEY (consumer, topic, partition)) WITHOUT ROWID;
-    PRAGMA user_version = 1;
+    CREATE TABLE IF NOT EXISTS file (id TEXT NOT NULL);
+    INSERT INTO file (id) SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT 1 FROM file);
 ";
-const SCHEMA_VERSION: i64 = 1;
+const SCHEMA_VERSION: i64 = 2;
+
+/// Says of a SQLite file that it is a log: "WLOG".
+const APPLICATION: i64 = 0x574c_4f47;
 
 /// Bits of a row id that hold the offset: 10^12 records per partition, 8 million partitions.
 const OFFSET_BITS: u32 = 40;
@@ -43,12 +47,14 @@ const OFFSET_BITS: u32 = 40;
 #[derive(Default)]
 struct Published {
     topics: RwLock<HashMap<TopicName, Vec<Visible>>>,
+    settings: RwLock<HashMap<TopicName, BTreeMap<String, String>>>,
     changed: watch::Sender<u64>,
 }
 
 #[derive(Clone, Copy)]
 struct Visible {
     slot: i64,
+    begin: Offset,
     end: Offset,
     stable: Offset,
 }
@@ -75,6 +81,8 @@ pub struct SqliteStore {
     writer: Option<JoinHandle<()>>,
     published: Arc<Published>,
     readers: Arc<ReadPool>,
+    /// The file's own, for ever.
+    id: String,
     /// Declared last: it is let go of after the writer has ended.
     _lock: File,
 }
@@ -93,21 +101,34 @@ impl SqliteStore {
         let lock = lock(path)?;
         let database = |source| OpenError::Database { path: path.to_owned(), source };
         let db = Connection::open(path).map_err(database)?;
-        let version: i64 = db.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(database)?;
-        if version > SCHEMA_VERSION {
-            return Err(OpenError::Newer { path: path.to_owned(), version });
+        let ask = |sql: &str| db.query_row(sql, [], |row| row.get::<_, i64>(0)).map_err(database);
+        if ask("SELECT EXISTS (SELECT 1 FROM sqlite_master)")? != 0 {
+            if ask("PRAGMA application_id")? != APPLICATION {
+                return Err(OpenError::Foreign { path: path.to_owned() });
+            }
+            let version = ask("PRAGMA user_version")?;
+            if version != SCHEMA_VERSION {
+                return Err(OpenError::Version { path: path.to_owned(), version });
+            }
         }
-        // FULL: a commit is on the disk when it returns; NORMAL would lose the last ones with the power.
-        db.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;")
-            .and_then(|()| db.execute_batch(SCHEMA))
-            .map_err(database)?;
+        // FULL: a commit is on the disk when it returns; NORMAL would lose the last ones with the power. The place of what was deleted is
+        // given back; that has to be said before there is anything.
+        db.execute_batch(
+            "PRAGMA auto_vacuum = INCREMENTAL; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA wal_autocheckpoint = 4000;",
+        )
+        .and_then(|()| {
+            let named = format!("PRAGMA application_id = {APPLICATION}; PRAGMA user_version = {SCHEMA_VERSION};");
+            db.execute_batch(&format!("BEGIN IMMEDIATE; {SCHEMA} {named} COMMIT;"))
+        })
+        .map_err(database)?;
+        let id = db.query_row("SELECT id FROM file", [], |row| row.get(0)).map_err(database)?;
         let published = Arc::new(Published::default());
         let writer = Writer::load(db, clock, published.clone()).map_err(database)?;
         let (jobs, queue) = mpsc::channel();
         let thread = std::thread::Builder::new().name("log-writer".to_owned());
         let writer = thread.spawn(move || writer.run(&queue)).map_err(file)?;
         let readers = Arc::new(ReadPool::new(path.to_owned()));
-        Ok(Self { jobs: Some(jobs), writer: Some(writer), published, readers, _lock: lock })
+        Ok(Self { jobs: Some(jobs), writer: Some(writer), published, readers, id, _lock: lock })
     }
 
     /// Queues work for the writer. Its answer comes when the commit that it is part of is durable.
@@ -151,17 +172,15 @@ impl Drop for SqliteStore {
     }
 }
 
-/// Whoever holds this lock is the only one with the file open. It ends with the process, however that ends.
+/// Whoever holds this lock is the only one with the file open, by whatever name: it is on the file itself. It ends with the process, however
+/// that ends. SQLite's own locks are of another kind and do not meet it.
 fn lock(path: &Path) -> Result<File, OpenError> {
-    let mut name = path.as_os_str().to_owned();
-    name.push(".lock");
-    let name = PathBuf::from(name);
-    let file = |source| OpenError::File { path: name.clone(), source };
-    let lock = File::options().create(true).truncate(false).write(true).open(&name).map_err(file)?;
+    let file = |source| OpenError::File { path: path.to_owned(), source };
+    let lock = File::options().create(true).truncate(false).read(true).write(true).open(path).map_err(file)?;
     match lock.try_lock() {
         Ok(()) => Ok(lock),
         Err(TryLockError::WouldBlock) => Err(OpenError::InUse { path: path.to_owned() }),
-        Err(TryLockError::Error(source)) => Err(OpenError::File { path: name, source }),
+        Err(TryLockError::Error(source)) => Err(file(source)),
     }
 }
 
@@ -171,9 +190,20 @@ fn read_only(path: &Path) -> rusqlite::Result<Connection> {
 }
 
 impl Store for SqliteStore {
-    fn create_topic(&self, name: &TopicName, partitions: u32) -> Answer<()> {
-        let name = name.clone();
+    fn create_topic(&self, spec: &TopicSpec) -> Answer<()> {
+        let settings = spec.settings.iter().cloned().collect();
+        self.published.settings.write().unwrap_or_else(PoisonError::into_inner).insert(spec.name.clone(), settings);
+        let (name, partitions) = (spec.name.clone(), spec.partitions);
         self.submit(1, move |writer| writer.create_topic(&name, partitions))
+    }
+
+    fn settings(&self, topic: &TopicName) -> BTreeMap<String, String> {
+        self.published.settings.read().unwrap_or_else(PoisonError::into_inner).get(topic).cloned().unwrap_or_default()
+    }
+
+    fn identity(&self, partition: &TopicPartition) -> Option<Identity> {
+        let visible = self.published.find(partition)?;
+        Some(Identity::Known(LogId::from(format!("{}:{}", self.id, visible.slot))))
     }
 
     fn partitions(&self, topic: &TopicName) -> Option<u32> {
@@ -215,7 +245,7 @@ impl Store for SqliteStore {
     }
 
     fn begin(&self, partition: &TopicPartition) -> Option<Offset> {
-        self.published.find(partition).map(|_| Offset(0))
+        self.published.find(partition).map(|visible| visible.begin)
     }
 
     fn fetch(&self, partition: &TopicPartition, from: Offset, max: usize, isolation: Isolation) -> Answer<Fetched> {
@@ -233,7 +263,7 @@ impl Store for SqliteStore {
         };
         let end = visible.end(isolation);
         match start {
-            Start::Beginning => ready(Ok(Offset(0))),
+            Start::Beginning => ready(Ok(visible.begin)),
             Start::End => ready(Ok(end)),
             Start::At(offset) => ready(Ok(offset)),
             Start::Since(moment) => self.readers.run(move |db| reading::since(db, visible.slot, end, moment)),

@@ -1,9 +1,12 @@
 //! What a log of one process needs from the place that keeps its records. Two places exist: a SQLite file and memory.
 
+use std::collections::BTreeMap;
 use std::pin::Pin;
 
 use bytes::Bytes;
-use connector_ports::log::{Header, Isolation, LogError, Offset, Record, Start, TopicName, TopicPartition};
+use connector_ports::log::{
+    Header, Identity, Isolation, LogError, Offset, Record, Start, TopicName, TopicPartition, TopicSpec,
+};
 use tokio::sync::watch;
 
 /// The result of a call. The call takes its place in the order of all calls when it is *made*, not when its answer is awaited; a
@@ -61,8 +64,14 @@ pub enum Outcome {
 
 /// Keeps topics, records, transactions and positions of groups.
 pub trait Store: Send + Sync + 'static {
-    /// Creates a topic; leaves an existing one alone.
-    fn create_topic(&self, name: &TopicName, partitions: u32) -> Answer<()>;
+    /// Creates a topic; an existing one keeps its partitions and its records. The settings are those of this process.
+    fn create_topic(&self, spec: &TopicSpec) -> Answer<()>;
+
+    /// The settings with which the topic was created by this process.
+    fn settings(&self, topic: &TopicName) -> BTreeMap<String, String>;
+
+    /// Which log a partition is; `None` when there is no such partition.
+    fn identity(&self, partition: &TopicPartition) -> Option<Identity>;
 
     /// The number of partitions; `None` when there is no such topic.
     fn partitions(&self, topic: &TopicName) -> Option<u32>;

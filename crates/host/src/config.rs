@@ -7,6 +7,7 @@ use connector_contracts::Topics;
 use connector_domain::consent::MOST_ASKS;
 use connector_domain::identity::StreamKeys;
 use connector_domain::settings::Rules;
+use connector_ports::gate::MAX_TAG;
 use connector_settings::{Group, Kind, Reader, Variable};
 
 const INSTANCE: Variable = Variable::with_default(
@@ -34,13 +35,13 @@ const STREAM_KEY_ID: Variable = Variable::with_default(
     "STREAM_KEY_ID",
     Kind::Text,
     "k1",
-    "Names the stream secret; stands in front of every conversation id.",
+    "Names the stream secret (up to 16 of a to z and 0 to 9); stands in front of every conversation id.",
 );
 const STREAM_SECRET: Variable = Variable::required(
     "STREAM_SECRET",
     Kind::Text,
-    "The secret that turns phone numbers into conversation ids. The same for every process, for ever: with another one the \
-     connector does not find its conversations again.",
+    "The secret that turns phone numbers into conversation ids, 32 bytes or more. The same for every process, for ever: with another \
+     one the connector does not find its conversations again, and does not start.",
 )
 .secret();
 const WINDOW_LENGTH: Variable = Variable::with_default(
@@ -105,6 +106,18 @@ const DRAIN: Variable = Variable::with_default(
     "How long the process may take to end after SIGTERM. A second signal ends it at once.",
 );
 
+/// HMAC-SHA-256 is worth as much as its key, up to this.
+const SHORTEST_SECRET: usize = 32;
+
+/// It stands in every stream id.
+const LONGEST_KEY_ID: usize = 16;
+
+/// Kafka takes names of 249 bytes; the longest of ours has 35, and a transactional id has the prefix, too.
+const LONGEST_PREFIX: usize = 200;
+
+/// A timer's tag tells them apart.
+const MOST_LEADS: usize = MAX_TAG as usize;
+
 /// The common settings.
 #[derive(Clone, Debug)]
 pub struct HostConfig {
@@ -154,10 +167,25 @@ impl HostConfig {
     pub fn from(reader: &mut Reader<'_>) -> Option<Self> {
         let instance = reader.text(&INSTANCE);
         let admin = reader.address(&ADMIN_LISTEN);
-        let topics = Topics::new(&reader.text(&TOPIC_PREFIX).unwrap_or_default());
+        let prefix = reader.text(&TOPIC_PREFIX).unwrap_or_default();
+        let of_a_name = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'_' | b'-');
+        if prefix.len() > LONGEST_PREFIX || !prefix.bytes().all(of_a_name) || prefix.starts_with('.') {
+            reader.problem(
+                &TOPIC_PREFIX,
+                "is no beginning of a topic's name; expected up to 200 letters, digits, dots, hyphens and underscores",
+            );
+        }
+        let topics = Topics::new(&prefix);
         let partitions = reader.number_in(&PARTITIONS, 1_u32..=10_000);
         let key_id = reader.text(&STREAM_KEY_ID);
+        let of_an_id = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+        if key_id.as_ref().is_some_and(|id| id.len() > LONGEST_KEY_ID || !id.bytes().all(of_an_id)) {
+            reader.problem(&STREAM_KEY_ID, "is no name of a secret; expected up to 16 of a to z and 0 to 9");
+        }
         let secret = reader.secret(&STREAM_SECRET);
+        if secret.as_ref().is_some_and(|secret| secret.expose().len() < SHORTEST_SECRET) {
+            reader.problem(&STREAM_SECRET, "is too short to keep phone numbers secret; expected 32 bytes or more");
+        }
         let rules = rules(reader);
         let drain = reader.duration(&DRAIN);
         Some(Self {
@@ -175,7 +203,7 @@ impl HostConfig {
 /// The numbers the rules depend on; `None` leaves a problem behind in the reader.
 pub fn rules(reader: &mut Reader<'_>) -> Option<Rules> {
     let window = reader.duration(&WINDOW_LENGTH);
-    let margin = reader.duration(&WINDOW_MARGIN);
+    let margin = reader.duration_or_zero(&WINDOW_MARGIN);
     let leads = reader.list(&WINDOW_CLOSING_SOON);
     let opt_in_answer = reader.duration(&OPT_IN_ANSWER);
     let opt_in_limit = reader.number_in(&OPT_IN_LIMIT, 1..=MOST_ASKS);
@@ -184,17 +212,30 @@ pub fn rules(reader: &mut Reader<'_>) -> Option<Rules> {
     let command_life = reader.duration(&COMMAND_LIFE);
     let unconfirmed_wait = reader.duration(&UNCONFIRMED_WAIT);
     let mut closing_soon = Vec::new();
-    for lead in leads? {
-        match connector_settings::parse_duration(&lead) {
+    for lead in leads.iter().flatten() {
+        match connector_settings::parse_duration(lead) {
+            Some(lead) if lead.is_zero() || window.is_some_and(|window| lead >= window) => {
+                reader.problem(
+                    &WINDOW_CLOSING_SOON,
+                    "has a lead that is no part of the window; expected more than nothing and less than WINDOW_LENGTH",
+                );
+            }
+            Some(lead) if closing_soon.contains(&lead) => {
+                reader.problem(&WINDOW_CLOSING_SOON, "has a lead twice; expected each once");
+            }
             Some(lead) => closing_soon.push(lead),
             None => reader.problem(&WINDOW_CLOSING_SOON, "expects durations such as 1h,15m"),
         }
+    }
+    if closing_soon.len() > MOST_LEADS {
+        reader.problem(&WINDOW_CLOSING_SOON, format!("has too many leads; expected {MOST_LEADS} at most"));
     }
     if let (Some(window), Some(margin)) = (window, margin)
         && margin >= window
     {
         reader.problem(&WINDOW_MARGIN, "must be shorter than WINDOW_LENGTH");
     }
+    leads?;
     Some(Rules {
         window: window?,
         margin: margin?,

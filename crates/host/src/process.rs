@@ -1,5 +1,7 @@
 //! From the environment to an exit code.
 
+use std::future::pending;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,8 +12,9 @@ use connector_ports::ids::RandomIds;
 use connector_ports::log::TopicSpec;
 use connector_ports::{Clock, Log, Retry};
 use connector_runtime::platform::Platform;
-use connector_runtime::provision::{self, Checked, Finding};
+use connector_runtime::provision;
 use connector_runtime::service::Service;
+use connector_runtime::stream_key::{self, StreamKeyError};
 use connector_settings::{Env, Reader, load};
 use connector_telemetry::{Metrics, TelemetryConfig};
 use tokio::signal::unix::{SignalKind, signal};
@@ -96,21 +99,19 @@ async fn live<C>(
     let (parts, admin_stop) = (Parts::starting(), CancellationToken::new());
     let admin = tokio::spawn(serve_admin(listener, parts.clone(), clock.clone(), metrics.clone(), admin_stop.clone()));
     let shutdown = CancellationToken::new();
-    let mut service = Service::new(
-        Platform {
-            log: log.clone(),
-            gate,
-            clock: clock.clone(),
-            ids: Arc::new(RandomIds),
-            topics: host.topics.clone(),
-            partitions: host.partitions,
-            keys: host.keys.clone(),
-            rules: host.rules.clone(),
-            instance: format!("{name}.{}", host.instance),
-            metrics,
-        },
-        shutdown.clone(),
-    );
+    let platform = Platform {
+        log: log.clone(),
+        gate,
+        clock: clock.clone(),
+        ids: Arc::new(RandomIds),
+        topics: host.topics.clone(),
+        partitions: host.partitions,
+        keys: host.keys.clone(),
+        rules: host.rules.clone(),
+        instance: format!("{name}.{}", host.instance),
+        metrics,
+    };
+    let mut service = Service::new(platform.clone(), shutdown.clone());
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -119,12 +120,26 @@ async fn live<C>(
         _ = terminate.recv() => return Ok(()),
         _ = interrupt.recv() => return Ok(()),
     }
+    let in_log = tokio::select! {
+        in_log = patiently(clock.as_ref(), "the log", async || stream_key::check_log(&platform).await) => in_log?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
+    // Whoever can do without the gate for now goes on without it; nobody decides anything without it.
+    let mut gate_checked = pin!(async {
+        let checked = patiently(clock.as_ref(), "the gate", async || stream_key::check_gate(&platform, in_log).await);
+        match checked.await {
+            Ok(()) => pending().await,
+            Err(error) => error,
+        }
+    });
     start(own, &mut service).await?;
 
     parts.started(service.statuses());
     let mut running = tokio::spawn(service.run());
     let end = tokio::select! {
         end = &mut running => end,
+        error = &mut gate_checked => return Err(error),
         _ = terminate.recv() => drain(name, host.drain, &shutdown, &mut running, &mut terminate, &mut interrupt).await?,
         _ = interrupt.recv() => drain(name, host.drain, &shutdown, &mut running, &mut terminate, &mut interrupt).await?,
     };
@@ -163,7 +178,14 @@ async fn topics_are_there(
 ) -> Result<(), StartError> {
     let specs: Vec<TopicSpec> = provision::specs(&host.topics, host.partitions, 1);
     if backend.is_embedded() {
-        provision::apply(log, &specs).await?;
+        let checked = provision::apply(log, &specs).await?;
+        if let Some(refusal) = provision::refusal(&checked) {
+            return Err(refusal.into());
+        }
+        // The file knows its topics; how long their records are kept it learns at each start.
+        for spec in &specs {
+            log.create_topic(spec).await?;
+        }
         return Ok(());
     }
     let mut said: Option<Timestamp> = None;
@@ -173,24 +195,52 @@ async fn topics_are_there(
             said = Some(clock.now());
         }
         match provision::check(log, &specs).await {
-            Ok(checked) if checked.iter().all(Checked::usable) => return Ok(()),
             Ok(checked) => {
-                let bad = || checked.iter().filter(|topic| !topic.usable());
-                for topic in bad() {
-                    if let Finding::WrongPartitions { found, wanted } = topic.finding {
-                        let name = &topic.name;
-                        return Err(
-                            format!("topic {name} has {found} partitions where PARTITIONS says {wanted}").into()
-                        );
+                if let Some(refusal) = provision::refusal(&checked) {
+                    return Err(refusal.into());
+                }
+                let missing = checked.iter().filter(|topic| !topic.usable()).count();
+                if missing == 0 {
+                    for topic in &checked {
+                        topic.deviations().for_each(|told| tracing::warn!(topic = %topic.name, "{told}"));
                     }
+                    return Ok(());
                 }
                 if tell {
-                    tracing::warn!(missing = bad().count(), "waiting for topics: run connectorctl topics apply");
+                    tracing::warn!(missing, "waiting for topics: run connectorctl topics apply");
                 }
             }
             Err(error) if error.retry() == Retry::Never => return Err(error.into()),
             Err(error) if tell => tracing::warn!(%error, "waiting for the log"),
             Err(_) => {}
+        }
+        clock.sleep(Duration::from_millis(500)).await;
+    }
+}
+
+/// Asks again until there is an answer. What waiting does not cure ends it.
+async fn patiently<T>(
+    clock: &dyn Clock,
+    whom: &str,
+    ask: impl AsyncFn() -> Result<T, StreamKeyError>,
+) -> Result<T, StartError> {
+    let mut said: Option<Timestamp> = None;
+    loop {
+        let error = match ask().await {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let retry = match &error {
+            StreamKeyError::Another { .. } => Retry::Never,
+            StreamKeyError::Log(error) => error.retry(),
+            StreamKeyError::Gate(error) => error.retry(),
+        };
+        if retry == Retry::Never {
+            return Err(error.into());
+        }
+        if said.is_none_or(|last| clock.now().since(last) >= TOLD_AGAIN) {
+            said = Some(clock.now());
+            tracing::warn!(%error, "waiting for {whom}");
         }
         clock.sleep(Duration::from_millis(500)).await;
     }

@@ -61,6 +61,11 @@ impl Quiet {
         trouble.filter(|trouble| trouble.at.elapsed() < RECENT)
     }
 
+    /// Whether a connection failed after this moment.
+    pub(crate) fn troubled_since(&self, moment: Instant) -> bool {
+        self.trouble().is_some_and(|trouble| trouble.at >= moment)
+    }
+
     fn remember(&self, reason: &str, refused: bool) {
         let trouble = Trouble { at: Instant::now(), reason: reason.to_owned(), refused };
         *self.trouble.lock().unwrap_or_else(PoisonError::into_inner) = Some(trouble);

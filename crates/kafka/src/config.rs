@@ -220,6 +220,28 @@ impl KafkaConfig {
         {
             reader.problem(&MAX_POLL_INTERVAL, "is shorter than KAFKA_SESSION_TIMEOUT; expected at least as much");
         }
+        for server in bootstrap_servers.iter().flatten() {
+            // An address without a port would be asked at 9092, a URL nowhere.
+            let port = server.rsplit_once(':').map(|(host, port)| (host, port.parse::<u16>()));
+            if !matches!(port, Some((host, Ok(port))) if !host.is_empty() && !host.contains("//") && port > 0) {
+                reader.problem(&BOOTSTRAP, "has an entry that is no address; expected host:port, separated by commas");
+                break;
+            }
+        }
+        // librdkafka's own bounds.
+        for (variable, duration, longest) in [
+            (&SESSION_TIMEOUT, session_timeout, 3_600),
+            (&MAX_POLL_INTERVAL, max_poll_interval, 86_400),
+            (&TRANSACTION_TIMEOUT, transaction_timeout, 900),
+            (&DELIVERY_TIMEOUT, delivery_timeout, 900),
+            (&REQUEST_TIMEOUT, request_timeout, 300),
+        ] {
+            if duration.is_some_and(|duration| duration > Duration::from_secs(longest)) {
+                reader.problem(variable, format!("is too long; expected {longest}s at most"));
+            } else if duration.is_some_and(|duration| duration < Duration::from_secs(1)) {
+                reader.problem(variable, "is too short; expected 1s or more");
+            }
+        }
         let mut properties = Vec::new();
         for (name, value) in reader.family(&PROPERTIES) {
             let name = name.to_ascii_lowercase().replace('_', ".");
@@ -416,6 +438,29 @@ mod tests {
     fn what_correctness_rests_on_cannot_be_passed_through() {
         let error = read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1"), ("KAFKA_PROP_ACKS", "1")]).unwrap_err();
         assert!(error.contains("acks cannot be changed"), "{error}");
+    }
+
+    #[test]
+    fn addresses_and_times_that_cannot_work_are_told() {
+        for wrong in ["a", "a:", ":9092", "kafka://a:9092", "a:0", "a:99999", "a:9092,b"] {
+            let error = read(&[("KAFKA_BOOTSTRAP_SERVERS", wrong)]).unwrap_err();
+            assert!(error.contains("KAFKA_BOOTSTRAP_SERVERS: has an entry that is no address"), "{wrong}: {error}");
+        }
+        assert!(read(&[("KAFKA_BOOTSTRAP_SERVERS", "[::1]:9092,kafka-0.kafka:9093")]).is_ok());
+        let error = read(&[
+            ("KAFKA_BOOTSTRAP_SERVERS", "a:1"),
+            ("KAFKA_SESSION_TIMEOUT", "0s"),
+            ("KAFKA_REQUEST_TIMEOUT", "10ms"),
+            ("KAFKA_TRANSACTION_TIMEOUT", "1h"),
+        ])
+        .unwrap_err();
+        for told in [
+            "KAFKA_SESSION_TIMEOUT: is nothing",
+            "KAFKA_REQUEST_TIMEOUT: is too short",
+            "KAFKA_TRANSACTION_TIMEOUT: is too long",
+        ] {
+            assert!(error.contains(told), "{told}: {error}");
+        }
     }
 
     #[test]

@@ -11,6 +11,7 @@ mod appender;
 mod client;
 mod config;
 mod error;
+mod identity;
 mod log;
 mod questions;
 mod reader;

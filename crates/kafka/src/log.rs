@@ -1,15 +1,16 @@
 //! The place where readers and writers are opened, and questions answered.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_ports::log::{
-    Appender, Isolation, Log, LogError, Offset, Reader, Start, Subscription, TopicFacts, TopicName, TopicPartition,
-    TopicSpec, Transactor,
+    Appender, Identity, Isolation, Log, LogError, Offset, Reader, Start, Subscription, TopicFacts, TopicName,
+    TopicPartition, TopicSpec, Transactor,
 };
 use rdkafka::TopicPartitionList;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::consumer::Consumer;
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
@@ -17,6 +18,7 @@ use rdkafka::types::RDKafkaErrorCode;
 use crate::appender::KafkaAppender;
 use crate::client::Quiet;
 use crate::config::KafkaConfig;
+use crate::identity::Identities;
 use crate::questions::Questions;
 use crate::reader::KafkaReader;
 use crate::transactor::KafkaTransactor;
@@ -26,6 +28,7 @@ use crate::{error, record};
 pub struct KafkaLog {
     config: KafkaConfig,
     questions: Questions,
+    identities: Identities,
     admin: Mutex<Option<Arc<AdminClient<Quiet>>>>,
 }
 
@@ -33,7 +36,7 @@ impl KafkaLog {
     /// The log behind these settings. Does not talk to the broker yet.
     #[must_use]
     pub fn new(config: KafkaConfig) -> Self {
-        Self { config, questions: Questions::default(), admin: Mutex::default() }
+        Self { config, questions: Questions::default(), identities: Identities::default(), admin: Mutex::default() }
     }
 
     fn admin(&self) -> Result<Arc<AdminClient<Quiet>>, LogError> {
@@ -147,6 +150,12 @@ impl Log for KafkaLog {
             .await
     }
 
+    async fn identity(&self, partition: &TopicPartition) -> Result<Identity, LogError> {
+        let missing = || LogError::UnknownTopic { topic: partition.topic.clone() };
+        let (partitions, _) = self.ask_topic(&partition.topic).await?.ok_or_else(missing)?;
+        self.identities.ask(&self.config, &self.questions, partition, partitions).await
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         let partitions = partitions.to_vec();
         self.questions
@@ -161,6 +170,25 @@ impl Log for KafkaLog {
 
     async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError> {
         Ok(self.ask_topic(name).await?.map(|(partitions, _)| TopicFacts { partitions }))
+    }
+
+    async fn topic_settings(&self, name: &TopicName) -> Result<BTreeMap<String, String>, LogError> {
+        record::check_topic(name)?;
+        let options = AdminOptions::new().request_timeout(Some(self.config.request_timeout));
+        let admin = self.admin()?;
+        let explain = |error| admin.inner().context().explain(error::of_question(&error, Some(name)));
+        let answers =
+            admin.describe_configs([&ResourceSpecifier::Topic(name.as_str())], &options).await.map_err(explain)?;
+        let mut settings = BTreeMap::new();
+        for answer in answers {
+            let answer = answer.map_err(|code| explain(rdkafka::error::KafkaError::AdminOp(code)))?;
+            settings.extend(answer.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))));
+        }
+        // Every topic has settings; of one that is not there nothing is told, and no error.
+        if settings.is_empty() && self.ask_topic(name).await?.is_none() {
+            return Err(LogError::UnknownTopic { topic: name.clone() });
+        }
+        Ok(settings)
     }
 
     async fn create_topic(&self, spec: &TopicSpec) -> Result<(), LogError> {

@@ -9,6 +9,13 @@
 //!   `retry.backoff.ms` (see the config), or always 20 ms when the first request of the next transaction adds a partition. A
 //!   transaction that begins with `hold` does not: its first request adds offsets.
 
+//!
+//! A fourth is no matter of time: it lacks the second part of KIP-890, by which a broker tells requests of one transaction from those of the
+//! next. One that was repeated (the network was slow, the broker was away for a moment) may arrive once more, in the midst of what comes after
+//! it: a commit of half of it. So a producer ends with the transaction in which a call was repeated or took long. What that transaction was
+//! is known; the next call is told that the result is unknown, and its caller opens a transactor anew, whose epoch fences whatever is still
+//! under way.
+
 use std::collections::HashSet;
 use std::pin::pin;
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -220,6 +227,8 @@ struct Work {
     request_timeout: Duration,
     known: HashSet<TopicName>,
     open: bool,
+    /// A call of this transaction was repeated: the producer ends with it.
+    repeated: bool,
     end: Option<End>,
 }
 
@@ -237,6 +246,7 @@ impl Work {
             request_timeout: config.request_timeout,
             known: HashSet::new(),
             open: false,
+            repeated: false,
             end: None,
         };
         let deadline = Instant::now() + work.request_timeout;
@@ -373,7 +383,7 @@ impl Work {
         let deadline = Instant::now() + self.transaction_timeout + ATTEMPT;
         self.settle(deadline);
         self.repeat(deadline, |producer| producer.commit_transaction(ATTEMPT))?;
-        self.open = false;
+        self.closed();
         Ok(())
     }
 
@@ -403,8 +413,18 @@ impl Work {
         self.producer.purge(PurgeConfig::default().queue().inflight());
         self.settle(deadline);
         self.repeat(deadline, |producer| producer.abort_transaction(ATTEMPT))?;
-        self.open = false;
+        self.closed();
         Ok(())
+    }
+
+    /// The transaction is over, and with it a producer whose requests may still be under way.
+    fn closed(&mut self) {
+        self.open = false;
+        if std::mem::take(&mut self.repeated) {
+            let reason = "a call of the transaction before was repeated: a new producer goes on";
+            tracing::warn!(target: "kafka", reason);
+            self.end = Some(End::Uncertain(reason.to_owned()));
+        }
     }
 
     /// Waits until nothing is in flight, so that no flush finds anything to wait for.
@@ -420,15 +440,22 @@ impl Work {
         deadline: Instant,
         call: impl Fn(&ThreadedProducer<Reports>) -> Result<(), KafkaError>,
     ) -> Result<(), LogError> {
-        loop {
+        let began = Instant::now();
+        let mut again = false;
+        let result = loop {
             match call(&self.producer) {
-                Ok(()) => return Ok(()),
+                Ok(()) => break Ok(()),
                 Err(KafkaError::Transaction(error)) if error.is_retriable() && Instant::now() < deadline => {
+                    again = true;
                     std::thread::sleep(NAP);
                 }
-                Err(error) => return Err(self.broken(&error)),
+                Err(error) => break Err(self.broken(&error)),
             }
-        }
+        };
+        // librdkafka repeats by itself, too, when a connection breaks.
+        let troubled = self.producer.context().quiet.troubled_since(began);
+        self.repeated |= again || troubled || began.elapsed() >= ATTEMPT;
+        result
     }
 
     /// The meaning of a failed transaction call, in the order librdkafka asks for: fatal, abortable, anything else.

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use thiserror::Error;
 
-use crate::log::Offset;
+use crate::log::{LogId, Offset};
 use crate::retry::Retry;
 
 /// One projection of one partition.
@@ -42,12 +42,14 @@ impl fmt::Display for View {
 pub struct Epoch(pub u64);
 
 /// A fresh ownership of a view.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ownership {
     /// Greater than the epoch of every earlier owner, also after the gate lost its data (adapters mix in the time).
     pub epoch: Epoch,
     /// The position up to which the view has applied the log; `None` when it is empty.
     pub applied: Option<Offset>,
+    /// The log of which that is a position, as far as a [`Change::Projects`] has said so.
+    pub log: Option<LogId>,
 }
 
 /// One change of a view. Keys are opaque: never a phone number.
@@ -88,6 +90,11 @@ pub enum Change {
         /// The key.
         key: String,
     },
+    /// Says which log the view projects; it stays with its position.
+    Projects {
+        /// That log.
+        log: LogId,
+    },
 }
 
 /// Values with the position at which they were true.
@@ -95,6 +102,8 @@ pub enum Change {
 pub struct Snapshot<T> {
     /// The position up to which the view has applied the log; `None` when it is empty.
     pub applied: Option<Offset>,
+    /// The log of which that is a position, as far as a [`Change::Projects`] has said so.
+    pub log: Option<LogId>,
     /// One answer per question, in order.
     pub answers: Vec<Option<T>>,
 }

@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -260,6 +261,45 @@ impl LogError {
     }
 }
 
+/// Names one partition of one log: the same as long as it is the same, and another one after the topic was deleted and made again, in
+/// another cluster or in another file. Opaque; only compared. Cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct LogId(Arc<str>);
+
+impl LogId {
+    /// The id as text, for whoever keeps it beside a position.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl From<&str> for LogId {
+    fn from(id: &str) -> Self {
+        Self(id.into())
+    }
+}
+
+impl From<String> for LogId {
+    fn from(id: String) -> Self {
+        Self(id.into())
+    }
+}
+
+/// What is known of which log a partition belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Identity {
+    /// Nothing was written to it yet, and it has no name before that.
+    Unwritten,
+    /// This one.
+    Known(LogId),
+    /// Its first records are gone, and what they would have said of it with them. A topic that is kept for ever never gets there by itself.
+    BeginningLost {
+        /// The first record that is still there.
+        first: Offset,
+    },
+}
+
 /// A topic as it is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TopicFacts {
@@ -316,6 +356,10 @@ pub trait Log: Send + Sync {
         Ok(ends)
     }
 
+    /// Which log this partition of a topic that is kept for ever belongs to. Whoever keeps a position of it elsewhere keeps this beside it: a
+    /// position of another log means nothing.
+    async fn identity(&self, partition: &TopicPartition) -> Result<Identity, LogError>;
+
     /// The next position the group reads in each of the partitions; `None` where it never committed. A position that an open
     /// transaction holds ([`Transactor::hold`]) is not given out: this waits for the end of that transaction, is `Unavailable`, or
     /// fences its owner.
@@ -324,7 +368,11 @@ pub trait Log: Send + Sync {
     /// The topic as it is; `None` when it does not exist.
     async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError>;
 
-    /// Creates a topic. An existing one is left alone, whatever it is like.
+    /// The settings of a topic by their names, such as `retention.ms`, as they apply: those that nobody set for this topic have the defaults
+    /// of the log.
+    async fn topic_settings(&self, name: &TopicName) -> Result<BTreeMap<String, String>, LogError>;
+
+    /// Creates a topic. An existing one keeps its partitions and its records, whatever it is like.
     async fn create_topic(&self, spec: &TopicSpec) -> Result<(), LogError>;
 }
 

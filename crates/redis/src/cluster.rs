@@ -5,10 +5,10 @@ use std::time::{Duration, Instant};
 
 use redis::cluster::{ClusterClient, ClusterConfig};
 use redis::cluster_async::ClusterConnection;
-use redis::{Client, ConnectionInfo, ErrorKind, RedisError, RedisResult};
+use redis::{ConnectionInfo, ErrorKind, RedisError, RedisResult};
 
 use crate::config::RedisConfig;
-use crate::error::{describe, is_refusal};
+use crate::probe::Probe;
 
 /// How long nobody may have reached any node before the connection is given up for a new one to the nodes of the settings.
 const LOST: Duration = Duration::from_secs(2);
@@ -22,7 +22,7 @@ pub(crate) struct Cluster(Arc<Shared>);
 
 struct Shared {
     client: ClusterClient,
-    nodes: Vec<ConnectionInfo>,
+    probe: Probe,
     timeout: Duration,
     state: Mutex<State>,
 }
@@ -39,9 +39,15 @@ impl Cluster {
     pub(crate) fn new(nodes: Vec<ConnectionInfo>, config: &RedisConfig) -> RedisResult<Self> {
         // Few attempts, because callers repeat by themselves: an answer that comes late is no use to them.
         let client = ClusterClient::builder(nodes.clone()).retries(2).min_retry_wait(50).max_retry_wait(500).build()?;
+        let probe = Probe::new(&nodes, None, config.timeout)?;
         let connection = connect(&client, config.timeout);
         let state = Mutex::new(State { connection, number: 0, failing: None });
-        Ok(Self(Arc::new(Shared { client, nodes, timeout: config.timeout, state })))
+        Ok(Self(Arc::new(Shared { client, probe, timeout: config.timeout, state })))
+    }
+
+    /// Why none of the nodes of the settings lets us in, if that is so: a client of a cluster only says that it knows none.
+    pub(crate) async fn refusal(&self) -> Option<RedisError> {
+        self.0.probe.refusal().await
     }
 
     /// The result of a call on the connection.
@@ -54,7 +60,7 @@ impl Cluster {
         self.0.heard(number, result.as_ref().err());
         match result {
             Err(error) if error.kind() == ErrorKind::ClusterConnectionNotFound => {
-                Err(self.0.refusal().await.unwrap_or(error))
+                Err(self.0.probe.refusal().await.unwrap_or(error))
             }
             result => result,
         }
@@ -64,21 +70,6 @@ impl Cluster {
 impl Shared {
     fn state<T>(&self, of: impl FnOnce(&mut State) -> T) -> T {
         of(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
-    }
-
-    /// Why none of the nodes of the settings lets us in, if that is so: a client of a cluster only says that it
-    /// knows none.
-    async fn refusal(&self) -> Option<RedisError> {
-        let mut refusal = None;
-        for node in &self.nodes {
-            let connect = async { Client::open(node.clone())?.get_multiplexed_async_connection().await };
-            match tokio::time::timeout(self.timeout, connect).await {
-                Ok(Err(error)) if is_refusal(&error, &describe(&error)) => refusal = Some(error),
-                Ok(Err(_)) | Err(_) => {}
-                Ok(Ok(_)) => return None,
-            }
-        }
-        refusal
     }
 
     /// A client that has lost all of its nodes goes on asking those it last knew, without a pause and for ever, even if it knows none

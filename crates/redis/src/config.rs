@@ -95,6 +95,17 @@ impl RedisConfig {
     pub fn read(reader: &mut Reader<'_>) -> Option<Self> {
         let url = reader.secret(&URL);
         let cluster = reader.flag(&CLUSTER);
+        if let Some(url) = &url {
+            let nodes: Vec<&str> = url.expose().split(',').map(str::trim).collect();
+            if nodes.iter().all(|node| reader.has_scheme(&URL, node, &["redis", "rediss"])) {
+                if nodes.len() > 1 && cluster == Some(false) {
+                    reader.problem(&URL, "names several nodes; expected one, or REDIS_CLUSTER=true");
+                }
+                if nodes.iter().any(|node| node.starts_with("rediss://") != nodes[0].starts_with("rediss://")) {
+                    reader.problem(&URL, "names nodes with and without TLS; expected all alike");
+                }
+            }
+        }
         let password = reader.secret(&PASSWORD);
         let ca = reader.file(&CA);
         let certificate = reader.file(&CERTIFICATE).zip(reader.file(&CERTIFICATE_KEY));
@@ -129,6 +140,13 @@ mod tests {
         let config = connector_settings::load(&[("REDIS_URL", "redis://:hunter2@redis:6379/0")], RedisConfig::read);
         assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
         assert!(config.is_ok());
+        for (url, told) in [
+            ("http://redis:6379", "REDIS_URL: cannot be reached by \"http\"; expected redis:// or rediss://"),
+            ("redis://a:1,redis://b:1", "REDIS_URL: names several nodes"),
+        ] {
+            let problems = connector_settings::load(&[("REDIS_URL", url)], RedisConfig::read).expect_err(url);
+            assert!(problems.to_string().contains(told), "{problems}");
+        }
         let nothing: [(&str, &str); 0] = [];
         let problems = connector_settings::load(&nothing, RedisConfig::read).unwrap_err();
         assert!(problems.to_string().contains("REDIS_URL: is missing (or REDIS_URL_FILE)"), "{problems}");

@@ -6,17 +6,18 @@ use futures::FutureExt;
 use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::{
-    Client, ClientTlsConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisFuture, RedisResult,
+    Client, ClientTlsConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult,
     TlsCertificates, Value,
 };
 
 use crate::cluster::Cluster;
 use crate::config::RedisConfig;
+use crate::probe::Probe;
 
 /// A connection that is made when first used, and again after every loss. Clones share it.
 #[derive(Clone)]
 pub(crate) enum Connection {
-    One(ConnectionManager),
+    One(ConnectionManager, Probe),
     Cluster(Cluster),
 }
 
@@ -27,7 +28,7 @@ impl Connection {
         if config.cluster {
             return Cluster::new(nodes, config).map(Self::Cluster);
         }
-        let Some(node) = nodes.into_iter().next() else {
+        let Some(node) = nodes.first().cloned() else {
             return Err((redis::ErrorKind::InvalidClientConfig, "no URL").into());
         };
         let manager = ConnectionManagerConfig::new()
@@ -37,11 +38,21 @@ impl Connection {
             .set_number_of_retries(1)
             .set_min_delay(Duration::from_millis(50))
             .set_max_delay(Duration::from_millis(500));
-        let client = match certificates(config)? {
+        let certificates = certificates(config)?;
+        let probe = Probe::new(&nodes[..1], certificates.as_ref(), config.timeout)?;
+        let client = match certificates {
             Some(certificates) => Client::build_with_tls(node, certificates)?,
             None => Client::open(node)?,
         };
-        Ok(Self::One(ConnectionManager::new_lazy_with_config(client, manager)?))
+        Ok(Self::One(ConnectionManager::new_lazy_with_config(client, manager)?, probe))
+    }
+
+    /// Why Redis does not let us in, if it has said so.
+    pub(crate) async fn refusal(&self) -> Option<RedisError> {
+        match self {
+            Self::One(_, probe) => probe.refusal().await,
+            Self::Cluster(cluster) => cluster.refusal().await,
+        }
     }
 }
 
@@ -74,7 +85,7 @@ fn info(url: &str, config: &RedisConfig) -> RedisResult<ConnectionInfo> {
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
-            Self::One(connection) => connection.req_packed_command(cmd),
+            Self::One(connection, _) => connection.req_packed_command(cmd),
             Self::Cluster(cluster) => cluster.call(async |connection| connection.req_packed_command(cmd).await).boxed(),
         }
     }
@@ -86,7 +97,7 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
-            Self::One(connection) => connection.req_packed_commands(pipeline, offset, count),
+            Self::One(connection, _) => connection.req_packed_commands(pipeline, offset, count),
             Self::Cluster(cluster) => {
                 let call = async move |connection: &mut ClusterConnection| {
                     connection.req_packed_commands(pipeline, offset, count).await
@@ -98,7 +109,7 @@ impl ConnectionLike for Connection {
 
     fn get_db(&self) -> i64 {
         match self {
-            Self::One(connection) => connection.get_db(),
+            Self::One(connection, _) => connection.get_db(),
             // A cluster has no others.
             Self::Cluster(_) => 0,
         }

@@ -8,13 +8,13 @@ use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
 use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
-use connector_ports::log::Offset;
+use connector_ports::log::{LogId, Offset};
 use redis::{RedisError, RedisResult, Script, ScriptInvocation};
 use std::sync::{Mutex, PoisonError};
 
 use crate::config::RedisConfig;
 use crate::connection::Connection;
-use crate::error::{describe, is_misuse, is_refusal};
+use crate::error::{describe, is_misuse, is_refusal, is_unexplained, is_wrong_type};
 use crate::scripts::Scripts;
 use crate::stored::{bucket, due_millis, pack, score, seal, timer, unpack, unseal};
 
@@ -87,23 +87,49 @@ impl RedisGate {
     }
 
     /// The result of a call, with one meaning per error.
-    fn checked<T>(&self, result: RedisResult<T>) -> Result<T, GateError> {
-        result.map_err(|error| {
-            let reason = describe(&error);
-            if is_misuse(&error) || is_refusal(&error, &reason) {
-                return GateError::Fatal { reason: format!("Redis: {reason}") };
+    async fn checked<T>(&self, result: RedisResult<T>) -> Result<T, GateError> {
+        let error = match result {
+            Ok(answer) => return Ok(answer),
+            Err(error) => error,
+        };
+        let reason = describe(&error);
+        if is_misuse(&error) || is_refusal(&error) {
+            return Err(GateError::Fatal { reason: format!("Redis: {reason}") });
+        }
+        let reason = if is_unexplained(&error) {
+            if let Some(refusal) = self.connection.refusal().await {
+                return Err(GateError::Fatal { reason: format!("Redis: {}", describe(&refusal)) });
             }
-            let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
-            if told.is_none_or(|last| last.elapsed() > QUIET) {
-                *told = Some(Instant::now());
-                tracing::warn!(target: "redis", reason, "Redis is not available; it is tried again");
-            }
-            GateError::Unavailable { reason }
-        })
+            "it did not let us in just now".to_owned()
+        } else {
+            reason
+        };
+        let mut told = self.told.lock().unwrap_or_else(PoisonError::into_inner);
+        if told.is_none_or(|last| last.elapsed() > QUIET) {
+            *told = Some(Instant::now());
+            tracing::warn!(target: "redis", reason, "Redis is not available; it is tried again");
+        }
+        Err(GateError::Unavailable { reason })
     }
 
     pub(crate) async fn run<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, GateError> {
-        self.checked(call.invoke_async(&mut self.connection.clone()).await)
+        self.checked(call.invoke_async(&mut self.connection.clone()).await).await
+    }
+
+    /// Runs a script about a view. When a part of it is of another type than any of ours, everything of the view is taken away, and the
+    /// answer is that it is empty.
+    async fn run_on<T: redis::FromRedisValue>(&self, view: &View, call: &ScriptInvocation<'_>) -> Result<T, GateError> {
+        let result = call.invoke_async(&mut self.connection.clone()).await;
+        if result.as_ref().is_err_and(is_wrong_type) {
+            return Err(self.repair(view).await?);
+        }
+        self.checked(result).await
+    }
+
+    async fn repair(&self, view: &View) -> Result<GateError, GateError> {
+        tracing::error!(target: "redis", %view, "a part of this view is of another type; it is built again");
+        self.run::<String>(&self.about(&self.scripts.repair, &self.keys(view))).await?;
+        Ok(GateError::Conflict { view: view.clone(), actual: None })
     }
 
     /// A call of a script about a view.
@@ -125,12 +151,19 @@ impl RedisGate {
     async fn ask<T>(
         &self,
         view: &View,
+        asked: usize,
         call: &ScriptInvocation<'_>,
         decode: impl Fn(usize, Vec<u8>) -> Option<T>,
     ) -> Result<Snapshot<T>, GateError> {
-        let mut answer = self.run::<Vec<Option<Vec<u8>>>>(call).await?.into_iter();
+        let mut answer = match self.run_on::<Vec<Option<Vec<u8>>>>(view, call).await {
+            Ok(answer) => answer.into_iter(),
+            Err(GateError::Conflict { .. }) => return Ok(empty(asked)),
+            Err(error) => return Err(error),
+        };
         let applied = answer.next().flatten().ok_or_else(|| unexpected("read"))?;
         let applied = position(std::str::from_utf8(&applied).map_err(|_| unexpected("read"))?)?;
+        let log = answer.next().flatten().ok_or_else(|| unexpected("read"))?;
+        let log = named(String::from_utf8(log).map_err(|_| unexpected("read"))?);
         let (mut answers, mut damaged) = (Vec::new(), false);
         for (index, stored) in answer.enumerate() {
             let answer = stored.map(|stored| decode(index, stored));
@@ -138,12 +171,12 @@ impl RedisGate {
             answers.push(answer.flatten());
         }
         if applied.is_some() && !damaged {
-            return Ok(Snapshot { applied, answers });
+            return Ok(Snapshot { applied, log, answers });
         }
         if applied.is_some() {
             self.lose(view).await?;
         }
-        Ok(Snapshot { applied: None, answers: answers.iter().map(|_| None).collect() })
+        Ok(empty(asked))
     }
 }
 
@@ -155,8 +188,11 @@ impl Gate for RedisGate {
         for part in PARTS {
             call.arg(format!("{}:{{{view}}}:{part}", self.prefix));
         }
-        let (epoch, applied): (u64, String) = self.run(&call).await?;
-        Ok(Ownership { epoch: Epoch(epoch), applied: position(&applied)? })
+        let (epoch, applied, log): (u64, String, String) = match self.run_on(view, &call).await {
+            Err(GateError::Conflict { .. }) => self.run(&call).await?,
+            taken => taken?,
+        };
+        Ok(Ownership { epoch: Epoch(epoch), applied: position(&applied)?, log: named(log) })
     }
 
     async fn apply(
@@ -191,10 +227,11 @@ impl Gate for RedisGate {
                     let (day, bucket) = keys.bucket(*until);
                     call.arg("M").arg(id.as_ref()).arg(*digest).arg(day).arg(bucket)
                 }
+                Change::Projects { log } => call.arg("L").arg(log.as_str()),
                 Change::Schedule { .. } | Change::Unschedule { .. } => &mut call,
             };
         }
-        let answer: Vec<String> = self.run(&call).await?;
+        let answer: Vec<String> = self.run_on(view, &call).await?;
         let mut words = answer.iter().map(String::as_str);
         match (words.next(), words.next()) {
             (Some("ok"), _) => Ok(()),
@@ -209,7 +246,7 @@ impl Gate for RedisGate {
     async fn read(&self, view: &View, keys: &[String]) -> Result<Snapshot<Bytes>, GateError> {
         let mut call = self.about(&self.scripts.read, &self.keys(view));
         call.arg(keys);
-        self.ask(view, &call, |index, stored| unseal(keys.get(index)?, stored)).await
+        self.ask(view, keys.len(), &call, |index, stored| unseal(keys.get(index)?, stored)).await
     }
 
     async fn recall(&self, view: &View, ids: &[Bytes]) -> Result<Snapshot<u64>, GateError> {
@@ -217,27 +254,37 @@ impl Gate for RedisGate {
         for id in ids {
             call.arg(id.as_ref());
         }
-        let answer: Vec<String> = self.run(&call).await?;
-        let Some((applied, digests)) = answer.split_first() else { return Err(unexpected("recall")) };
+        let answer: Vec<String> = match self.run_on(view, &call).await {
+            Err(GateError::Conflict { .. }) => return Ok(empty(ids.len())),
+            answer => answer?,
+        };
+        let [applied, log, digests @ ..] = answer.as_slice() else { return Err(unexpected("recall")) };
         let digest = |text: &String| match text.as_str() {
             "" => Ok(None),
             text => text.parse().map(Some).map_err(|_| unexpected("recall")),
         };
-        Ok(Snapshot { applied: position(applied)?, answers: digests.iter().map(digest).collect::<Result<_, _>>()? })
+        Ok(Snapshot {
+            applied: position(applied)?,
+            log: named(log.clone()),
+            answers: digests.iter().map(digest).collect::<Result<_, _>>()?,
+        })
     }
 
     async fn timers(&self, view: &View, keys: &[String]) -> Result<Snapshot<Timer>, GateError> {
         let members: Vec<Vec<u8>> = keys.iter().map(|key| pack(key)).collect();
         let mut call = self.about(&self.scripts.timers, &self.keys(view));
         call.arg(members.len()).arg(&members).arg(members.iter().map(|member| bucket(member)).collect::<Vec<_>>());
-        self.ask(view, &call, |index, stored| timer(members.get(index)?, std::str::from_utf8(&stored).ok()?)).await
+        self.ask(view, keys.len(), &call, |index, stored| {
+            timer(members.get(index)?, std::str::from_utf8(&stored).ok()?)
+        })
+        .await
     }
 
     async fn claim_due(&self, view: &View, epoch: Epoch, claim: Claim) -> Result<Vec<Due>, GateError> {
         let Claim { since, now, lease, limit } = claim;
         let mut call = self.about(&self.scripts.claim, &self.keys(view));
         call.arg(epoch.0).arg(now.as_millis()).arg((now + lease).as_millis()).arg(limit).arg(since.as_millis());
-        let answer: Vec<Vec<u8>> = self.run(&call).await?;
+        let answer: Vec<Vec<u8>> = self.run_on(view, &call).await?;
         let due = match answer.split_first() {
             Some((word, due)) if word == b"ok" => due,
             Some((word, _)) if word == b"fenced" => return Err(GateError::Fenced { view: view.clone() }),
@@ -258,7 +305,7 @@ impl Gate for RedisGate {
     }
 
     async fn next_due(&self, view: &View) -> Result<Option<Timestamp>, GateError> {
-        let answer: Vec<Vec<u8>> = self.run(&self.about(&self.scripts.next_due, &self.keys(view))).await?;
+        let answer: Vec<Vec<u8>> = self.run_on(view, &self.about(&self.scripts.next_due, &self.keys(view))).await?;
         let stored = match answer.as_slice() {
             [] => return Ok(None),
             [member, score] => std::str::from_utf8(score).ok().and_then(|score| timer(member, score)),
@@ -273,9 +320,16 @@ impl Gate for RedisGate {
     async fn inspect(&self, view: &View, from: u64) -> Result<u64, GateError> {
         // The lowest bit says which part is looked through: values, then timers.
         let next = if from & 1 == 0 {
-            self.inspect_values(view, from >> 1).await?.map(|next| if next == 0 { 1 } else { next << 1 })
+            let next = self.inspect_values(view, from >> 1).await;
+            next.map(|next| next.map(|next| if next == 0 { 1 } else { next << 1 }))
         } else {
-            self.inspect_timers(view, from >> 1).await?.map(|next| if next == 0 { 0 } else { next << 1 | 1 })
+            let next = self.inspect_timers(view, from >> 1).await;
+            next.map(|next| next.map(|next| if next == 0 { 0 } else { next << 1 | 1 }))
+        };
+        let next = match next {
+            // It was taken away just now.
+            Err(GateError::Conflict { .. }) => return Ok(0),
+            next => next?,
         };
         match next {
             Some(next) => Ok(next),
@@ -284,7 +338,10 @@ impl Gate for RedisGate {
     }
 
     async fn discard(&self, view: &View) -> Result<(), GateError> {
-        self.run::<String>(&self.about(&self.scripts.discard, &self.keys(view))).await.map(drop)
+        match self.run_on::<String>(view, &self.about(&self.scripts.discard, &self.keys(view))).await {
+            Ok(_) | Err(GateError::Conflict { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {
@@ -313,7 +370,11 @@ impl RedisGate {
     async fn inspect_values(&self, view: &View, from: u64) -> Result<Option<u64>, GateError> {
         let mut call = redis::cmd("HSCAN");
         call.arg(self.keys(view).of("v")).arg(from).arg("COUNT").arg(INSPECTED);
-        let (next, found): (u64, Vec<Pair>) = self.checked(call.query_async(&mut self.connection.clone()).await)?;
+        let scanned = call.query_async(&mut self.connection.clone()).await;
+        if scanned.as_ref().is_err_and(is_wrong_type) {
+            return Err(self.repair(view).await?);
+        }
+        let (next, found): (u64, Vec<Pair>) = self.checked(scanned).await?;
         let ours = |(key, stored): Pair| std::str::from_utf8(&key).is_ok_and(|key| unseal(key, stored).is_some());
         Ok(found.into_iter().all(ours).then_some(next))
     }
@@ -321,7 +382,7 @@ impl RedisGate {
     /// In which bucket the next look at timers begins, 0 at their end. `None`: there is one that is not ours, or some are missing.
     async fn inspect_timers(&self, view: &View, from: u64) -> Result<Option<u64>, GateError> {
         let mut call = self.about(&self.scripts.inspect, &self.keys(view));
-        let answer: Vec<Vec<u8>> = self.run(call.arg(from).arg(INSPECTED)).await?;
+        let answer: Vec<Vec<u8>> = self.run_on(view, call.arg(from).arg(INSPECTED)).await?;
         let text = |bytes: &[u8]| std::str::from_utf8(bytes).ok().map(str::to_owned);
         let Some((next, timers)) = answer.split_first() else { return Err(unexpected("inspect")) };
         let Some(next) = text(next).and_then(|next| next.parse().ok()) else { return Ok(None) };
@@ -341,12 +402,17 @@ fn by_bucket(changes: &[Change]) -> BTreeMap<u64, BTreeMap<Vec<u8>, Option<Timer
         let (key, timer) = match change {
             Change::Schedule { key, at, tag } => (key, Some(Timer { at: *at, tag: *tag })),
             Change::Unschedule { key } => (key, None),
-            Change::Put { .. } | Change::Delete { .. } | Change::Mark { .. } => continue,
+            Change::Put { .. } | Change::Delete { .. } | Change::Mark { .. } | Change::Projects { .. } => continue,
         };
         let member = pack(key);
         buckets.entry(bucket(&member)).or_default().insert(member, timer);
     }
     buckets
+}
+
+/// What is told of a view that is empty.
+fn empty<T>(asked: usize) -> Snapshot<T> {
+    Snapshot { applied: None, log: None, answers: (0..asked).map(|_| None).collect() }
 }
 
 /// The position in a script's answer: empty text is none.
@@ -355,6 +421,11 @@ fn position(text: &str) -> Result<Option<Offset>, GateError> {
         "" => Ok(None),
         text => text.parse().map(|offset| Some(Offset(offset))).map_err(|_| unexpected("position")),
     }
+}
+
+/// The log in a script's answer: empty text is none.
+fn named(log: String) -> Option<LogId> {
+    (!log.is_empty()).then(|| LogId::from(log))
 }
 
 pub(crate) fn micros(duration: Duration) -> u64 {

@@ -21,6 +21,7 @@ mod connection;
 mod error;
 mod gate;
 mod limiters;
+mod probe;
 mod scripts;
 mod stored;
 

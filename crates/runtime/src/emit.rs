@@ -3,8 +3,10 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use connector_contracts::headers::STREAM_KEY;
 use connector_contracts::{Contract, Topic, Topics, encode, encode_event, event_headers};
 use connector_domain::event::{Envelope, Event, Recorded, TimeSource};
+use connector_domain::identity::StreamKeys;
 use connector_domain::ids::{CommandId, EventId, OrganizationId, StreamId};
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
@@ -37,13 +39,21 @@ pub struct Emitter {
     topics: Topics,
     producer: &'static str,
     clock: Arc<dyn Clock>,
+    stream_key: Option<Bytes>,
 }
 
 impl Emitter {
     /// An emitter of a service.
     #[must_use]
     pub fn new(topics: Topics, producer: &'static str, clock: Arc<dyn Clock>) -> Self {
-        Self { topics, producer, clock }
+        Self { topics, producer, clock, stream_key: None }
+    }
+
+    /// Says in the log which secret its stream ids are made with.
+    #[must_use]
+    pub fn with(mut self, keys: &StreamKeys) -> Self {
+        self.stream_key = Some(keys.fingerprint().into());
+        self
     }
 
     /// The name of a topic in this installation.
@@ -78,12 +88,14 @@ impl Emitter {
     /// # Errors
     /// Only when an event does not fit its schema, which is a mistake of ours.
     pub fn event(&self, recorded: &Recorded) -> Result<Append, Failure> {
+        let mut headers = event_headers(recorded);
+        headers.extend(self.stream_key.iter().map(|key| (STREAM_KEY.into(), Some(key.clone()))));
         Ok(Append {
             topic: self.topic(Topic::ConversationEvents),
             partition: None,
             key: Some(Bytes::from(recorded.envelope.stream_id.as_str().to_owned())),
             value: Some(encode_event(recorded)?.into()),
-            headers: event_headers(recorded),
+            headers,
         })
     }
 

@@ -22,6 +22,7 @@ pub mod replay;
 pub mod service;
 pub mod situation;
 pub mod status;
+pub mod stream_key;
 pub mod table;
 pub mod tail;
 pub mod view;

@@ -67,7 +67,7 @@ impl Platform {
     /// An emitter for a service.
     #[must_use]
     pub fn emitter(&self, producer: &'static str) -> Emitter {
-        Emitter::new(self.topics.clone(), producer, self.clock.clone())
+        Emitter::new(self.topics.clone(), producer, self.clock.clone()).with(&self.keys)
     }
 
     /// The `conversations` views, as everybody but their owner reads them.

@@ -141,7 +141,8 @@ impl Projection {
     /// # Errors
     /// When the gate is away.
     pub async fn acquire(&mut self, partition: u32, committed: Option<Offset>) -> Result<TakeUp, Failure> {
-        let view = OwnedView::acquire(self.gate.clone(), View::new(self.name, partition)).await?;
+        let source = TopicPartition { topic: self.source.clone(), partition };
+        let view = OwnedView::acquire(self.gate.clone(), self.log.clone(), source, self.name).await?;
         let applied = view.applied();
         if committed > Some(Offset(0)) {
             match applied {
@@ -372,7 +373,7 @@ impl Held {
                     self.proposed.remove(&key);
                     moved.insert(key);
                 }
-                Change::Put { .. } | Change::Delete { .. } | Change::Mark { .. } => {}
+                Change::Put { .. } | Change::Delete { .. } | Change::Mark { .. } | Change::Projects { .. } => {}
             }
         }
         // They have lost their lease: they are given out again in their own time.

@@ -137,9 +137,11 @@ mod tests {
     use super::*;
     use connector_domain::time::Timestamp;
     use connector_ports::Gate;
+    use connector_ports::Log;
     use connector_ports::clock::SystemClock;
     use connector_ports::gate::View;
-    use connector_simulated::MemoryGate;
+    use connector_ports::log::{TopicPartition, TopicSpec};
+    use connector_simulated::{MemoryGate, MemoryStore, StoreLog};
 
     fn set(key: &str, at: i64) -> Change {
         Change::Schedule { key: key.to_owned(), at: Timestamp(at), tag: 1 }
@@ -152,7 +154,11 @@ mod tests {
     #[tokio::test]
     async fn only_what_is_left_is_written_and_everything_is_known() {
         let gate: Arc<dyn Gate> = Arc::new(MemoryGate::new(Arc::new(SystemClock)));
-        let mut view = OwnedView::acquire(gate.clone(), View::new("v", 0)).await.expect("a view");
+        let log = Arc::new(StoreLog::new(MemoryStore::new(Arc::new(SystemClock))));
+        let spec = TopicSpec { name: "t".into(), partitions: 1, replication: 1, settings: Vec::new() };
+        log.create_topic(&spec).await.expect("a topic");
+        let source = TopicPartition::new("t", 0);
+        let mut view = OwnedView::acquire(gate.clone(), log, source, "v").await.expect("a view");
         let keys = ["a", "b", "c"].map(str::to_owned);
         let timer = |at| Some(Timer { at: Timestamp(at), tag: 1 });
         let mut rebuild = Rebuild::up_to(Offset(20));

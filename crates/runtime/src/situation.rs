@@ -115,7 +115,7 @@ async fn heed(
         }
         for (partition, streams) in by_partition {
             let keys: Vec<_> = streams.iter().map(conversation_key).collect();
-            let Snapshot { applied, answers } = reading.glance(partition, &keys).await?;
+            let Snapshot { applied, answers, .. } = reading.glance(partition, &keys).await?;
             for (stream, stored) in streams.into_iter().zip(answers) {
                 seen.insert(stream.clone(), Read { stream: stream.clone(), partition, applied });
                 known.insert(stream, load(stored.as_ref())?);
@@ -341,7 +341,7 @@ impl Situations {
             let snapshot = self.reading.glance(partition, &keys).await?;
             Ok::<_, Failure>((partition, keys, snapshot))
         });
-        for (partition, keys, Snapshot { applied, answers }) in try_join_all(asked).await? {
+        for (partition, keys, Snapshot { applied, answers, .. }) in try_join_all(asked).await? {
             values.applied.insert(partition, applied);
             values.values.extend(keys.into_iter().zip(answers));
         }

@@ -1,14 +1,14 @@
 //! Views of the gate, from both sides: their owner applies the log to them, everybody else asks them.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
 use connector_contracts::decode_event;
 use connector_domain::event::Recorded;
 use connector_domain::time::Timestamp;
-use connector_ports::gate::{Change, Epoch, GateError, Snapshot, Timer, View};
-use connector_ports::log::{Appended, Isolation, Offset, Start, TopicName, TopicPartition};
+use connector_ports::gate::{Change, Epoch, Snapshot, Timer, View};
+use connector_ports::log::{Appended, Identity, Isolation, LogError, LogId, Offset, Start, TopicName, TopicPartition};
 use connector_ports::{Gate, Log};
 use futures::future::try_join_all;
 use tokio_util::task::AbortOnDropHandle;
@@ -22,16 +22,65 @@ pub struct OwnedView {
     view: View,
     epoch: Epoch,
     applied: Option<Offset>,
+    projects: Projects,
+}
+
+/// The log that a view projects.
+#[derive(Clone)]
+struct Projects {
+    log: Arc<dyn Log>,
+    source: TopicPartition,
+    /// What stands in the view about it.
+    told: Option<LogId>,
+}
+
+impl Projects {
+    /// What a change of the view has to say about it: nothing once it was said, or as long as there is no log to speak of.
+    async fn tell(&self, next: Offset) -> Result<Option<LogId>, LogError> {
+        if self.told.is_some() || next <= Offset(0) {
+            return Ok(None);
+        }
+        match self.log.identity(&self.source).await? {
+            Identity::Known(log) => Ok(Some(log)),
+            Identity::Unwritten | Identity::BeginningLost { .. } => Ok(None),
+        }
+    }
+
+    /// Whether a position belongs to the log as it is.
+    async fn is_log_of(&self, applied: Option<Offset>) -> Result<bool, LogError> {
+        if applied.unwrap_or_default() <= Offset(0) {
+            return Ok(true);
+        }
+        match self.log.identity(&self.source).await? {
+            Identity::Known(log) => Ok(self.told.as_ref() == Some(&log)),
+            Identity::Unwritten => Ok(false),
+            // What the view has is more than what is left of the log.
+            Identity::BeginningLost { .. } => Ok(true),
+        }
+    }
 }
 
 impl OwnedView {
-    /// Takes the view over: earlier owners are fenced.
+    /// Takes over the view called `name` of this partition of the log: earlier owners are fenced. A view of another log counts as empty.
     ///
     /// # Errors
-    /// When the gate is away.
-    pub async fn acquire(gate: Arc<dyn Gate>, view: View) -> Result<Self, Failure> {
-        let ownership = gate.acquire(&view).await?;
-        Ok(Self { gate, view, epoch: ownership.epoch, applied: ownership.applied })
+    /// When gate or log are away.
+    pub async fn acquire(
+        gate: Arc<dyn Gate>,
+        log: Arc<dyn Log>,
+        source: TopicPartition,
+        name: &'static str,
+    ) -> Result<Self, Failure> {
+        let view = View::new(name, source.partition);
+        let mut ownership = gate.acquire(&view).await?;
+        let mut projects = Projects { log, source, told: ownership.log.take() };
+        if !projects.is_log_of(ownership.applied).await? {
+            tracing::warn!(%view, "this view is of another log; it is built again");
+            gate.discard(&view).await?;
+            ownership = gate.acquire(&view).await?;
+            projects.told = ownership.log.take();
+        }
+        Ok(Self { gate, view, epoch: ownership.epoch, applied: ownership.applied, projects })
     }
 
     /// The position up to which the log has been applied; `None` when the view is empty.
@@ -95,17 +144,31 @@ impl OwnedView {
         if changes.is_empty() && self.applied >= Some(next) {
             return Ok(());
         }
+        let told = self.projects.tell(next).await?;
+        let changes = with(changes, told.as_ref());
         self.gate.apply(&self.view, self.epoch, self.applied, next, changes).await?;
         self.applied = Some(next);
+        self.projects.told = told.or(self.projects.told.take());
         Ok(())
     }
+}
+
+/// Changes, and which log they are of where that has to be said.
+fn with(mut changes: Vec<Change>, log: Option<&LogId>) -> Vec<Change> {
+    changes.extend(log.map(|log| Change::Projects { log: log.clone() }));
+    changes
 }
 
 impl OwnedView {
     /// Begins to apply changes; [`OwnedView::stepped`] waits for it. One at a time: the view does not move before that.
     pub(crate) fn step(&self, next: Offset, changes: Vec<Change>) -> Step {
         let (gate, view, epoch, expected) = (self.gate.clone(), self.view.clone(), self.epoch, self.applied);
-        let apply = async move { gate.apply(&view, epoch, expected, next, changes).await };
+        let projects = self.projects.clone();
+        let apply = async move {
+            let told = projects.tell(next).await?;
+            gate.apply(&view, epoch, expected, next, with(changes, told.as_ref())).await?;
+            Ok(told)
+        };
         Step(AbortOnDropHandle::new(tokio::spawn(apply)))
     }
 
@@ -114,48 +177,86 @@ impl OwnedView {
     /// # Errors
     /// As [`OwnedView::apply`]; `Later` when the gate is away.
     pub(crate) async fn stepped(&mut self, next: Offset, step: Step) -> Result<(), Failure> {
-        step.0
+        let told = step
+            .0
             .await
             .map_err(|error| Failure::Reinitialise(format!("a step of {} broke off: {error}", self.view)))??;
         self.applied = Some(next);
+        self.projects.told = told.or(self.projects.told.take());
         Ok(())
     }
 }
 
 /// Changes on their way to a view.
-pub(crate) struct Step(AbortOnDropHandle<Result<(), GateError>>);
+pub(crate) struct Step(AbortOnDropHandle<Result<Option<LogId>, Failure>>);
 
 /// Asks a view that somebody else owns. Each answer comes with the position at which it was true: what stands in the log behind that, and
-/// whether it matters, tells [`Tail`](crate::tail::Tail).
+/// whether it matters, tells [`Tail`](crate::tail::Tail). A view of another log than this one is answered as an empty one.
 #[derive(Clone)]
 pub struct Reading {
     gate: Arc<dyn Gate>,
     log: Arc<dyn Log>,
     name: &'static str,
     source: TopicName,
+    /// The logs that the partitions are, as far as that was asked.
+    logs: Arc<Mutex<HashMap<u32, LogId>>>,
 }
 
 impl Reading {
     /// Reads the views called `name`, which project the topic `source`.
     #[must_use]
     pub fn new(gate: Arc<dyn Gate>, log: Arc<dyn Log>, name: &'static str, source: TopicName) -> Self {
-        Self { gate, log, name, source }
+        Self { gate, log, name, source, logs: Arc::default() }
     }
 
     /// The values as the view has them, whatever it stands at.
     ///
     /// # Errors
-    /// When the gate is away.
+    /// When gate or log are away.
     pub async fn glance(&self, partition: u32, keys: &[String]) -> Result<Snapshot<Bytes>, Failure> {
-        Ok(self.gate.read(&View::new(self.name, partition), keys).await?)
+        let snapshot = self.gate.read(&View::new(self.name, partition), keys).await?;
+        self.of_this_log(partition, snapshot).await
     }
 
     /// The digests of remembered ids as the view has them, whatever it stands at.
     ///
     /// # Errors
-    /// When the gate is away.
+    /// When gate or log are away.
     pub async fn recall(&self, partition: u32, ids: &[Bytes]) -> Result<Snapshot<u64>, Failure> {
-        Ok(self.gate.recall(&View::new(self.name, partition), ids).await?)
+        let snapshot = self.gate.recall(&View::new(self.name, partition), ids).await?;
+        self.of_this_log(partition, snapshot).await
+    }
+
+    /// What was read, if it is of the log as it is and not of one that stood there before; nothing otherwise. Asked once, and again as long
+    /// as a view says something else.
+    async fn of_this_log<T>(&self, partition: u32, snapshot: Snapshot<T>) -> Result<Snapshot<T>, Failure> {
+        if snapshot.applied.unwrap_or_default() <= Offset(0) {
+            return Ok(snapshot);
+        }
+        let known = self.logs().get(&partition).cloned();
+        if known.is_some() && snapshot.log == known {
+            return Ok(snapshot);
+        }
+        let source = TopicPartition { topic: self.source.clone(), partition };
+        let same = match self.log.identity(&source).await? {
+            Identity::Known(log) => {
+                let same = snapshot.log.as_ref() == Some(&log);
+                self.logs().insert(partition, log);
+                same
+            }
+            Identity::Unwritten => false,
+            // There is nothing to hold it against. Whoever owns the view knows more than the log is left to tell.
+            Identity::BeginningLost { .. } => true,
+        };
+        if same {
+            return Ok(snapshot);
+        }
+        let answers = snapshot.answers.iter().map(|_| None).collect();
+        Ok(Snapshot { applied: None, log: None, answers })
+    }
+
+    fn logs(&self) -> MutexGuard<'_, HashMap<u32, LogId>> {
+        self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The end of the log in this partition: a view that has applied it is caught up as of this call.
@@ -219,8 +320,8 @@ impl Memory {
     /// # Errors
     /// When log or gate are away.
     pub async fn take_over(&mut self, partition: u32) -> Result<(), Failure> {
-        let mut view = OwnedView::acquire(self.gate.clone(), View::new(self.name, partition)).await?;
         let source = TopicPartition { topic: self.source.clone(), partition };
+        let mut view = OwnedView::acquire(self.gate.clone(), self.log.clone(), source.clone(), self.name).await?;
         let from = view.applied().map_or(Start::Beginning, Start::At);
         let mut marks: Vec<(Offset, Change)> = Vec::new();
         let mark = self.mark;

@@ -13,6 +13,9 @@ use crate::secret::{Secret, SecretFile, SecretSource};
 use crate::source::Source;
 use crate::variable::{Kind, Variable};
 
+/// More than any wait that makes sense; with less of it no moment leaves the calendar.
+const LONGEST: Duration = Duration::from_secs(3650 * 86_400);
+
 /// Reads variables from a [`Source`] and remembers what is wrong.
 ///
 /// Every getter answers `None` when the variable is not set or when its value is wrong. The second, and a missing
@@ -65,9 +68,41 @@ impl<'a> Reader<'a> {
         self.parsed(variable, |text| parse::is_url(text).then(|| text.trim_end_matches('/').to_owned()))
     }
 
-    /// A duration with its unit, see [`parse_duration`](crate::parse_duration).
+    /// As [`Reader::url`], with one of these schemes.
+    pub fn url_with(&mut self, variable: &Variable, schemes: &[&str]) -> Option<String> {
+        let url = self.url(variable)?;
+        self.has_scheme(variable, &url, schemes).then_some(url)
+    }
+
+    /// Whether a URL has one of these schemes; a problem when it has not. Nothing else of it is repeated: it may hold a password.
+    pub fn has_scheme(&mut self, variable: &Variable, url: &str, schemes: &[&str]) -> bool {
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        let known = schemes.iter().any(|known| known.eq_ignore_ascii_case(scheme));
+        if !known {
+            let expected = schemes.iter().map(|scheme| format!("{scheme}://")).collect::<Vec<_>>().join(" or ");
+            self.problem(variable, format!("cannot be reached by {scheme:?}; expected {expected}"));
+        }
+        known
+    }
+
+    /// A duration with its unit, see [`parse_duration`](crate::parse_duration): longer than nothing, and up to ten years.
     pub fn duration(&mut self, variable: &Variable) -> Option<Duration> {
-        self.parsed(variable, parse::duration)
+        let duration = self.duration_or_zero(variable)?;
+        if duration.is_zero() {
+            self.problem(variable, "is nothing; expected more than that");
+            return None;
+        }
+        Some(duration)
+    }
+
+    /// As [`Reader::duration`], where nothing has a meaning of its own.
+    pub fn duration_or_zero(&mut self, variable: &Variable) -> Option<Duration> {
+        let duration = self.parsed(variable, parse::duration)?;
+        if duration > LONGEST {
+            self.problem(variable, "is too long; expected ten years (3650d) at most");
+            return None;
+        }
+        Some(duration)
     }
 
     /// A number of any type that reads itself from text; `NonZero…` types refuse zero.

@@ -18,7 +18,7 @@ mod whatsapp;
 mod world;
 
 pub use clock::{BEGINNING, SimClock};
-pub use connector_embedded::{Fate, MemoryGate};
+pub use connector_embedded::{Fate, MemoryGate, MemoryStore, StoreLog};
 pub use ids::SimIds;
 pub use plan::{Fault, Noise, Plan, When};
 pub use supervisor::Run;

@@ -1,11 +1,12 @@
 //! The log with faults at every call.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_ports::log::{
-    Append, Appended, Consumed, Isolation, LogError, Membership, Offset, Polled, Start, Subscription, TopicFacts,
-    TopicName, TopicPartition, TopicSpec,
+    Append, Appended, Consumed, Identity, Isolation, LogError, Membership, Offset, Polled, Start, Subscription,
+    TopicFacts, TopicName, TopicPartition, TopicSpec,
 };
 use connector_ports::{Appender, Log, Reader, Transactor};
 
@@ -72,12 +73,20 @@ impl Log for SimLog {
         self.process.call("log.end_offsets", unavailable, self.log().end_offsets(partitions, isolation)).await
     }
 
+    async fn identity(&self, partition: &TopicPartition) -> Result<Identity, LogError> {
+        self.process.call("log.identity", unavailable, self.log().identity(partition)).await
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         self.process.call("log.committed", unavailable, self.log().committed(group, partitions)).await
     }
 
     async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError> {
         self.process.call("log.topic", unavailable, self.log().topic(name)).await
+    }
+
+    async fn topic_settings(&self, name: &TopicName) -> Result<BTreeMap<String, String>, LogError> {
+        self.process.call("log.topic_settings", unavailable, self.log().topic_settings(name)).await
     }
 
     async fn create_topic(&self, spec: &TopicSpec) -> Result<(), LogError> {

@@ -156,7 +156,7 @@ impl TelemetryConfig {
         );
         let service_name = reader.text(&SERVICE_NAME);
         let set = reader.is_set(&ENDPOINT);
-        let endpoint = reader.url(&ENDPOINT);
+        let endpoint = reader.url_with(&ENDPOINT, &["http", "https"]);
         let (parent_based, fixed) = sampler?;
         let sampler = Sampler { parent_based, ratio: fixed.or(ratio)? };
         let resource = resource?;

@@ -73,7 +73,8 @@ pub fn start_on(
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
     let platform = service.platform().clone();
     let shutdown = service.shutdown();
-    let model: Arc<dyn ReadModel> = Arc::new(SqliteModel::open(config.read_model.as_deref())?);
+    let stream_key = platform.keys.fingerprint();
+    let model: Arc<dyn ReadModel> = Arc::new(SqliteModel::open(config.read_model.as_deref(), &stream_key)?);
     let (follower, changes) = Follower::new(platform.clone(), model.clone());
     let numbers = Table::new(platform.log.clone(), platform.clock.clone(), platform.topic(Topic::Directory), |key| {
         key.starts_with("number/")

@@ -77,7 +77,8 @@ impl Config {
     pub fn from(reader: &mut Reader<'_>) -> Option<Self> {
         let (name, language) = (reader.text(&TEMPLATE), reader.text(&LANGUAGE));
         let (body, buttons) = (reader.list(&BODY).unwrap_or_default(), reader.list(&BUTTONS));
-        let (tick, patience, audit) = (reader.duration(&TICK), reader.duration(&PATIENCE), reader.duration(&AUDIT));
+        let (tick, patience, audit) =
+            (reader.duration(&TICK), reader.duration(&PATIENCE), reader.duration_or_zero(&AUDIT));
         let template = template(name?, language?, &body, &buttons?);
         Some(Self { template, tick: tick?, patience: patience?, audit: audit? })
     }

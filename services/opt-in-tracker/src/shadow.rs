@@ -56,7 +56,7 @@ impl Conversations {
                 Change::Delete { key } => drop(entry.values.insert(key, None)),
                 Change::Schedule { at, tag, .. } => entry.timer = Some(Timer { at, tag }),
                 Change::Unschedule { .. } => entry.timer = None,
-                Change::Mark { .. } => {}
+                Change::Mark { .. } | Change::Projects { .. } => {}
             }
         }
         self.size += entry.values.len() - before;

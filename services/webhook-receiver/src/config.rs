@@ -135,7 +135,6 @@ impl Config {
         let path = reader.text(&PATH);
         if path.as_ref().is_some_and(|path| !path.starts_with('/') || path.contains(['{', '}', '?', '#'])) {
             reader.problem(&PATH, "is no path; expected one such as /webhooks");
-            return None;
         }
         let verify_token = reader.secret(&VERIFY_TOKEN);
         let current = reader.secret_source(&APP_SECRET);
@@ -147,18 +146,18 @@ impl Config {
         let body_timeout = reader.duration(&BODY_TIMEOUT);
         let ack_timeout = reader.duration(&ACK_TIMEOUT);
         let drain = reader.duration(&DRAIN);
-        let (max_body, memory) = (max_body?, memory?);
-        if memory < 3 * max_body {
+        if let (Some(max_body), Some(memory)) = (max_body, memory)
+            && memory < 3 * max_body
+        {
             reader.problem(&MEMORY, "is too small; expected three times WEBHOOK_MAX_BODY_BYTES or more");
-            return None;
         }
         Some(Self {
             listen: listen?,
             path: path?,
             verify_token,
             verifier: Verifier::new(current, previous),
-            max_body,
-            memory,
+            max_body: max_body?,
+            memory: memory?,
             connections: connections?,
             header_timeout: header_timeout?,
             body_timeout: body_timeout?,

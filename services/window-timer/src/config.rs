@@ -40,7 +40,7 @@ impl Config {
 
     /// Reads it; `None` leaves problems behind in the reader.
     pub fn from(reader: &mut Reader<'_>) -> Option<Self> {
-        let (tick, audit) = (reader.duration(&TICK), reader.duration(&AUDIT));
+        let (tick, audit) = (reader.duration(&TICK), reader.duration_or_zero(&AUDIT));
         Some(Self { tick: tick?, audit: audit? })
     }
 }

@@ -25,7 +25,7 @@ use crate::{end_to_end, kafka, rss, warm};
 
 pub(crate) const PARTITIONS: u32 = 6;
 const READY_WITHIN: Duration = Duration::from_secs(30);
-pub(crate) const STREAM_SECRET: &str = "bench stream secret";
+pub(crate) const STREAM_SECRET: &str = "bench stream secret of 32 bytes or more";
 pub(crate) const APP_SECRET: &str = "bench app secret";
 /// The services a message passes through on its way into the log, and the one that folds it.
 pub(crate) const INBOUND: [&str; 3] = ["webhook-receiver", "inbound-processor", "opt-in-tracker"];

@@ -5,7 +5,7 @@ use std::io::Write;
 use clap::{Args, Subcommand};
 use connector_contracts::Topics;
 use connector_ports::Log;
-use connector_runtime::provision::{self, Checked, Finding};
+use connector_runtime::provision::{self, Checked, Deviation, Finding};
 
 use crate::{Failed, open};
 
@@ -59,8 +59,15 @@ async fn verify(
     let specs = provision::specs(topics, sizes.partitions, sizes.replication);
     let checked = if create { provision::apply(log, &specs).await? } else { provision::check(log, &specs).await? };
     for topic in &checked {
-        let found = match topic.finding {
+        let found = match &topic.finding {
             Finding::Right => "is right".to_owned(),
+            Finding::Differs(deviations) => {
+                let told = |deviation: &Deviation| match deviation.dangerous {
+                    true => deviation.to_string().to_uppercase(),
+                    false => deviation.to_string(),
+                };
+                deviations.iter().map(told).collect::<Vec<_>>().join("; ")
+            }
             Finding::Missing => "IS MISSING".to_owned(),
             Finding::Created => "created".to_owned(),
             Finding::WrongPartitions { found, wanted } => format!(

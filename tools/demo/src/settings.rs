@@ -93,7 +93,7 @@ impl Settings {
         let margin = format!("{}ms", self.window.as_millis() / 20);
         let lead = format!("{}ms", self.window.as_millis() / 4);
         vec![
-            ("STREAM_SECRET", "demo-stream-secret".to_owned()),
+            ("STREAM_SECRET", "demo-stream-secret-of-32-bytes-or-more".to_owned()),
             ("WINDOW_LENGTH", window),
             ("WINDOW_MARGIN", margin),
             ("WINDOW_CLOSING_SOON", lead),

@@ -1,8 +1,11 @@
 //! The one thread that writes. It runs jobs inside one SQLite transaction until none waits, commits, and only then answers and shows
 //! the new ends to readers.
 
+mod cleaning;
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, PoisonError, mpsc};
+use std::time::Duration;
 
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
@@ -16,6 +19,9 @@ use crate::store::{Outcome, Placed, Positions, Session, fenced};
 
 /// Records in one commit. More would let the first callers wait for the last.
 const COMMIT_WEIGHT: usize = 20_000;
+
+/// How long the writer waits for work before it looks whether something has grown too old.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Tells a caller how the commit ended.
 type Settle = Box<dyn FnOnce(Result<(), &Problem>) + Send>;
@@ -45,14 +51,26 @@ pub(super) struct Writer {
     transactors: HashMap<String, Transactor>,
     /// No SQLite transaction could be begun: nothing may be written now.
     refusal: Option<Problem>,
+    /// When it is looked again for what need not be kept.
+    clean_at: Timestamp,
 }
 
 struct Partition {
     slot: i64,
+    begin: Offset,
     end: Offset,
+    /// Records since the last compaction; as good as all of them after a start.
+    dirty: i64,
     last_timestamp: i64,
     /// First position of each open transaction.
     open: BTreeMap<i64, Offset>,
+}
+
+impl Partition {
+    /// Nothing from here on may be seen by committed readers.
+    fn stable(&self) -> Offset {
+        self.open.values().min().copied().unwrap_or(self.end)
+    }
 }
 
 #[derive(Default)]
@@ -66,8 +84,8 @@ struct Transactor {
 impl Writer {
     /// Reads the state from the file. Whatever is open there was left by a process that is gone: it is aborted.
     pub(super) fn load(db: Connection, clock: Arc<dyn Clock>, published: Arc<Published>) -> rusqlite::Result<Self> {
-        let mut writer =
-            Self { db, clock, published, topics: HashMap::new(), transactors: HashMap::new(), refusal: None };
+        let (topics, transactors) = (HashMap::new(), HashMap::new());
+        let mut writer = Self { db, clock, published, topics, transactors, refusal: None, clean_at: Timestamp::EPOCH };
         writer.reload()?;
         writer.publish();
         Ok(writer)
@@ -80,16 +98,17 @@ impl Writer {
             transactor.doomed |= transactor.open.take().is_some();
         }
         self.topics.clear();
-        let mut slots = self.db.prepare("SELECT id, topic FROM slots ORDER BY topic, partition")?;
+        let mut slots = self.db.prepare("SELECT id, topic, begin FROM slots ORDER BY topic, partition")?;
         let mut last =
             self.db.prepare("SELECT id, timestamp FROM records WHERE id >= ?1 AND id < ?2 ORDER BY id DESC LIMIT 1")?;
         let mut rows = slots.query([])?;
         while let Some(row) = rows.next()? {
-            let (slot, topic): (i64, String) = (row.get(0)?, row.get(1)?);
+            let (slot, topic, begin): (i64, String, i64) = (row.get(0)?, row.get(1)?, row.get(2)?);
             let range = params![slot << OFFSET_BITS, (slot + 1) << OFFSET_BITS];
             let last: Option<(i64, i64)> = last.query_row(range, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
-            let (end, last_timestamp) = last.map_or((Offset(0), 0), |(id, at)| (offset_of(id).next(), at));
-            let partition = Partition { slot, end, last_timestamp, open: BTreeMap::new() };
+            let begin = Offset(begin);
+            let (end, last_timestamp) = last.map_or((begin, 0), |(id, at)| (offset_of(id).next(), at));
+            let partition = Partition { slot, begin, end, dirty: i64::MAX, last_timestamp, open: BTreeMap::new() };
             self.topics.entry(topic.into()).or_default().push(partition);
         }
         Ok(())
@@ -97,7 +116,15 @@ impl Writer {
 
     /// Works until nobody can send jobs any more.
     pub(super) fn run(mut self, jobs: &mpsc::Receiver<Job>) {
-        while let Ok(first) = jobs.recv() {
+        loop {
+            let first = match jobs.recv_timeout(IDLE) {
+                Ok(first) => first,
+                Err(mpsc::RecvTimeoutError::Timeout) => {
+                    self.clean();
+                    continue;
+                }
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
+            };
             let mut settled = Vec::new();
             let result = self.commit_all(first, jobs, &mut settled);
             match result {
@@ -108,6 +135,7 @@ impl Writer {
                 settle(result.as_ref().copied());
             }
             self.published.changed.send_modify(|version| *version += 1);
+            self.clean();
         }
     }
 
@@ -148,8 +176,9 @@ impl Writer {
     fn publish(&self) {
         let visible = |partition: &Partition| Visible {
             slot: partition.slot,
+            begin: partition.begin,
             end: partition.end,
-            stable: partition.open.values().min().copied().unwrap_or(partition.end),
+            stable: partition.stable(),
         };
         let mut topics = self.published.topics.write().unwrap_or_else(PoisonError::into_inner);
         for (name, partitions) in &self.topics {
@@ -169,7 +198,8 @@ impl Writer {
             let sql = "INSERT INTO slots (topic, partition) VALUES (?1, ?2)";
             self.db.execute(sql, params![name.as_str(), partition])?;
             let slot = self.db.last_insert_rowid();
-            created.push(Partition { slot, end: Offset(0), last_timestamp: 0, open: BTreeMap::new() });
+            let (begin, end) = (Offset(0), Offset(0));
+            created.push(Partition { slot, begin, end, dirty: 0, last_timestamp: 0, open: BTreeMap::new() });
         }
         self.topics.insert(name.clone(), created);
         Ok(())
@@ -231,6 +261,7 @@ impl Writer {
                 tx
             ])?;
             partition.end = offset.next();
+            partition.dirty = partition.dirty.saturating_add(1);
             if let Some(tx) = tx {
                 partition.open.entry(tx).or_insert(offset);
             }

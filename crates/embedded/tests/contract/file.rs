@@ -4,16 +4,18 @@ use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use connector_domain::time::Timestamp;
 use connector_embedded::store::Store;
 use connector_embedded::{EmbeddedLog, OpenError};
-use connector_ports::Log;
 use connector_ports::clock::SystemClock;
 use connector_ports::log::{
-    Append, Isolation, Offset, Polled, Record, Start, Subscription, TopicName, TopicPartition, TopicSpec,
+    Append, Identity, Isolation, Offset, Polled, Record, Start, Subscription, TopicName, TopicPartition, TopicSpec,
 };
+use connector_ports::{Clock, Log};
 
 const TOPIC: &str = "file";
 /// Set in the child that is killed: the file it appends to.
@@ -88,6 +90,171 @@ async fn a_file_that_is_in_use_is_refused_with_a_clear_word() {
     assert!(error.to_string().contains("in use by another process"), "{error}");
     drop(log);
     open(&path);
+}
+
+/// The file counts, not its name: nothing else would keep two processes from sending the same message.
+#[tokio::test]
+async fn a_file_that_is_in_use_is_refused_by_every_name() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.sqlite");
+    let log = open(&path);
+    let (symbolic, hard) = (folder.path().join("symbolic.sqlite"), folder.path().join("hard.sqlite"));
+    std::os::unix::fs::symlink(&path, &symbolic).expect("a symbolic link");
+    std::fs::hard_link(&path, &hard).expect("a hard link");
+    let roundabout = folder.path().join("inside/../log.sqlite");
+    std::fs::create_dir(folder.path().join("inside")).expect("a folder");
+    for name in [&symbolic, &hard, &roundabout] {
+        let error = connector_embedded::open(name, Arc::new(SystemClock)).err().expect("it is in use");
+        assert!(matches!(error, OpenError::InUse { .. }), "{}: {error:?}", name.display());
+    }
+    drop(log);
+    open(&symbolic);
+}
+
+#[tokio::test]
+async fn a_database_of_something_else_is_refused_and_stays_as_it_is() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("model.sqlite");
+    let model = rusqlite::Connection::open(&path).expect("a database");
+    model.execute_batch("CREATE TABLE offsets (partition INTEGER); PRAGMA user_version = 1;").expect("a table");
+    drop(model);
+    let error = connector_embedded::open(&path, Arc::new(SystemClock)).err().expect("it is no log");
+    assert!(matches!(error, OpenError::Foreign { .. }), "{error:?}");
+    let model = rusqlite::Connection::open(&path).expect("a database");
+    let tables: i64 = model.query_row("SELECT COUNT(*) FROM sqlite_master", [], |row| row.get(0)).expect("a count");
+    assert_eq!(tables, 1);
+}
+
+#[tokio::test]
+async fn a_file_made_anew_is_another_log() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let identity = async |path: &Path| {
+        let log = open(path);
+        create(&log).await;
+        log.identity(&partition()).await.expect("ask")
+    };
+    let (one, other) = (folder.path().join("one.sqlite"), folder.path().join("other.sqlite"));
+    let known = identity(&one).await;
+    assert!(matches!(known, Identity::Known(_)), "{known:?}");
+    assert_eq!(identity(&one).await, known, "over a restart");
+    assert_ne!(identity(&other).await, known);
+}
+
+/// Time as the test wants it.
+struct Hand(AtomicI64);
+
+#[async_trait::async_trait]
+impl Clock for Hand {
+    fn now(&self) -> Timestamp {
+        Timestamp(self.0.load(Ordering::Relaxed))
+    }
+
+    async fn sleep(&self, _: Duration) {}
+}
+
+const HOUR: i64 = 3_600_000;
+
+fn declared(name: &str, settings: &[(&str, &str)]) -> TopicSpec {
+    let settings = settings.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+    TopicSpec { name: name.into(), partitions: 1, replication: 1, settings }
+}
+
+async fn append(log: &EmbeddedLog, topic: &str, records: impl IntoIterator<Item = (String, Option<String>)>) {
+    let record = |(key, value): (String, Option<String>)| Append {
+        topic: topic.into(),
+        partition: Some(0),
+        key: Some(key.into()),
+        value: value.map(Bytes::from),
+        headers: vec![],
+    };
+    log.appender().await.expect("an appender").append(records.into_iter().map(record).collect()).await.expect("append");
+}
+
+async fn keys(log: &EmbeddedLog, topic: &str) -> Vec<String> {
+    let source = TopicPartition::new(topic, 0);
+    let mut reader = log.assign(vec![(source, Start::Beginning)], Isolation::Committed).await.expect("assign");
+    let mut seen = Vec::new();
+    loop {
+        match reader.poll(Duration::from_secs(10), 1000).await.expect("poll") {
+            Polled::Records(records) => {
+                seen.extend(
+                    records.iter().map(|one| String::from_utf8_lossy(one.key.as_deref().unwrap_or_default()).into()),
+                );
+            }
+            Polled::CaughtUp(..) => return seen,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// Deleted by age and by key as declared, between the commits; the log is kept for ever.
+#[tokio::test]
+async fn what_need_not_be_kept_goes_and_its_place_is_used_again() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("log.sqlite");
+    let clock = Arc::new(Hand(AtomicI64::new(1_000 * HOUR)));
+    let log = connector_embedded::open(&path, clock.clone()).expect("open the log");
+    let old = [("cleanup.policy", "delete"), ("retention.ms", "36000000")];
+    let ever = [("cleanup.policy", "delete"), ("retention.ms", "-1")];
+    let newest = [("cleanup.policy", "compact"), ("retention.ms", "-1"), ("delete.retention.ms", "7200000")];
+    let topics = [("old", &old[..]), ("ever", &ever[..]), ("newest", &newest[..])];
+    for (name, settings) in topics {
+        log.create_topic(&declared(name, settings)).await.expect("create");
+    }
+    let text = "x".repeat(1_000);
+    let round = async |n: i64| {
+        append(&log, "old", (0..2_000).map(|i| (format!("{n}-{i}"), Some(text.clone())))).await;
+        append(&log, "newest", (0..2_000).map(|i| (format!("{}", i % 10), Some(text.clone())))).await;
+    };
+    append(&log, "ever", [("first".to_owned(), Some("kept".to_owned()))]).await;
+    append(&log, "newest", [("gone".to_owned(), None)]).await;
+    let source = TopicPartition::new("old", 0);
+    let mut sizes = Vec::new();
+    for n in 0..12 {
+        round(n).await;
+        clock.0.fetch_add(6 * HOUR, Ordering::Relaxed);
+        // A commit is what it is done after.
+        append(&log, "ever", [(format!("{n}"), None)]).await;
+        connector_testkit::wait::until("what is old to go", Duration::from_secs(30), async || {
+            append(&log, "ever", [("again".to_owned(), None)]).await;
+            let begin = log.begin_offset(&source).await.expect("ask");
+            let wanted = Offset(2_000 * n);
+            (begin >= wanted && keys(&log, "newest").await.len() <= 11).then_some(())
+        })
+        .await;
+        sizes.push(std::fs::metadata(&path).expect("a file").len());
+    }
+    // Rounds of 6 hours, kept for 10: the last two.
+    let begin = log.begin_offset(&source).await.expect("ask");
+    assert_eq!(
+        begin,
+        Offset(22_000),
+        "of the twelve the last one is young enough, and the one before it is not any more"
+    );
+    assert_eq!(keys(&log, "old").await.len(), 2_000);
+    assert_eq!(log.end_offset(&source, Isolation::Committed).await.expect("ask"), Offset(24_000));
+    assert_eq!(keys(&log, "newest").await, (0..10).map(|key| key.to_string()).collect::<Vec<_>>());
+    assert_eq!(keys(&log, "ever").await.first().map(String::as_str), Some("first"), "the log is kept for ever");
+    assert!(sizes[11] < sizes[3] * 3 / 2, "the file goes on growing: {sizes:?}");
+    // Over a restart everything is where it was.
+    drop(log);
+    let log = connector_embedded::open(&path, clock.clone()).expect("open the log");
+    assert_eq!(log.begin_offset(&source).await.expect("ask"), Offset(22_000));
+    assert_eq!(log.end_offset(&source, Isolation::Committed).await.expect("ask"), Offset(24_000));
+    // Nobody has said by now how long anything is kept. When all of it is too old its end is still known.
+    for (name, settings) in topics {
+        log.create_topic(&declared(name, settings)).await.expect("create");
+    }
+    clock.0.fetch_add(600 * HOUR, Ordering::Relaxed);
+    connector_testkit::wait::until("everything to go", Duration::from_secs(30), async || {
+        append(&log, "ever", [("again".to_owned(), None)]).await;
+        (log.begin_offset(&source).await.expect("ask") >= Offset(23_999)).then_some(())
+    })
+    .await;
+    drop(log);
+    let log = connector_embedded::open(&path, clock).expect("open the log");
+    append(&log, "old", [("next".to_owned(), None)]).await;
+    assert_eq!(log.end_offset(&source, Isolation::Committed).await.expect("ask"), Offset(24_001));
 }
 
 #[tokio::test]

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use connector_kafka::{KafkaConfig, KafkaLog};
 use connector_ports::log::{
-    Append, Isolation, LogError, Polled, Start, Subscription, TopicName, TopicPartition, TopicSpec,
+    Append, Identity, Isolation, LogError, Polled, Start, Subscription, TopicName, TopicPartition, TopicSpec,
 };
 use connector_ports::{Log, Reader};
 use connector_testkit::servers::{KafkaCluster, KafkaOptions, unique};
@@ -249,4 +249,38 @@ async fn the_death_of_one_of_three_brokers_loses_nothing() {
         })
         .await;
     }
+}
+
+/// A topic that was deleted and made again is another one, and says so before anything is written to it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_topic_that_was_made_anew_is_another_log() {
+    let kafka = start(KafkaOptions::default()).await;
+    let (before, after) = (log(&kafka.bootstrap_servers()), log(&kafka.bootstrap_servers()));
+    let topic = create(before.as_ref(), 1, 1).await;
+    let partition = TopicPartition::new(topic.clone(), 0);
+    assert_eq!(before.identity(&partition).await.expect("ask"), Identity::Unwritten);
+    // What was aborted counts: it stays the first for ever.
+    let mut transactor = before.transactor(&unique("id")).await.expect("transactor");
+    transactor.append(vec![numbered(&topic, 0)]).await.expect("append");
+    transactor.abort().await.expect("abort");
+    let known = before.identity(&partition).await.expect("ask");
+    assert!(matches!(known, Identity::Known(_)), "{known:?}");
+    before.appender().await.expect("appender").append(vec![numbered(&topic, 1)]).await.expect("append");
+    assert_eq!(after.identity(&partition).await.expect("ask"), known);
+
+    let admin: rdkafka::admin::AdminClient<_> =
+        rdkafka::ClientConfig::new().set("bootstrap.servers", kafka.bootstrap_servers()).create().expect("a client");
+    let options = rdkafka::admin::AdminOptions::new().operation_timeout(Some(Duration::from_secs(10)));
+    admin.delete_topics(&[topic.as_str()], &options).await.expect("asked")[0].as_ref().expect("deleted");
+    connector_testkit::wait::until("the end of the topic", Duration::from_secs(30), async || {
+        after.topic(&topic).await.ok()?.is_none().then_some(())
+    })
+    .await;
+    let spec = TopicSpec { name: topic.clone(), partitions: 1, replication: 1, settings: Vec::new() };
+    after.create_topic(&spec).await.expect("created");
+    let fresh = log(&kafka.bootstrap_servers());
+    assert_eq!(fresh.identity(&partition).await.expect("ask"), Identity::Unwritten);
+    fresh.appender().await.expect("appender").append(vec![numbered(&topic, 1)]).await.expect("append");
+    let another = fresh.identity(&partition).await.expect("ask");
+    assert!(matches!(another, Identity::Known(_)) && another != known, "{another:?} {known:?}");
 }

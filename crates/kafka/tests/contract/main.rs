@@ -1,6 +1,7 @@
 //! The log's contract on a real Apache Kafka, and what only a real broker can do: die, freeze, come back.
 
 mod broker;
+mod delayed;
 mod secured;
 
 use std::sync::Arc;

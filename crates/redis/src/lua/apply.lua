@@ -1,10 +1,10 @@
 -- Applies changes and moves the view, in one step. ARGV: epoch, expected or '', next, how many buckets of timers change, for each of them
 --   bucket, earliest due time or '', how many are set, how many go, score member …, member …
 -- then the other changes:
---   P key value | D key | M id digest day bucket
+--   P key value | D key | M id digest day bucket | L log
 -- Answers {'ok'}, {'fenced'} or {'conflict', applied or ''}; nothing changed unless it is ok.
 local owner = redis.call('HGET', c, 'ep')
-if owner and tonumber(ARGV[1]) < tonumber(owner) then return {'fenced'} end
+if owner and tonumber(ARGV[1]) < (tonumber(owner) or 0) then return {'fenced'} end
 local applied = position(true)
 if applied ~= ARGV[2] then return {'conflict', applied} end
 if applied == '' then forget() end
@@ -82,6 +82,9 @@ while at <= n do
     set(bucket, ARGV[at + 1], ARGV[at + 2])
     days[day] = bucket
     at = at + 5
+  elseif op == 'L' then
+    set(c, 'log', ARGV[at + 1])
+    at = at + 2
   else
     -- Cannot happen: the adapter writes these words. Before it does, nothing but earlier changes of this call has happened.
     return redis.error_reply('unknown change')

@@ -1,7 +1,7 @@
 -- Leases the oldest due timers, in no order. ARGV: epoch, now, end of the lease, limit, since. Answers {'fenced'}, {'damaged'} or
 -- {'ok', member, score, member, score, …}.
 local owner = redis.call('HGET', c, 'ep')
-if owner and tonumber(ARGV[1]) < tonumber(owner) then return {'fenced'} end
+if owner and tonumber(ARGV[1]) < (tonumber(owner) or 0) then return {'fenced'} end
 local now, limit, since = tonumber(ARGV[2]), tonumber(ARGV[4]), tonumber(ARGV[5])
 
 -- Leases that are over wait again, with the time at which they were due. As many as could be claimed now: the others follow.

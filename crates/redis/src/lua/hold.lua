@@ -1,5 +1,5 @@
 -- Holds a limiter (see take). KEYS: the limiter. ARGV: until, in microseconds. A shorter hold does not end a longer one.
-local t, h = string.match(redis.call('GET', KEYS[1]) or '', '^(%S+) (%S+)$')
+local t, h = string.match(redis.call('MGET', KEYS[1])[1] or '', '^(%-?%d+) (%-?%d+)$')
 local till = math.max(tonumber(ARGV[1]), tonumber(h or '0'))
 local time = redis.call('TIME')
 local rest = math.ceil(math.max(till, tonumber(t or '0')) / 1000) - tonumber(time[1]) * 1000 + 60000

@@ -5,7 +5,7 @@ local now, answers = tonumber(ARGV[1]), {}
 local states = redis.call('MGET', unpack(KEYS))
 for n, key in ipairs(KEYS) do
   local interval, burst, wanted = tonumber(ARGV[3 * n - 1]), tonumber(ARGV[3 * n]), tonumber(ARGV[3 * n + 1])
-  local t, h = string.match(states[n] or '', '^(%S+) (%S+)$')
+  local t, h = string.match(states[n] or '', '^(%-?%d+) (%-?%d+)$')
   local arrival, held = math.max(tonumber(t or '0'), now), tonumber(h or '0')
   local taken, from = 0, 0
   while taken < wanted do

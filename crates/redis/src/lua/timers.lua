@@ -1,4 +1,4 @@
--- Timers. ARGV: how many, their members, their buckets. Answers {applied or '', score or nil, …}.
+-- Timers. ARGV: how many, their members, their buckets. Answers {applied or '', log or '', score or nil, …}.
 local answers = {position(false)}
 local most = tonumber(ARGV[1])
 local leases = {}
@@ -22,6 +22,6 @@ for n = 1, most do
       answers[1] = ''
     end
   end
-  answers[n + 1] = score
+  answers[n + 2] = score
 end
 return answers

@@ -11,11 +11,11 @@ local function today()
   return math.floor(tonumber(redis.call('TIME')[1]) / 86400)
 end
 
--- The position, or '' when there is none. A part that does not hold as much as was put into it was evicted or changed by hand:
+-- The position, or '' when there is none, and the log it is of ('' as long as nobody has said). A part that does not hold as much as was put into it was evicted or changed by hand:
 -- the view loses its position then, and its owner builds it again.
 local function position(marks)
-  local stands = redis.call('HMGET', c, 'off', 'nv', 'nz', 'ni', 'nb')
-  if not stands[1] then return '' end
+  local stands = redis.call('HMGET', c, 'off', 'nv', 'nz', 'ni', 'nb', 'log')
+  if not tonumber(stands[1] or '') then return '', '' end
   local leased = redis.call('ZCARD', i)
   local whole = redis.call('HLEN', v) == tonumber(stands[2] or -1)
     and redis.call('ZCARD', z) == tonumber(stands[3] or -1)
@@ -30,15 +30,19 @@ local function position(marks)
       whole = whole and redis.call('HLEN', buckets[2 * n - 1]) == tonumber(counts[n] or -1)
     end
   end
-  if whole then return stands[1] end
+  if whole then return stands[1], stands[6] or '' end
   redis.call('HDEL', c, 'off')
-  return ''
+  return '', ''
 end
 
--- Empties the view; its owner stays. Whatever the list of buckets says: it may be what was lost.
+-- Empties the view; its owner stays. Whatever the list of buckets says: it may be what was lost. Any part may be of another type by now.
 local function forget()
-  for _, bucket in ipairs(redis.call('ZRANGE', b, 0, -1)) do redis.call('UNLINK', bucket) end
-  local owner = redis.call('HGET', c, 'ep')
+  local named = redis.pcall('ZRANGE', b, 0, -1)
+  if not named.err then
+    for _, bucket in ipairs(named) do redis.call('UNLINK', bucket) end
+  end
+  local owner = redis.pcall('HGET', c, 'ep')
+  if type(owner) ~= 'string' or not tonumber(owner) then owner = false end
   redis.call('UNLINK', c, v, z, i, d, b)
   for from = 0, BUCKETS - 1, 1024 do
     local names = {}

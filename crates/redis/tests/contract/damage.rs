@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
-use connector_ports::gate::{Change, Claim, Epoch, GateError, View};
+use connector_ports::gate::{Change, Claim, Epoch, GateError, Grant, Limit, View};
 use connector_ports::log::Offset;
 
 use super::RealRedis;
@@ -164,5 +164,93 @@ async fn a_bucket_that_is_missing_is_not_taken_for_an_empty_one() {
             Err(error) => panic!("call {number}: {error:?}"),
         }
         assert_eq!(world.gate.read(&view, &[]).await.expect("read").applied, None, "call {number}");
+    }
+}
+
+/// A part of another type breaks every script that comes near it: the view counts as empty, is built again, and nothing is left of it.
+#[tokio::test]
+async fn a_part_of_another_type_heals() {
+    let world = RealRedis::start().await;
+    let client = redis::Client::open(world.url.as_str()).expect("a client");
+    let mut redis = client.get_multiplexed_async_connection().await.expect("a connection");
+    let until = Timestamp(world.today_millis(&mut redis).await + 86_400_000);
+    let keys = ["value".to_owned()];
+    let ids = [Bytes::from_static(b"id")];
+    for (number, part) in (0..).zip(["c", "v", "z", "i", "d", "b", "m", "z:bucket"]) {
+        for round in 0..5 {
+            let view = View::new("type", number * 10 + round);
+            let fill = || {
+                vec![
+                    Change::Put { key: "value".to_owned(), value: Bytes::from_static(b"{}") },
+                    Change::Schedule { key: "timer".to_owned(), at: Timestamp(1_800_000_000_000), tag: 0 },
+                    Change::Mark { id: ids[0].clone(), digest: 7, until },
+                ]
+            };
+            let epoch = world.gate.acquire(&view).await.expect("acquire").epoch;
+            world.gate.apply(&view, epoch, None, Offset(7), fill()).await.expect("apply");
+            let base = format!("whatsapp-connector:{{{view}}}:2");
+            let bucket = bucket_of(&mut redis, &base, "timer").await;
+            let key = match part {
+                "m" => format!("{base}:m:{}", until.as_millis() / 86_400_000),
+                "z:bucket" => format!("{base}:z:{bucket}"),
+                part => format!("{base}:{part}"),
+            };
+            let _: redis::Value =
+                redis::cmd("SET").arg(&key).arg("foreign").query_async(&mut redis).await.expect("SET");
+            // Whoever comes first; nobody is told that the gate is away.
+            match round {
+                0 => drop(world.gate.acquire(&view).await.expect("acquire")),
+                1 => drop(world.gate.read(&view, &keys).await.expect("read")),
+                2 => drop(world.gate.recall(&view, &ids).await.expect("recall")),
+                3 => match world.gate.apply(&view, epoch, Some(Offset(7)), Offset(8), fill()).await {
+                    Ok(()) | Err(GateError::Conflict { actual: None, .. }) => {}
+                    other => panic!("{part}: {other:?}"),
+                },
+                _ => {
+                    world.gate.inspect(&view, 0).await.expect("inspect");
+                    world.gate.inspect(&view, 1).await.expect("inspect");
+                }
+            }
+            // What its owner does once it finds the view empty, or a second before that.
+            for _ in 0..2 {
+                let ownership = world.gate.acquire(&view).await.expect("acquire");
+                let next = Offset(ownership.applied.map_or(0, |applied| applied.0) + 9);
+                match world.gate.apply(&view, ownership.epoch, ownership.applied, next, fill()).await {
+                    Ok(()) | Err(GateError::Conflict { actual: None, .. }) => {}
+                    other => panic!("{part}, {round}: {other:?}"),
+                }
+            }
+            let found = world.gate.read(&view, &keys).await.expect("read");
+            assert_eq!(found.answers, [Some(Bytes::from_static(b"{}"))], "{part}, {round}");
+            assert_eq!(world.gate.recall(&view, &ids).await.expect("recall").answers, [Some(7)], "{part}, {round}");
+            let timers = world.gate.timers(&view, &["timer".to_owned()]).await.expect("timers");
+            assert!(timers.applied.is_some() && timers.answers[0].is_some(), "{part}, {round}");
+        }
+    }
+}
+
+/// Limiters, too: what is no limiter is one that nothing was taken from.
+#[tokio::test]
+async fn a_limiter_of_another_type_heals() {
+    let world = RealRedis::start().await;
+    let client = redis::Client::open(world.url.as_str()).expect("a client");
+    let mut redis = client.get_multiplexed_async_connection().await.expect("a connection");
+    let limit = Limit { key: "damaged".to_owned(), interval: Duration::from_secs(1), burst: 1 };
+    let key = "whatsapp-connector:rate:{damaged}";
+    let now = Timestamp(1_900_000_000_000);
+    for wrong in [&["RPUSH", key, "x"][..], &["SET", key, "foreign words"], &["SET", key, "one"]] {
+        let damage = async |redis: &mut redis::aio::MultiplexedConnection| {
+            let _: redis::Value = redis::cmd("DEL").arg(key).query_async(redis).await.expect("DEL");
+            let mut command = redis::cmd(wrong[0]);
+            let _: redis::Value = command.arg(&wrong[1..]).query_async(redis).await.expect("damage");
+        };
+        damage(&mut redis).await;
+        world.gate.give_back(&limit).await.expect("give back");
+        let grants = world.gate.take(&[limit.clone(), limit.clone()], now).await.expect("take");
+        assert!(matches!(grants[..], [Grant::Granted, Grant::NotBefore(_)]), "{wrong:?}: {grants:?}");
+        damage(&mut redis).await;
+        world.gate.hold(&limit.key, Timestamp(now.0 + 5_000)).await.expect("hold");
+        let grants = world.gate.take(std::slice::from_ref(&limit), now).await.expect("take");
+        assert!(matches!(grants[..], [Grant::NotBefore(_)]), "{wrong:?}: {grants:?}");
     }
 }

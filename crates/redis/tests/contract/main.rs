@@ -30,6 +30,14 @@ impl RealRedis {
     }
 }
 
+impl RealRedis {
+    /// The time of the server.
+    async fn today_millis(&self, redis: &mut redis::aio::MultiplexedConnection) -> i64 {
+        let (seconds, _): (i64, i64) = redis::cmd("TIME").query_async(redis).await.expect("TIME");
+        seconds * 1_000
+    }
+}
+
 fn gate(url: &str) -> Arc<dyn Gate> {
     let config = RedisConfig { timeout: Duration::from_millis(500), ..RedisConfig::at(url) };
     Arc::new(RedisGate::new(&config).expect("a gate"))
@@ -223,4 +231,46 @@ async fn batches_of_a_thousand_changes_are_applied_quickly() {
     let rate = 50_000.0 / begun.elapsed().as_secs_f64();
     println!("apply in batches of 1,000 changes: {rate:.0} changes/s");
     assert!(rate > 5_000.0, "{rate:.0}/s");
+}
+
+/// A Redis without a free place for a client answers with an error to whatever comes first, and with a password that is AUTH: it is a
+/// matter of waiting, with a wrong one it is not.
+#[tokio::test]
+async fn a_redis_without_a_free_place_is_waited_for() {
+    let server = server().await;
+    let client = redis::Client::open(server.url()).expect("a client");
+    let mut operator = client.get_multiplexed_async_connection().await.expect("a connection");
+    let mut set = async |name: &str, value: &str| {
+        let mut command = redis::cmd("CONFIG");
+        let _: String = command.arg("SET").arg(name).arg(value).query_async(&mut operator).await.expect("CONFIG SET");
+    };
+    set("requirepass", "correct").await;
+    let with = |password: Option<&str>| {
+        let config = RedisConfig {
+            timeout: Duration::from_millis(500),
+            password: password.map(connector_settings::Secret::new),
+            ..RedisConfig::at(&server.url())
+        };
+        RedisGate::new(&config).expect("a gate")
+    };
+    let view = View::new("places", 0);
+    with(Some("correct")).acquire(&view).await.expect("it comes in");
+    set("maxclients", "1").await;
+    for (password, gate) in [("the right one", with(Some("correct"))), ("none", with(None))] {
+        for _ in 0..3 {
+            let error = gate.acquire(&view).await.expect_err("there is no place");
+            assert!(matches!(error, GateError::Unavailable { .. }), "{password}: {error}");
+            let words = error.to_string().to_lowercase();
+            assert!(!words.contains("password") && !words.contains("authentication"), "{password}: {words}");
+        }
+    }
+    let waiting = with(Some("correct"));
+    waiting.acquire(&view).await.expect_err("there is no place");
+    set("maxclients", "100").await;
+    connector_testkit::wait::until("a place", Duration::from_secs(10), async || waiting.acquire(&view).await.ok())
+        .await;
+    for (password, why) in [(Some("guessed"), "WRONGPASS"), (None, "NOAUTH")] {
+        let error = with(password).acquire(&view).await.expect_err("nobody comes in");
+        assert!(matches!(&error, GateError::Fatal { reason } if reason.contains(why)), "{error:?}");
+    }
 }

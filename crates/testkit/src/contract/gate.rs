@@ -46,6 +46,7 @@ macro_rules! gate_contract {
             a_wiped_view_says_so
             an_owner_after_a_wipe_is_newer
             a_discarded_view_is_empty_and_keeps_its_owner
+            a_view_says_which_log_it_projects
             due_timers_come_oldest_first_up_to_the_limit
             a_claimed_timer_is_leased_and_stays
             an_older_owner_claims_nothing

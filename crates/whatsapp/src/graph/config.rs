@@ -78,7 +78,7 @@ pub struct GraphConfig {
 impl GraphConfig {
     /// Reads the variables of [`GRAPH`]; `None` leaves problems in the reader.
     pub fn from(reader: &mut Reader<'_>) -> Option<Self> {
-        let base_url = reader.url(&BASE_URL);
+        let base_url = reader.url_with(&BASE_URL, &["https", "http"]);
         let version = reader.text(&VERSION);
         let token = reader.secret_source(&TOKEN);
         let timeout = reader.duration(&TIMEOUT);
@@ -89,7 +89,11 @@ impl GraphConfig {
             && !is_version(version)
         {
             reader.problem(&VERSION, "expected a version such as v26.0");
-            return None;
+        }
+        if let Some(url) = &base_url
+            && url.contains(['?', '#'])
+        {
+            reader.problem(&BASE_URL, "has a query or a fragment; expected scheme, host and perhaps a path");
         }
         Some(Self {
             base_url: base_url?,

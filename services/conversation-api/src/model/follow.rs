@@ -1,13 +1,12 @@
 //! The task that keeps the read model in step with the log.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use connector_contracts::{Topic, decode_event};
-use connector_ports::Log;
-use connector_ports::log::{Isolation, Polled, Record, Start, TopicPartition};
+use connector_ports::log::{Identity, Isolation, Offset, Polled, Record, Start, TopicPartition};
 use connector_runtime::backoff::Backoff;
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
@@ -81,7 +80,7 @@ impl Follower {
         let facts = self.platform.log.topic(&topic).await?;
         let Some(facts) = facts else { return Err(Failure::Later(format!("topic {topic} does not exist yet"))) };
         let partitions: Vec<_> = (0..facts.partitions).map(|p| TopicPartition::new(topic.clone(), p)).collect();
-        let positions = self.start(self.platform.log.as_ref(), &partitions).await?;
+        let (positions, mut unnamed) = self.start(&partitions).await?;
         let starts = partitions.into_iter().map(|source| {
             let next = positions.next(source.partition);
             (source, if next.0 == 0 { Start::Beginning } else { Start::At(next) })
@@ -89,9 +88,20 @@ impl Follower {
         let mut reader = self.platform.log.assign(starts.collect(), Isolation::Committed).await?;
         let mut behind: BTreeSet<u32> = (0..facts.partitions).collect();
         loop {
+            if self.model.is_damaged() {
+                return Err(Failure::Later("the read model is damaged and is built anew".to_owned()));
+            }
             match reader.poll(Duration::from_secs(1), BATCH).await? {
                 Polled::Records(records) => {
                     backoff.reset();
+                    let partitions: BTreeSet<u32> = records.iter().map(|record| record.source.partition).collect();
+                    for partition in partitions.intersection(&unnamed.clone()) {
+                        let source = TopicPartition::new(topic.clone(), *partition);
+                        if let Identity::Known(log) = self.platform.log.identity(&source).await? {
+                            self.model.keep_log(*partition, &log).await?;
+                            unnamed.remove(partition);
+                        }
+                    }
                     self.model.apply(records.iter().map(|record| self.change(record)).collect()).await?;
                     self.changed.send_modify(|count| *count += 1);
                 }
@@ -107,17 +117,42 @@ impl Follower {
         }
     }
 
-    /// Where to go on. A model that knows more than the log belongs to another log: it is built anew.
-    async fn start(&self, log: &dyn Log, partitions: &[TopicPartition]) -> Result<Cursor, Failure> {
-        let positions = self.model.positions().await?;
+    /// Where to go on, and the partitions that have no name yet. A model of another log, or a damaged one, is built anew.
+    async fn start(&self, partitions: &[TopicPartition]) -> Result<(Cursor, BTreeSet<u32>), Failure> {
+        if self.model.is_damaged() {
+            tracing::warn!("the read model is damaged and is built anew");
+            self.model.reset().await?;
+        }
+        let log = self.platform.log.as_ref();
+        let (mut positions, kept) = (self.model.positions().await?, self.model.logs().await?);
+        let (mut names, mut another) = (BTreeMap::new(), None);
         for source in partitions {
-            if positions.next(source.partition) > log.end_offset(source, Isolation::Committed).await? {
-                tracing::warn!(%source, "the read model is ahead of the log and is built anew");
-                self.model.reset().await?;
-                return Ok(Cursor::default());
+            let (partition, next) = (source.partition, positions.next(source.partition));
+            let begun = next > Offset(0);
+            match log.identity(source).await? {
+                Identity::Known(log) => {
+                    another = another.or((begun && kept.get(&partition) != Some(&log)).then_some(source));
+                    names.insert(partition, log);
+                }
+                Identity::Unwritten => another = another.or(begun.then_some(source)),
+                // What the model has is more than what is left of the log.
+                Identity::BeginningLost { .. } => {}
+            }
+            if next > log.end_offset(source, Isolation::Committed).await? {
+                another = another.or(Some(source));
             }
         }
-        Ok(positions)
+        if let Some(source) = another {
+            tracing::warn!(%source, "the read model is of another log and is built anew");
+            self.model.reset().await?;
+            positions = Cursor::default();
+        }
+        // Before anything of them is applied.
+        for (partition, log) in &names {
+            self.model.keep_log(*partition, log).await?;
+        }
+        let unnamed = partitions.iter().map(|source| source.partition).filter(|one| !names.contains_key(one));
+        Ok((positions, unnamed.collect()))
     }
 
     fn change(&self, record: &Record) -> Change {

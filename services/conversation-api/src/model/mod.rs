@@ -5,9 +5,12 @@
 //! question names the organization, and every row is stored under one.
 
 pub mod cursor;
+pub mod file;
 pub mod fold;
 pub mod follow;
 pub mod sqlite;
+
+use std::collections::BTreeMap;
 
 use async_trait::async_trait;
 use connector_domain::composer::Situation;
@@ -16,7 +19,7 @@ use connector_domain::directory::Enablement;
 use connector_domain::event::Recorded;
 use connector_domain::ids::{CommandId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
-use connector_ports::log::Offset;
+use connector_ports::log::{LogId, Offset};
 use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
@@ -32,6 +35,9 @@ pub enum ModelError {
     /// A row cannot be read or written: a mistake of ours, or a damaged file.
     #[error("a row of the read model is not ours")]
     Row(#[from] serde_json::Error),
+    /// The file cannot be used.
+    #[error(transparent)]
+    File(#[from] file::FileError),
     /// The blocking call was cancelled by the end of the process.
     #[error("the read model has ended")]
     Ended,
@@ -184,8 +190,17 @@ pub trait ReadModel: Send + Sync {
     /// The next position in each partition.
     async fn positions(&self) -> Result<Cursor, ModelError>;
 
-    /// Forgets everything: the log is another one than before.
+    /// Forgets everything: the log is another one than before, or the model is damaged.
     async fn reset(&self) -> Result<(), ModelError>;
+
+    /// Whether it was found damaged. Nothing but [`ReadModel::reset`] helps then.
+    fn is_damaged(&self) -> bool;
+
+    /// The logs of which [`ReadModel::positions`] are, as far as they were kept.
+    async fn logs(&self) -> Result<BTreeMap<u32, LogId>, ModelError>;
+
+    /// Keeps of which log a partition is.
+    async fn keep_log(&self, partition: u32, log: &LogId) -> Result<(), ModelError>;
 
     /// The conversations with a user's contacts or messages, latest first.
     async fn conversations(

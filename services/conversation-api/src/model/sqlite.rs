@@ -1,7 +1,9 @@
 //! The read model in SQLite: one connection writes, one reads.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
@@ -10,18 +12,21 @@ use connector_domain::conversation::{Conversation, closed};
 use connector_domain::directory::Enablement;
 use connector_domain::ids::{CommandId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
-use connector_ports::log::Offset;
+use connector_ports::log::{LogId, Offset};
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cursor::Cursor;
+use super::file;
 use super::{Change, EventQuery, Message, ModelError, Outcome, ReadModel, Scope, StoredEvent, Summary, View, fold};
 
 /// A file of another version is built anew from the log.
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 const SCHEMA: &str = "
+    CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE offsets (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
     CREATE TABLE events (partition INTEGER NOT NULL, position INTEGER NOT NULL, organization TEXT NOT NULL,
         stream TEXT NOT NULL, type TEXT NOT NULL, event_id TEXT NOT NULL, occurred_at INTEGER NOT NULL,
@@ -59,25 +64,50 @@ const TABLES: [&str; 9] =
 pub struct SqliteModel {
     writer: Arc<Mutex<Connection>>,
     reader: Arc<Mutex<Connection>>,
+    /// SQLite has found that the file is damaged.
+    damaged: Arc<AtomicBool>,
+    stream_key: Arc<str>,
+    /// Declared last: it is let go of after the connections.
+    _lock: Option<Arc<File>>,
 }
 
 impl SqliteModel {
-    /// Opens the model in a file, or one in memory. A file of another version is emptied.
+    /// Opens the model in a file, or one in memory. A file of another version is emptied, a damaged one is put aside. `stream_key` is the
+    /// fingerprint of the secret behind the stream ids.
     ///
     /// # Errors
-    /// When the file cannot be used.
-    pub fn open(path: Option<&Path>) -> Result<Self, ModelError> {
+    /// When the file cannot be used, is somebody else's, or belongs to another secret.
+    pub fn open(path: Option<&Path>, stream_key: &str) -> Result<Self, ModelError> {
+        let Some(file) = path else { return Self::open_locked(None, None, stream_key) };
+        match Self::open_locked(path, Some(file::lock(file)?), stream_key) {
+            Err(ModelError::Database(error)) if file::is_damage(&error) => {
+                file::put_aside(file)?;
+                Self::open_locked(path, Some(file::lock(file)?), stream_key)
+            }
+            opened => opened,
+        }
+    }
+
+    fn open_locked(path: Option<&Path>, lock: Option<File>, stream_key: &str) -> Result<Self, ModelError> {
         let writer = match path {
             Some(path) => Connection::open(path)?,
             None => Connection::open_in_memory()?,
         };
+        file::claim(&writer, path)??;
         // The log is the truth: what a crash of the machine loses here is applied again.
         writer.execute_batch("PRAGMA journal_mode = WAL; PRAGMA synchronous = NORMAL; PRAGMA busy_timeout = 5000;")?;
         let version: i64 = writer.query_row("PRAGMA user_version", [], |row| row.get(0))?;
         if version != VERSION {
             let drop: String = TABLES.iter().map(|table| format!("DROP TABLE IF EXISTS {table};")).collect();
-            writer.execute_batch(&format!("BEGIN; {drop} {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+            let facts = "DROP TABLE IF EXISTS facts;";
+            writer
+                .execute_batch(&format!("BEGIN; {drop} {facts} {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
         }
+        for table in TABLES {
+            // A look at each: what is damaged is better found now.
+            writer.query_row(&format!("SELECT EXISTS (SELECT * FROM {table} LIMIT 1)"), [], |_| Ok(()))?;
+        }
+        file::keep_stream_key(&writer, stream_key)??;
         writer.set_prepared_statement_cache_capacity(64);
         let writer = Arc::new(Mutex::new(writer));
         let reader = match path {
@@ -89,28 +119,48 @@ impl SqliteModel {
             }
             None => writer.clone(),
         };
-        Ok(Self { writer, reader })
+        let damaged = Arc::default();
+        Ok(Self { writer, reader, damaged, stream_key: stream_key.into(), _lock: lock.map(Arc::new) })
+    }
+
+    /// Empties the whole file, whatever is in it.
+    fn begin_anew(connection: &Connection, stream_key: &str) -> Result<(), ModelError> {
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_RESET_DATABASE, true)?;
+        let emptied = connection.execute_batch("VACUUM");
+        connection.set_db_config(DbConfig::SQLITE_DBCONFIG_RESET_DATABASE, false)?;
+        emptied?;
+        connection.execute_batch(&format!("BEGIN; {SCHEMA} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        file::claim_again(connection)?;
+        file::keep_stream_key(connection, stream_key)??;
+        Ok(())
     }
 
     async fn read<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
     ) -> Result<T, ModelError> {
-        blocking(self.reader.clone(), move |connection| {
+        self.blocking(self.reader.clone(), move |connection| {
             // One transaction for all statements of an answer: they agree about one moment.
             let moment = connection.unchecked_transaction()?;
             ask(&moment)
         })
         .await
     }
-}
 
-async fn blocking<T: Send + 'static>(
-    connection: Arc<Mutex<Connection>>,
-    run: impl FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
-) -> Result<T, ModelError> {
-    let run = move || run(&connection.lock().unwrap_or_else(PoisonError::into_inner));
-    tokio::task::spawn_blocking(run).await.map_err(|_| ModelError::Ended)?
+    async fn blocking<T: Send + 'static>(
+        &self,
+        connection: Arc<Mutex<Connection>>,
+        run: impl FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
+    ) -> Result<T, ModelError> {
+        let run = move || run(&connection.lock().unwrap_or_else(PoisonError::into_inner));
+        let result = tokio::task::spawn_blocking(run).await.map_err(|_| ModelError::Ended)?;
+        if let Err(ModelError::Database(error)) = &result
+            && file::is_damage(error)
+        {
+            self.damaged.store(true, Ordering::Relaxed);
+        }
+        result
+    }
 }
 
 /// A serde word (`MessageState`) as a column.
@@ -351,7 +401,7 @@ fn events(connection: &Connection, query: &EventQuery) -> Result<Vec<StoredEvent
 #[async_trait]
 impl ReadModel for SqliteModel {
     async fn apply(&self, changes: Vec<Change>) -> Result<(), ModelError> {
-        blocking(self.writer.clone(), move |connection| {
+        self.blocking(self.writer.clone(), move |connection| {
             let transaction = connection.unchecked_transaction()?;
             for change in &changes {
                 fold::apply(&transaction, change)?;
@@ -371,9 +421,44 @@ impl ReadModel for SqliteModel {
     }
 
     async fn reset(&self) -> Result<(), ModelError> {
-        blocking(self.writer.clone(), |connection| {
+        let (stream_key, damaged) = (self.stream_key.clone(), self.damaged.load(Ordering::Relaxed));
+        self.blocking(self.writer.clone(), move |connection| {
+            if damaged {
+                return Self::begin_anew(connection, &stream_key);
+            }
             let delete: String = TABLES.iter().map(|table| format!("DELETE FROM {table};")).collect();
-            Ok(connection.execute_batch(&format!("BEGIN; {delete} COMMIT;"))?)
+            Ok(connection
+                .execute_batch(&format!("BEGIN; {delete} DELETE FROM facts WHERE name <> 'stream_key'; COMMIT;"))?)
+        })
+        .await?;
+        self.damaged.store(false, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_damaged(&self) -> bool {
+        self.damaged.load(Ordering::Relaxed)
+    }
+
+    async fn logs(&self) -> Result<BTreeMap<u32, LogId>, ModelError> {
+        self.read(|connection| {
+            let mut statement = connection.prepare_cached("SELECT name, value FROM facts WHERE name LIKE 'log/%'")?;
+            let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+            let mut logs = BTreeMap::new();
+            for row in rows {
+                let (name, id) = row?;
+                let partition = name.strip_prefix("log/").and_then(|partition| partition.parse().ok());
+                logs.extend(partition.map(|partition| (partition, LogId::from(id))));
+            }
+            Ok(logs)
+        })
+        .await
+    }
+
+    async fn keep_log(&self, partition: u32, log: &LogId) -> Result<(), ModelError> {
+        let (name, id) = (format!("log/{partition}"), log.as_str().to_owned());
+        self.blocking(self.writer.clone(), move |connection| {
+            connection.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?1, ?2)", [name, id])?;
+            Ok(())
         })
         .await
     }

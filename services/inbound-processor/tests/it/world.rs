@@ -15,7 +15,7 @@ use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate as _;
 use connector_ports::gate::{Change, View};
-use connector_ports::log::{Append, Offset, Record, TopicPartition, TopicSpec};
+use connector_ports::log::{Append, Identity, Offset, Record, TopicPartition, TopicSpec};
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::service::Service;
 use connector_runtime::situation::{conversation_key, partition_of, store};
@@ -96,7 +96,10 @@ pub(crate) async fn known(world: &SimWorld, stream: &StreamId, conversation: &Co
     let gate = world.calm_gate();
     let ownership = gate.acquire(&view).await.unwrap();
     let change = Change::Put { key: conversation_key(stream), value: store(conversation).unwrap() };
-    gate.apply(&view, ownership.epoch, ownership.applied, Offset(1), vec![change]).await.unwrap();
+    let source = TopicPartition::new(topic(Topic::ConversationEvents), view.partition);
+    let Identity::Known(log) = world.calm_log().identity(&source).await.unwrap() else { panic!("it has a name") };
+    let changes = vec![change, Change::Projects { log }];
+    gate.apply(&view, ownership.epoch, ownership.applied, Offset(1), changes).await.unwrap();
 }
 
 pub(crate) fn items(delivery: &[u8]) -> Vec<Split> {

@@ -1,7 +1,7 @@
 //! The promises of R4, each broken on purpose by something put between the sender and its ports or its loop. The checker of
 //! `crashes.rs` has to notice each.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use connector_domain::ids::{OrganizationId, PhoneNumberId, WabaId};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
 use connector_domain::template::Template;
 use connector_ports::log::{
-    Append, Appended, Consumed, Isolation, LogError, Membership, Offset, Polled, Record, Start, Subscription,
+    Append, Appended, Consumed, Identity, Isolation, LogError, Membership, Offset, Polled, Record, Start, Subscription,
     TopicFacts, TopicName, TopicPartition, TopicSpec,
 };
 use connector_ports::whatsapp::{BusinessProfile, Outbound, WhatsAppError};
@@ -246,12 +246,20 @@ impl Log for Unfenced {
         self.0.begin_offset(partition).await
     }
 
+    async fn identity(&self, partition: &TopicPartition) -> Result<Identity, LogError> {
+        self.0.identity(partition).await
+    }
+
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         self.0.committed(group, partitions).await
     }
 
     async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError> {
         self.0.topic(name).await
+    }
+
+    async fn topic_settings(&self, name: &TopicName) -> Result<BTreeMap<String, String>, LogError> {
+        self.0.topic_settings(name).await
     }
 
     async fn create_topic(&self, spec: &TopicSpec) -> Result<(), LogError> {

@@ -18,7 +18,7 @@ use connector_domain::ids::{CommandId, PhoneNumber, PhoneNumberId, StreamId};
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, View};
-use connector_ports::log::{Append, Offset};
+use connector_ports::log::{Append, Identity, LogId, Offset, TopicPartition};
 use connector_ports::{Clock, Gate, Ids};
 use connector_runtime::emit::{Cause, Emitter};
 use connector_runtime::platform::{Platform, views};
@@ -203,8 +203,18 @@ impl Scene {
     pub(crate) async fn put(&self, partition: u32, key: String, value: Bytes, next: Offset) {
         let (gate, view) = (self.world.calm_gate(), View::new(views::CONVERSATIONS, partition));
         let owner = gate.acquire(&view).await.expect("the gate is calm");
-        let change = vec![Change::Put { key, value }];
+        let log = self.log_of(partition).await;
+        let change = vec![Change::Put { key, value }, Change::Projects { log }];
         gate.apply(&view, owner.epoch, owner.applied, next, change).await.expect("nobody else owns it");
+    }
+
+    /// The name of a partition of the log.
+    async fn log_of(&self, partition: u32) -> LogId {
+        let source = TopicPartition::new(Topic::ConversationEvents.name(""), partition);
+        match self.world.calm_log().identity(&source).await.expect("the log is calm") {
+            Identity::Known(log) => log,
+            unknown => panic!("{unknown:?}"),
+        }
     }
 
     /// What the projection knows about the user's right to write, and whether contact `n` is theirs.
@@ -233,7 +243,10 @@ impl Scene {
         let owner = gate.acquire(&view).await.expect("the gate is calm");
         let until = Timestamp(i64::MAX);
         let mark = Change::Mark { id: Bytes::copy_from_slice(attempt.0.as_bytes()), digest: 0, until };
-        gate.apply(&view, owner.epoch, owner.applied, CAUGHT_UP, vec![mark]).await.expect("nobody else owns it");
+        let projects = Change::Projects { log: self.log_of(view.partition).await };
+        gate.apply(&view, owner.epoch, owner.applied, CAUGHT_UP, vec![mark, projects])
+            .await
+            .expect("nobody else owns it");
     }
 
     /// Something is told in a stream of the log.

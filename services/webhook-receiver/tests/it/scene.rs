@@ -86,11 +86,17 @@ impl Log for Moody {
     async fn begin_offset(&self, partition: &TopicPartition) -> Result<Offset, LogError> {
         self.inner.begin_offset(partition).await
     }
+    async fn identity(&self, partition: &TopicPartition) -> Result<connector_ports::log::Identity, LogError> {
+        self.inner.identity(partition).await
+    }
     async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
         self.inner.committed(group, partitions).await
     }
     async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError> {
         self.inner.topic(name).await
+    }
+    async fn topic_settings(&self, name: &TopicName) -> Result<std::collections::BTreeMap<String, String>, LogError> {
+        self.inner.topic_settings(name).await
     }
     async fn create_topic(&self, spec: &TopicSpec) -> Result<(), LogError> {
         self.inner.create_topic(spec).await

@@ -47,7 +47,7 @@ const PERIOD: Duration = Duration::from_secs(10);
 /// Half load: half of the 5,000 messages a second that are asked for, which is the same load on every machine and in every build. Half of the
 /// rate that was measured stands beside it.
 const HALF_OF_ASKED: f64 = 2_500.0;
-const STREAM_SECRET: &str = "demo-stream-secret";
+const STREAM_SECRET: &str = "demo-stream-secret-of-32-bytes-or-more";
 const SENDER: &str = "outbound-sender";
 
 const FIGURES: [&str; 7] = [

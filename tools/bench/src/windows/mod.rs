@@ -203,7 +203,8 @@ impl Servers {
             let epoch = platform.gate.acquire(&view).await?.epoch;
             let ours = conversations.iter().filter(|stream| partition_of(stream, PARTITIONS) == partition);
             let put = ours.map(|stream| Change::Put { key: conversation_key(stream), value: value.clone() }).collect();
-            platform.gate.apply(&view, epoch, None, Offset(1), put).await?;
+            // Nobody has written to this log: a reader believes no other position.
+            platform.gate.apply(&view, epoch, None, Offset(0), put).await?;
         }
         let situations = Situations::new(&platform);
         let (mut times, begin) = (Vec::new(), Instant::now());

@@ -312,7 +312,7 @@ fn source(partition: u32) -> TopicPartition {
 /// What was answered, and the position of the view, if that is `from` or a later one.
 fn standing<T>(answer: Result<Snapshot<T>, GateError>, from: Offset) -> Outcome<Option<(Offset, Vec<Option<T>>)>> {
     match answer {
-        Ok(Snapshot { applied: Some(at), answers }) if at >= from => Ok(Some((at, answers))),
+        Ok(Snapshot { applied: Some(at), answers, .. }) if at >= from => Ok(Some((at, answers))),
         Ok(_) => Ok(None),
         Err(error) if error.retry() == Retry::Never => Err(error.into()),
         Err(_) => Ok(None),

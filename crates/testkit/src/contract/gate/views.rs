@@ -1,7 +1,7 @@
 //! Positions, owners, values and marks.
 
 use connector_ports::gate::{Change, GateError, View};
-use connector_ports::log::Offset;
+use connector_ports::log::{LogId, Offset};
 
 use super::{FUTURE, GateWorld, apply, bytes, new_view, owner, put, schedule, value};
 
@@ -215,4 +215,29 @@ pub async fn a_discarded_view_is_empty_and_keeps_its_owner(world: &dyn GateWorld
     let read = gate.read(&view, &["key".to_owned(), "other".to_owned()]).await.expect("read");
     assert_eq!((read.applied, read.answers), (Some(position), vec![None, Some(bytes("new"))]));
     assert_eq!(gate.next_due(&view).await.expect("ask"), None);
+}
+
+/// As long as it has its position, and to everybody.
+pub async fn a_view_says_which_log_it_projects(world: &dyn GateWorld) {
+    let gate = world.gate().await;
+    let view = new_view();
+    let epoch = owner(&*gate, &view).await.epoch;
+    let log = LogId::from("this one");
+    let position = apply(&*gate, &view, epoch, vec![put("key", "value")]).await;
+    assert_eq!(gate.read(&view, &[]).await.expect("read").log, None);
+    let projects = vec![put("other", "value"), Change::Projects { log: log.clone() }, put("third", "value")];
+    gate.apply(&view, epoch, Some(position), position.next(), projects).await.expect("apply");
+    let other = world.gate().await;
+    assert_eq!(other.read(&view, &["third".to_owned()]).await.expect("read").log.as_ref(), Some(&log));
+    assert_eq!(other.recall(&view, &[bytes("id")]).await.expect("recall").log.as_ref(), Some(&log));
+    assert_eq!(other.timers(&view, &["timer".to_owned()]).await.expect("timers").log.as_ref(), Some(&log));
+    let ownership = owner(&*gate, &view).await;
+    assert_eq!((ownership.applied, ownership.log.as_ref()), (Some(position.next()), Some(&log)));
+    let epoch = ownership.epoch;
+    gate.apply(&view, epoch, Some(position.next()), Offset(90), vec![put("key", "next")]).await.expect("apply");
+    assert_eq!(gate.read(&view, &[]).await.expect("read").log.as_ref(), Some(&log), "it stays");
+    gate.discard(&view).await.expect("discard");
+    assert_eq!(gate.read(&view, &[]).await.expect("read").log, None);
+    gate.apply(&view, epoch, None, Offset(3), vec![put("key", "value")]).await.expect("apply");
+    assert_eq!(gate.read(&view, &[]).await.expect("read").log, None, "another log, perhaps");
 }

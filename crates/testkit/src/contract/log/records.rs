@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use connector_ports::log::{Append, Header, Isolation, LogError, Start, TopicFacts, TopicName, TopicSpec};
+use connector_ports::log::{Append, Header, Identity, Isolation, LogError, Start, TopicFacts, TopicName, TopicSpec};
 use connector_ports::partition::partition_for;
 
 use super::{LogWorld, append, at, new_name, new_topic, read, reader, record, records, text, values};
@@ -129,6 +129,40 @@ pub async fn creating_a_topic_twice_leaves_the_first(world: &dyn LogWorld) {
     let mut reader = reader(&*log, &[at(&topic, 2)], Start::Beginning, Isolation::Committed).await;
     assert_eq!(values(&read(&mut *reader, 1).await), ["kept"]);
     reader.close().await;
+}
+
+/// From the first record on, whoever asks and whatever is written.
+pub async fn a_partition_keeps_its_identity(world: &dyn LogWorld) {
+    let (log, other) = (world.log().await, world.log().await);
+    let topic = new_topic(&*log, 2).await;
+    append(&*log, records(&topic, 0, &["first"])).await;
+    let known = log.identity(&at(&topic, 0)).await.expect("ask");
+    assert!(matches!(known, Identity::Known(_)), "{known:?}");
+    append(&*log, records(&topic, 0, &["second"])).await;
+    append(&*log, records(&topic, 1, &["first"])).await;
+    assert_eq!(other.identity(&at(&topic, 0)).await.expect("ask"), known);
+    let neighbour = other.identity(&at(&topic, 1)).await.expect("ask");
+    assert!(matches!(neighbour, Identity::Known(_)) && neighbour != known, "{neighbour:?}");
+    let missing = TopicName::from(new_name("contract.missing"));
+    let error = log.identity(&at(&missing, 0)).await.expect_err("there is no such topic");
+    assert!(matches!(&error, LogError::UnknownTopic { topic } if *topic == missing), "{error:?}");
+}
+
+/// By the names they were created with.
+pub async fn a_topic_tells_its_settings(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let name = TopicName::from(new_name("contract.settings"));
+    let settings = [("cleanup.policy", "compact"), ("retention.ms", "-1"), ("max.message.bytes", "4194304")];
+    let settings: Vec<_> = settings.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let spec = TopicSpec { name: name.clone(), partitions: 1, replication: 1, settings: settings.clone() };
+    log.create_topic(&spec).await.expect("create");
+    let told = log.topic_settings(&name).await.expect("ask");
+    for (setting, value) in settings {
+        assert_eq!(told.get(&setting), Some(&value), "{setting}");
+    }
+    let missing = TopicName::from(new_name("contract.missing"));
+    let error = log.topic_settings(&missing).await.expect_err("there is no such topic");
+    assert!(matches!(&error, LogError::UnknownTopic { topic } if *topic == missing), "{error:?}");
 }
 
 /// Nothing is created on the way, and waiting would not help.
