@@ -1,17 +1,17 @@
 //! `/livez`, `/readyz` and `/metrics`.
 //!
-//! Alive: every loop went round within a minute. Ready: every part has its partitions and has read its state, and nothing drains.
+//! Alive: every loop went round, or waits for something outside, within a minute. Ready: every part has its partitions and has read its state, and nothing drains.
 //! Neither asks Kafka or Redis: an absent broker must not make an orchestrator kill the fleet.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use axum::Router;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::IntoResponse;
 use axum::routing::get;
-use axum::{Router, serve};
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
 use connector_runtime::status::Status;
@@ -19,8 +19,13 @@ use connector_telemetry::{Metrics, metrics};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::server::{Limits, Server, Work};
+
 /// A loop that has not gone round for this long is stuck.
 const STUCK: Duration = Duration::from_secs(60);
+
+/// Probes and scrapes at a time.
+const CONNECTIONS: usize = 64;
 
 /// The parts of the process, as far as they exist: before the service has started there is one that is not ready.
 #[derive(Clone)]
@@ -58,14 +63,17 @@ pub(crate) async fn serve_admin(
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
     shutdown: CancellationToken,
-) -> std::io::Result<()> {
-    let facts = Facts { parts, clock, metrics };
+) {
+    let facts = Facts { parts, clock: clock.clone(), metrics };
     let router = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(render))
         .with_state(facts);
-    serve(listener, router).with_graceful_shutdown(async move { shutdown.cancelled().await }).await
+    let limits = Limits { connections: CONNECTIONS, drain: Duration::from_secs(1), ..Limits::default() };
+    // Its own status is nobody's.
+    let server = Server { listener, router, limits, work: Work::FromHead };
+    server.run(clock, Status::default(), shutdown).await;
 }
 
 /// Binds the address, so that a port in use is found before anything else starts.

@@ -8,6 +8,7 @@ mod backend;
 mod config;
 mod process;
 pub mod reference;
+pub mod server;
 
 pub use backend::{Backend, Backends, OpenError, Opened, open};
 pub use config::{HostConfig, rules};

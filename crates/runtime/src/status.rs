@@ -1,9 +1,15 @@
 //! How a worker is doing, for the health endpoints.
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering};
+use std::time::Duration;
 
 use connector_domain::time::Timestamp;
+use connector_ports::Clock;
+
+/// How often a loop that waits says that it is alive.
+const PULSE: Duration = Duration::from_secs(5);
 
 /// Shared between a worker and the health endpoints.
 #[derive(Clone, Debug, Default)]
@@ -20,6 +26,22 @@ impl Status {
     /// The loop went round.
     pub fn alive(&self, now: Timestamp) {
         self.0.alive_at.store(now.as_millis(), Ordering::Relaxed);
+    }
+
+    /// Waits for something outside: for the log, the gate, WhatsApp, or until it is asked again. That is going round, too, however long it
+    /// takes: an orchestrator that ends a process for it turns an outage into a restart loop. What a loop does by itself is not waiting.
+    pub async fn waiting<T>(&self, clock: &dyn Clock, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        let done = loop {
+            self.alive(clock.now());
+            tokio::select! {
+                biased;
+                done = &mut work => break done,
+                () = clock.sleep(PULSE) => {}
+            }
+        };
+        self.alive(clock.now());
+        done
     }
 
     /// The first assignment is there and its state was read.

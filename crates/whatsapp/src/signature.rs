@@ -53,6 +53,17 @@ impl Verifier {
         Self { secrets: current.into_iter().chain(previous).collect() }
     }
 
+    /// Whether `header` could be a signature at all: all that can be said before the body is here.
+    ///
+    /// # Errors
+    /// Without a header, or with one that no body can have, see [`SignatureError`].
+    pub fn plausible(&self, header: Option<&[u8]>) -> Result<(), SignatureError> {
+        if self.secrets.is_empty() {
+            return Err(SignatureError::NoSecret);
+        }
+        decode(header.ok_or(SignatureError::Missing)?).map(drop).ok_or(SignatureError::Malformed)
+    }
+
     /// Whether `header` (the value of [`SIGNATURE_HEADER`]) is the signature of these bytes.
     ///
     /// # Errors
@@ -158,6 +169,7 @@ mod tests {
         for bad in ["", "sha256=", "sha256=zz", &good[7..], &good[..70], longer.as_str(), sha1.as_str()] {
             let error = verifier.verify(Some(bad.as_bytes()), BODY).unwrap_err();
             assert!(matches!(error, SignatureError::Malformed), "{bad}");
+            assert!(verifier.plausible(Some(bad.as_bytes())).is_err(), "{bad}");
             assert!(!error.is_ours());
         }
     }

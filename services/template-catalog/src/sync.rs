@@ -99,7 +99,7 @@ impl Catalog {
             if schedule.due > now && !news.contains(&account.1) {
                 continue;
             }
-            let wait = match self.sync(&account).await {
+            let wait = match self.status.waiting(self.clock.as_ref(), self.sync(&account)).await {
                 Ok(changed) => {
                     if changed > 0 {
                         tracing::info!(waba_id = %account.1, changed, "templates changed");
@@ -113,7 +113,6 @@ impl Catalog {
                 }
             };
             schedule.due = self.clock.now() + wait;
-            self.status.alive(self.clock.now());
         }
         self.clock.sleep(LOOK).await;
     }

@@ -44,13 +44,14 @@ const MEMORY: Variable = Variable::with_default(
     "WEBHOOK_MEMORY_BYTES",
     Kind::Number,
     "134217728",
-    "Memory for deliveries at work, at three times their size each, and at least 64 KiB. When it is used up the answer is 503.",
+    "Memory for deliveries, taken as their bytes arrive; at work each has three times its size, and at least 64 KiB. When it is used up, \
+     the body that has been arriving longest is given up, and when there is none the answer is 503.",
 );
 const CONNECTIONS: Variable = Variable::with_default(
     "WEBHOOK_CONNECTIONS",
     Kind::Number,
     "2048",
-    "Connections at a time. Further ones wait to be accepted.",
+    "Connections at a time. For one more, that one is given up whose client keeps it waiting longest.",
 );
 const HEADER_TIMEOUT: Variable = Variable::with_default(
     "WEBHOOK_HEADER_TIMEOUT",

@@ -1,14 +1,15 @@
 //! Receives Meta's webhooks: what was signed is durable before it is answered with 200.
 //!
-//! `receiver` answers requests, `server` owns the sockets: header timeout, drain, number of connections. Mutual TLS and Meta's
-//! address ranges are a matter of the proxy in front.
+//! `receiver` answers requests, `intake` reads bodies within the memory there is, [`connector_host::server`] owns the sockets: header
+//! timeout, drain, number of connections. Mutual TLS and Meta's address ranges are a matter of the proxy in front.
 
 mod config;
+mod intake;
 mod receiver;
-mod server;
 
 use std::net::SocketAddr;
 
+use connector_host::server::{Limits, Server, Work};
 use connector_runtime::service::Service;
 use connector_runtime::status::Status;
 use thiserror::Error;
@@ -51,7 +52,12 @@ pub async fn start(config: Config, service: &mut Service) -> Result<SocketAddr, 
 pub fn start_on(listener: TcpListener, config: Config, service: &mut Service) {
     let status = Status::default();
     let platform = service.platform().clone();
-    let run = server::run(listener, config, platform, service.shutdown(), status.clone());
+    let limits = Limits { connections: config.connections, header_timeout: config.header_timeout, drain: config.drain };
+    let clock = platform.clock.clone();
+    let router = Receiver::new(config, platform).router();
+    // Whoever sends is known only when the whole body is here.
+    let server = Server { listener, router, limits, work: Work::FromHandler };
+    let run = server.run(clock, status.clone(), service.shutdown());
     service.task(SERVICE, status, async move {
         run.await;
         Ok(())

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Query, Request, State};
+use axum::extract::{Extension, Query, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
@@ -14,26 +14,25 @@ use connector_contracts::headers::{TRACEPARENT, dlq, rfc3339};
 use connector_contracts::{Topic, encode_webhook_item};
 use connector_domain::command::WebhookKind;
 use connector_domain::time::Timestamp;
+use connector_host::server::Client;
 use connector_ports::Appender;
 use connector_ports::log::{Append, Header, LogError, TopicName};
 use connector_runtime::platform::Platform;
 use connector_telemetry::metrics::{Delivery, ItemKind};
 use connector_telemetry::{current_traceparent, span_from};
-use connector_whatsapp::signature::SIGNATURE_HEADER;
+use connector_whatsapp::signature::{SIGNATURE_HEADER, SignatureError};
 use connector_whatsapp::webhook::{Piece, SplitError, pieces};
 use subtle::ConstantTimeEq;
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::OnceCell;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument;
 
 use crate::SERVICE;
 use crate::config::Config;
-
-/// The unit of the memory budget.
-const KIB: usize = 1024;
+use crate::intake::Intake;
 
 /// What the smallest delivery takes of the budget: bounds the number of deliveries at work, too.
-const LEAST_KIB: usize = 64;
+const LEAST: usize = 64 * 1024;
 
 /// A delivery is in memory as body, as items and as records.
 const COPIES: usize = 3;
@@ -50,12 +49,12 @@ pub struct Receiver {
     platform: Platform,
     webhooks: TopicName,
     dead_letters: TopicName,
-    budget: Semaphore,
+    intake: Intake,
     appender: OnceCell<Box<dyn Appender>>,
 }
 
 /// Why a delivery is not taken.
-enum Refusal {
+pub(crate) enum Refusal {
     ContentType,
     TooLarge,
     Slow,
@@ -73,7 +72,7 @@ impl Receiver {
         Arc::new(Self {
             webhooks: platform.topic(Topic::Webhooks),
             dead_letters: platform.topics.dlq(Topic::Webhooks).into(),
-            budget: Semaphore::new((config.memory / KIB).min(Semaphore::MAX_PERMITS)),
+            intake: Intake::new(config.memory, config.max_body),
             appender: OnceCell::new(),
             config,
             platform,
@@ -86,43 +85,25 @@ impl Receiver {
         Router::new().route(&path, get(confirm).post(deliver)).with_state(self)
     }
 
-    async fn take(&self, headers: &HeaderMap, body: Body) -> Result<(), Refusal> {
+    async fn take(&self, headers: &HeaderMap, client: Option<&Client>, body: Body) -> Result<(), Refusal> {
         if !is_json(headers) {
             return Err(Refusal::ContentType);
         }
+        // Before a byte of it is read, and before anything is reserved for it.
+        let signature = headers.get(SIGNATURE_HEADER).map(HeaderValue::as_bytes);
+        self.config.verifier.plausible(signature).map_err(|error| unbelieved(&error))?;
         let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse::<usize>().ok());
         if declared.is_some_and(|length| length > self.config.max_body) {
             return Err(Refusal::TooLarge);
         }
-        // Before a byte of it is read: what does not fit into memory now waits with Meta.
-        let kib = (COPIES * declared.unwrap_or(self.config.max_body)).div_ceil(KIB).max(LEAST_KIB);
-        let weight = u32::try_from(kib).unwrap_or(u32::MAX);
-        let _reserved = self.budget.try_acquire_many(weight).map_err(|_| Refusal::Busy)?;
-        let body = timeout(self.config.body_timeout, self.read(body)).await.map_err(|_| Refusal::Slow)??;
+        let read = timeout(self.config.body_timeout, self.intake.read(body, declared));
+        let (body, mut memory) = read.await.map_err(|_| Refusal::Slow)??;
         let received_at = self.platform.clock.now();
-        let signature = headers.get(SIGNATURE_HEADER).map(HeaderValue::as_bytes);
-        if let Err(error) = self.config.verifier.verify(signature, &body) {
-            if error.is_ours() {
-                tracing::error!(%error, "deliveries cannot be checked");
-                return Err(Refusal::Unavailable);
-            }
-            return Err(Refusal::BadSignature);
-        }
+        self.config.verifier.verify(signature, &body).map_err(|error| unbelieved(&error))?;
+        // It is Meta's: from now on nobody takes its place.
+        let _at_work = client.map(Client::at_work);
+        memory.at_least((COPIES * body.len()).max(LEAST)).await?;
         self.keep(body, received_at).await
-    }
-
-    async fn read(&self, body: Body) -> Result<Bytes, Refusal> {
-        axum::body::to_bytes(body, self.config.max_body).await.map_err(|error| {
-            let mut cause: Option<&dyn std::error::Error> = Some(&error);
-            while let Some(error) = cause {
-                // Of the errors below, only the one about the limit is an answer for the client; the others lost it.
-                if error.to_string().contains("length limit exceeded") {
-                    return Refusal::TooLarge;
-                }
-                cause = error.source();
-            }
-            Refusal::Broken
-        })
     }
 
     /// Makes a signed delivery durable.
@@ -253,6 +234,14 @@ fn is_json(headers: &HeaderMap) -> bool {
     kind.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json")
 }
 
+fn unbelieved(error: &SignatureError) -> Refusal {
+    if error.is_ours() {
+        tracing::error!(%error, "deliveries cannot be checked");
+        return Refusal::Unavailable;
+    }
+    Refusal::BadSignature
+}
+
 /// `GET`: Meta confirms the callback URL.
 async fn confirm(State(receiver): State<Arc<Receiver>>, Query(query): Query<Vec<(String, String)>>) -> Response {
     let value = |name: &str| query.iter().find(|(key, _)| key == name).map_or("", |(_, value)| value.as_str());
@@ -270,11 +259,15 @@ async fn confirm(State(receiver): State<Arc<Receiver>>, Query(query): Query<Vec<
 }
 
 /// `POST`: a delivery.
-async fn deliver(State(receiver): State<Arc<Receiver>>, request: Request) -> Response {
+async fn deliver(
+    State(receiver): State<Arc<Receiver>>,
+    client: Option<Extension<Client>>,
+    request: Request,
+) -> Response {
     let (parts, body) = request.into_parts();
     let parent = parts.headers.get(TRACEPARENT).and_then(|value| value.to_str().ok());
     let span = span_from(parent, tracing::info_span!("webhook delivery"));
-    let refusal = match receiver.take(&parts.headers, body).instrument(span).await {
+    let refusal = match receiver.take(&parts.headers, client.as_deref(), body).instrument(span).await {
         Ok(()) => return StatusCode::OK.into_response(),
         Err(refusal) => refusal,
     };
@@ -289,16 +282,11 @@ async fn deliver(State(receiver): State<Arc<Receiver>>, request: Request) -> Res
     receiver.platform.metrics.webhook.delivery(result);
     let mut response = status.into_response();
     let headers = response.headers_mut();
-    match status {
-        StatusCode::SERVICE_UNAVAILABLE => {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
-        }
-        // The rest of the body was not read: there is no next request on this connection.
-        StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE => {
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-        }
-        _ => {}
+    if status == StatusCode::SERVICE_UNAVAILABLE {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER.as_secs()));
     }
+    // The rest of the body may not have been read: there is no next request on this connection.
+    headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
     response
 }
 

@@ -172,11 +172,13 @@ impl<H: Handler> Worker<H> {
     /// # Errors
     /// When there is nothing to wait for; waiting for an absent broker or gate is not an error.
     pub async fn run(mut self, shutdown: CancellationToken) -> Result<(), WorkerError> {
+        let (status, clock) = (self.status.clone(), self.clock.clone());
         loop {
-            let Some(mut reader) = self.join(&shutdown).await? else { return Ok(()) };
+            let joined = status.waiting(clock.as_ref(), self.join(&shutdown)).await?;
+            let Some(mut reader) = joined else { return Ok(()) };
             let end = self.rounds(reader.as_mut(), &shutdown).await;
             self.forget_everything();
-            reader.close().await;
+            status.waiting(clock.as_ref(), reader.close()).await;
             match end {
                 End::Drained => return Ok(()),
                 End::Rejoin(reason) => {
@@ -269,6 +271,7 @@ impl<H: Handler> Worker<H> {
     async fn after_refusal(&mut self, reason: String, reader: &mut dyn Reader, shutdown: &CancellationToken) -> End {
         let until = self.clock.now() + NEWS;
         while self.clock.now() < until && !shutdown.is_cancelled() {
+            self.status.alive(self.clock.now());
             let polled = reader.poll(IDLE, self.spec.batch).await;
             match self.take_polled(polled, reader, shutdown).await {
                 Ok(()) => {}
@@ -286,7 +289,8 @@ impl<H: Handler> Worker<H> {
     /// Starts from what is committed, with a new reader: one that goes back in the middle of a partition may skip records when its
     /// broker was away a moment ago. What the group wants back has nothing in hand any more, and goes.
     async fn start_over(&mut self, reason: String, reader: &mut dyn Reader) -> End {
-        if let Err(end) = self.let_effects_end().await {
+        let (status, clock) = (self.status.clone(), self.clock.clone());
+        if let Err(end) = status.waiting(clock.as_ref(), self.let_effects_end()).await {
             return end;
         }
         let wanted_back = self.partitions.wanted_back();
@@ -294,7 +298,7 @@ impl<H: Handler> Worker<H> {
             self.drop_partition(partition);
         }
         if !wanted_back.is_empty()
-            && let Err(error) = reader.release(&wanted_back).await
+            && let Err(error) = status.waiting(clock.as_ref(), reader.release(&wanted_back)).await
         {
             tracing::warn!(worker = self.spec.name, %error, "partitions could not be handed back");
         }
@@ -447,6 +451,7 @@ impl<H: Handler> Worker<H> {
 
     async fn pause_after_failure(&mut self, shutdown: &CancellationToken) {
         let wait = self.backoff.grow();
+        self.status.alive(self.clock.now());
         tokio::select! {
             biased;
             () = shutdown.cancelled() => {}

@@ -60,6 +60,11 @@ pub(super) fn no_membership() -> Failure {
 impl<H: Handler> Worker<H> {
     /// Writes what a turn led to, and starts its effects.
     pub(super) async fn write(&mut self, outgoing: Outgoing<H::Fact>) -> Result<(), Failure> {
+        let (status, clock) = (self.status.clone(), self.clock.clone());
+        status.waiting(clock.as_ref(), self.write_down(outgoing)).await
+    }
+
+    async fn write_down(&mut self, outgoing: Outgoing<H::Fact>) -> Result<(), Failure> {
         let Outgoing { appends, effects, touched } = outgoing;
         self.touched.extend(touched);
         let positions = self.pending();
@@ -133,6 +138,11 @@ impl<H: Handler> Worker<H> {
 
     /// Commits with the frontiers that moved, and tells the handler.
     pub(super) async fn commit(&mut self) -> Result<(), Failure> {
+        let (status, clock) = (self.status.clone(), self.clock.clone());
+        status.waiting(clock.as_ref(), self.commit_and_tell()).await
+    }
+
+    async fn commit_and_tell(&mut self) -> Result<(), Failure> {
         let mut appended = Vec::new();
         if self.writer.is_open() {
             let positions = self.to_commit()?;

@@ -234,14 +234,15 @@ impl<H: Handler> Worker<H> {
         reader: &mut dyn Reader,
         shutdown: &CancellationToken,
     ) -> Result<(), Failure> {
-        self.membership = Some(reader.membership().await?);
+        let (status, clock) = (self.status.clone(), self.clock.clone());
+        self.membership = Some(status.waiting(clock.as_ref(), reader.membership()).await?);
         // Nobody waits for this transaction while the state is read.
         self.commit().await?;
         for partition in &partitions {
             self.partitions.insert(partition.clone(), None);
         }
         self.metrics.rebalanced(Rebalance::Assigned, self.partitions.names().len());
-        self.read_state(partitions, reader, shutdown).await
+        status.waiting(clock.as_ref(), self.read_state(partitions, reader, shutdown)).await
     }
 
     async fn read_state(
@@ -306,7 +307,8 @@ impl<H: Handler> Worker<H> {
         }
         self.commit().await?;
         // What cannot be released now stays on its way out and is tried again: dropped, nobody would ever get it.
-        reader.release(&done).await?;
+        let (status, clock) = (self.status.clone(), self.clock.clone());
+        status.waiting(clock.as_ref(), reader.release(&done)).await?;
         for partition in &done {
             self.drop_partition(partition);
         }

@@ -56,6 +56,7 @@ impl Follower {
     /// Follows until `shutdown` is cancelled. Waits with bounded backoff while the log is away.
     pub async fn run(self, status: Status, shutdown: CancellationToken) {
         let mut backoff = Backoff::new(Duration::from_millis(50), Duration::from_secs(5));
+        let clock = self.platform.clock.clone();
         while !shutdown.is_cancelled() {
             let failure = tokio::select! {
                 biased;
@@ -69,35 +70,36 @@ impl Follower {
             tokio::select! {
                 biased;
                 () = shutdown.cancelled() => break,
-                () = self.platform.clock.sleep(wait) => {}
+                () = status.waiting(clock.as_ref(), clock.sleep(wait)) => {}
             }
         }
         status.set_draining();
     }
 
     async fn follow(&self, status: &Status, backoff: &mut Backoff) -> Result<(), Failure> {
-        let topic = self.platform.topic(Topic::ConversationEvents);
-        let facts = self.platform.log.topic(&topic).await?;
+        let (topic, clock) = (self.platform.topic(Topic::ConversationEvents), self.platform.clock.as_ref());
+        let facts = status.waiting(clock, self.platform.log.topic(&topic)).await?;
         let Some(facts) = facts else { return Err(Failure::Later(format!("topic {topic} does not exist yet"))) };
         let partitions: Vec<_> = (0..facts.partitions).map(|p| TopicPartition::new(topic.clone(), p)).collect();
-        let (positions, mut unnamed) = self.start(&partitions).await?;
+        let (positions, mut unnamed) = status.waiting(clock, self.start(&partitions)).await?;
         let starts = partitions.into_iter().map(|source| {
             let next = positions.next(source.partition);
             (source, if next.0 == 0 { Start::Beginning } else { Start::At(next) })
         });
-        let mut reader = self.platform.log.assign(starts.collect(), Isolation::Committed).await?;
+        let assigned = self.platform.log.assign(starts.collect(), Isolation::Committed);
+        let mut reader = status.waiting(clock, assigned).await?;
         let mut behind: BTreeSet<u32> = (0..facts.partitions).collect();
         loop {
             if self.model.is_damaged() {
                 return Err(Failure::Later("the read model is damaged and is built anew".to_owned()));
             }
-            match reader.poll(Duration::from_secs(1), BATCH).await? {
+            match status.waiting(clock, reader.poll(Duration::from_secs(1), BATCH)).await? {
                 Polled::Records(records) => {
                     backoff.reset();
                     let partitions: BTreeSet<u32> = records.iter().map(|record| record.source.partition).collect();
                     for partition in partitions.intersection(&unnamed.clone()) {
                         let source = TopicPartition::new(topic.clone(), *partition);
-                        if let Identity::Known(log) = self.platform.log.identity(&source).await? {
+                        if let Identity::Known(log) = status.waiting(clock, self.platform.log.identity(&source)).await? {
                             self.model.keep_log(*partition, &log).await?;
                             unnamed.remove(partition);
                         }
@@ -113,7 +115,6 @@ impl Follower {
                 }
                 _ => {}
             }
-            status.alive(self.platform.clock.now());
         }
     }
 

@@ -6,6 +6,7 @@ use connector_contracts::decode;
 use connector_contracts::headers::dlq;
 use connector_domain::command::WebhookItem;
 use connector_testkit::wait::until;
+use connector_whatsapp::signature::sign;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -67,9 +68,13 @@ async fn another_content_type_is_415_and_a_body_above_the_limit_is_413() {
     assert_eq!(scene.status(form).await, 415);
     assert_eq!(scene.status(scene.post(SECRET, vec![b' '; 2049])).await, 413);
     // Without a declared length, too.
-    let chunks = b"POST /webhooks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n1000\r\n";
+    let signature = sign(SECRET.as_bytes(), b"");
+    let chunks = format!(
+        "POST /webhooks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\nx-hub-signature-256: {signature}\r\n\
+         transfer-encoding: chunked\r\n\r\n1000\r\n"
+    );
     let mut socket = TcpStream::connect(scene.address).await.unwrap();
-    socket.write_all(chunks).await.unwrap();
+    socket.write_all(chunks.as_bytes()).await.unwrap();
     socket.write_all(&[b' '; 0x1000]).await.unwrap();
     let mut answer = vec![0; 12];
     tokio::time::timeout(SOON, socket.read_exact(&mut answer)).await.unwrap().unwrap();
@@ -105,8 +110,12 @@ async fn a_signed_delivery_that_cannot_be_split_is_kept_untouched_with_the_dead_
 #[tokio::test]
 async fn a_slow_client_is_cut_off_in_the_head_and_in_the_body() {
     let scene = Scene::new(&[("WEBHOOK_HEADER_TIMEOUT", "100ms"), ("WEBHOOK_BODY_TIMEOUT", "100ms")]).await;
-    let body = "POST /webhooks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{";
-    for start in ["POST /webhooks HTTP/1.1\r\nho", body] {
+    let signature = sign(SECRET.as_bytes(), b"");
+    let body = format!(
+        "POST /webhooks HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\
+         x-hub-signature-256: {signature}\r\n\r\n{{"
+    );
+    for start in ["POST /webhooks HTTP/1.1\r\nho", &body] {
         let mut socket = TcpStream::connect(scene.address).await.unwrap();
         socket.write_all(start.as_bytes()).await.unwrap();
         let mut rest = Vec::new();

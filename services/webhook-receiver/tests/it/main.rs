@@ -8,4 +8,6 @@ mod crashes;
 #[cfg(test)]
 mod fuzz;
 #[cfg(test)]
+mod hostile;
+#[cfg(test)]
 mod scene;
