@@ -67,7 +67,7 @@ impl Emitter {
     pub fn recorded(&self, event: impl Into<Event>, cause: &Cause) -> Recorded {
         let event = event.into();
         let envelope = Envelope {
-            event_id: EventId::derived(&format!("{}:{}", event.type_name(), cause.cause_id)),
+            event_id: event_id(event.type_name(), &cause.cause_id),
             event_type: event.type_name().to_owned(),
             schema_version: 1,
             organization_id: cause.organization_id.clone(),
@@ -128,6 +128,12 @@ impl Emitter {
             headers: trace.into_iter().collect(),
         })
     }
+}
+
+/// The id of an event follows from its type and its cause (R3).
+#[must_use]
+pub fn event_id(event_type: &str, cause_id: &str) -> EventId {
+    EventId::derived(&format!("{event_type}:{cause_id}"))
 }
 
 /// The trace context a record carries.

@@ -30,6 +30,10 @@ pub mod views {
 pub mod groups {
     /// Turns the directory into events. Owner: opt-in-tracker.
     pub const DIRECTORY: &str = "opt-in-tracker.directory";
+    /// Admission of send commands.
+    pub const SEND_COMMANDS: &str = "outbound-sender.admit";
+    /// Consent commands.
+    pub const CONSENT_COMMANDS: &str = "opt-in-tracker.consent";
 }
 
 /// Ports and common facts. Cheap to clone.

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use connector_host::server::Limits;
 use connector_settings::{Group, Kind, Reader, SecretSource, Variable};
 
 use crate::http::auth;
@@ -25,6 +26,19 @@ const READ_MODEL_PATH: Variable = Variable::optional(
     "The SQLite file of the read model. Without it the read model is in memory and is built from the log at every start.",
 );
 
+const CONNECTIONS: Variable = Variable::with_default(
+    "CONVERSATION_API_CONNECTIONS",
+    Kind::Number,
+    "1024",
+    "Connections at a time, streams included. For one more, that one is given up which is idle longest.",
+);
+const HEADER_TIMEOUT: Variable = Variable::with_default(
+    "CONVERSATION_API_HEADER_TIMEOUT",
+    Kind::Duration,
+    "10s",
+    "A client that takes longer for the head of a request, or stays idle for longer, is cut off.",
+);
+
 /// What is specific to the API.
 #[derive(Clone, Debug)]
 pub struct Config {
@@ -34,6 +48,8 @@ pub struct Config {
     pub tokens: SecretSource,
     /// The read model's file; `None`: in memory.
     pub read_model: Option<PathBuf>,
+    /// Of the HTTP server.
+    pub limits: Limits,
 }
 
 impl Config {
@@ -42,7 +58,7 @@ impl Config {
         title: "Conversation API",
         doc: "The HTTP API for commands, conversations, templates and live updates, and its read model.",
         used_by: &["conversation-api", "connector"],
-        variables: &[LISTEN, TOKENS, READ_MODEL_PATH],
+        variables: &[LISTEN, TOKENS, READ_MODEL_PATH, CONNECTIONS, HEADER_TIMEOUT],
     };
 
     /// Reads it; `None` leaves a problem behind in the reader.
@@ -58,6 +74,9 @@ impl Config {
             );
         }
         let read_model = if reader.is_set(&READ_MODEL_PATH) { reader.path(&READ_MODEL_PATH) } else { None };
-        Some(Self { listen: listen?, tokens: tokens?, read_model })
+        let connections = reader.number_in(&CONNECTIONS, 1..=1_000_000);
+        let header_timeout = reader.duration(&HEADER_TIMEOUT);
+        let limits = Limits { connections: connections?, header_timeout: header_timeout?, ..Limits::default() };
+        Some(Self { listen: listen?, tokens: tokens?, read_model, limits })
     }
 }

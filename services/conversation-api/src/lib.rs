@@ -6,17 +6,18 @@
 mod config;
 mod http;
 pub mod model;
+mod pending;
 mod write;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use connector_contracts::Topic;
+use connector_host::server::{Server, Work};
 use connector_ports::WhatsApp;
 use connector_runtime::service::Service;
 use connector_runtime::status::Status;
 use connector_runtime::table::Table;
-use connector_runtime::worker::WorkerError;
 use thiserror::Error;
 use tokio::net::TcpListener;
 
@@ -72,10 +73,11 @@ pub fn start_on(
     let address = config.listen;
     let address = listener.local_addr().map_err(|source| StartError::Listen { address, source })?;
     let platform = service.platform().clone();
-    let shutdown = service.shutdown();
+    let (shutdown, clock, followed) = (service.shutdown(), platform.clock.clone(), platform.clone());
     let stream_key = platform.keys.fingerprint();
     let model: Arc<dyn ReadModel> = Arc::new(SqliteModel::open(config.read_model.as_deref(), &stream_key)?);
     let (follower, changes) = Follower::new(platform.clone(), model.clone());
+    let pending = follower.pending();
     let numbers = Table::new(platform.log.clone(), platform.clock.clone(), platform.topic(Topic::Directory), |key| {
         key.starts_with("number/")
     });
@@ -91,21 +93,24 @@ pub fn start_on(
         templates: templates.clone(),
         whatsapp,
         shutdown: shutdown.clone(),
+        pending: pending.clone(),
     };
 
     let status = Status::default();
     let (token, following) = (shutdown.clone(), status.clone());
     service.task("conversation-api", status, async move {
-        let tables = async { tokio::join!(numbers.follow(token.clone()), templates.follow(token.clone())) };
+        let waiting = pending.follow(followed, token.clone());
+        let tables = async { tokio::join!(numbers.follow(token.clone()), templates.follow(token.clone()), waiting) };
         tokio::join!(follower.run(following, token.clone()), tables);
         Ok(())
     });
-    let status = Status::default();
     // Answering is possible at once; whether the answers are up to date is the other part's status.
-    status.set_ready();
+    let status = Status::default();
+    let server = Server { listener, router: http::router(api), limits: config.limits, work: Work::FromHead };
+    let run = server.run(clock, status.clone(), shutdown);
     service.task("conversation-api-http", status, async move {
-        let served = axum::serve(listener, http::router(api)).with_graceful_shutdown(shutdown.cancelled_owned()).await;
-        served.map_err(|error| WorkerError::Fatal { worker: NAME, reason: error.to_string() })
+        run.await;
+        Ok(())
     });
     Ok(address)
 }

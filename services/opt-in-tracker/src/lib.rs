@@ -41,7 +41,7 @@ pub fn start(config: Config, service: &mut Service) {
     };
     let mut projector = spec("opt-in-tracker.projector", Topic::ConversationEvents);
     (projector.batch, projector.buffer) = PROJECTED_AT_ONCE;
-    let consent = spec("opt-in-tracker.consent", Topic::ConsentCommands);
+    let consent = spec(groups::CONSENT_COMMANDS, Topic::ConsentCommands);
     let directory = spec(groups::DIRECTORY, Topic::Directory);
     let handler = Projector::new(&platform, config.tick);
     let auditor = Auditor::new(&platform, views::CONVERSATIONS, Box::new(|_| Conversations::default()));

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use connector_contracts::Topic;
 use connector_ports::WhatsApp;
+use connector_runtime::platform::groups;
 use connector_runtime::service::Service;
 use connector_runtime::worker::WorkerSpec;
 
@@ -43,7 +44,7 @@ pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service)
         WorkerSpec { batch: BATCH, ..spec }
     };
     let admit = Admit::new(&platform, tables.clone());
-    service.worker(WorkerSpec { together: TOGETHER, ..spec("outbound-sender.admit", Topic::SendCommands) }, admit);
+    service.worker(WorkerSpec { together: TOGETHER, ..spec(groups::SEND_COMMANDS, Topic::SendCommands) }, admit);
 
     let dispatcher = Dispatcher::new(&platform, &config, whatsapp, tables);
     let dispatch = WorkerSpec { buffer: config.buffer, ..spec("outbound-sender.dispatch", Topic::Dispatch) };

@@ -17,25 +17,27 @@ use serde_json::{Value, json};
 use super::Api;
 use super::auth::Caller;
 use super::form::{Body, Form};
+use super::idempotency::{self, Id, Key};
 use super::problem::Problem;
 
 pub(crate) type Accepted = (StatusCode, [(HeaderName, String); 1], Json<Value>);
 
+/// The id of a command before it has one.
+fn unnamed() -> CommandId {
+    CommandId::derived("")
+}
+
 /// What both kinds of command have in common.
 struct Common {
-    command_id: CommandId,
+    command_id: Option<CommandId>,
     user_id: UserId,
     phone_number_id: PhoneNumberId,
 }
 
-fn common(api: &Api, form: &Form<'_>) -> Option<Common> {
+fn common(form: &Form<'_>) -> Option<Common> {
     let given = form.optional("command_id", "expected a UUID", |value| value.as_str()?.parse::<CommandId>().ok());
     let (user_id, phone_number_id) = (form.text("user_id"), form.text("phone_number_id"));
-    Some(Common {
-        command_id: given.unwrap_or_else(|| CommandId(api.platform.ids.fresh())),
-        user_id: UserId(user_id?),
-        phone_number_id: PhoneNumberId(phone_number_id?),
-    })
+    Some(Common { command_id: given, user_id: UserId(user_id?), phone_number_id: PhoneNumberId(phone_number_id?) })
 }
 
 fn content(form: &Form<'_>) -> Option<Content> {
@@ -53,7 +55,10 @@ fn content(form: &Form<'_>) -> Option<Content> {
         "typing" => receipt(ContentKind::Typing),
         "read" => receipt(ContentKind::Read),
         // Pictures, voice, whatever comes next: refused in the log as `unsupported_content` (P5).
-        _ => Some(empty),
+        _ => {
+            form.leave_open();
+            Some(empty)
+        }
     }
 }
 
@@ -64,45 +69,55 @@ fn moment(value: &Value) -> Option<Timestamp> {
 pub(crate) async fn send(
     State(api): State<Api>,
     Caller(organization_id): Caller,
+    key: Key,
     body: Body,
 ) -> Result<Accepted, Problem> {
-    let command = body.read(|form| {
-        let common = common(&api, form);
+    let (given, mut command) = body.read(|form| {
+        let common = common(form);
         let (recipient, content) = (form.recipient(), content(form));
         let policy: Option<SendPolicy> = form.word("policy", &["at_most_once", "at_least_once"]);
         let not_after = form.optional("not_after", "expected milliseconds since 1970", moment);
         let common = common?;
-        Some(SendMessage {
-            command_id: common.command_id,
-            organization_id,
-            user_id: common.user_id,
-            phone_number_id: common.phone_number_id,
-            recipient: recipient?,
-            content: content?,
-            policy: policy.unwrap_or_default(),
-            // The opt-in message is queued by the opt-in tracker alone.
-            purpose: SendPurpose::Conversation,
-            issued_at: api.platform.clock.now(),
-            not_after,
-        })
+        Some((
+            common.command_id,
+            SendMessage {
+                command_id: unnamed(),
+                organization_id,
+                user_id: common.user_id,
+                phone_number_id: common.phone_number_id,
+                recipient: recipient?,
+                content: content?,
+                policy: policy.unwrap_or_default(),
+                // The opt-in message is queued by the opt-in tracker alone.
+                purpose: SendPurpose::Conversation,
+                issued_at: api.platform.clock.now(),
+                not_after,
+            },
+        ))
     })?;
+    let id = key.id(&api, &command.organization_id, given)?;
+    command.command_id = id.command;
     let home = home(&api, &command.organization_id, &command.user_id, &command.phone_number_id, &command.recipient);
-    publish(&api, Topic::SendCommands, &home, &command).await?;
+    take(&api, Topic::SendCommands, &command.organization_id, &id, (&home, command.digest()), &command).await?;
     Ok(accepted(command.command_id, &command.recipient, &home))
 }
 
 pub(crate) async fn consent(
     State(api): State<Api>,
     Caller(organization_id): Caller,
+    key: Key,
     body: Body,
 ) -> Result<Accepted, Problem> {
     const ACTIONS: [&str; 4] = ["request_opt_in", "import", "revoke", "acknowledge_notice"];
-    let command = body.read(|form| {
-        let common = common(&api, form);
+    let (given, mut command) = body.read(|form| {
+        let common = common(form);
         form.text("action")?;
         let action: Option<ConsentAction> = form.word("action", &ACTIONS);
         let recipient = match action? {
-            ConsentAction::AcknowledgeNotice => Some(Recipient::default()),
+            ConsentAction::AcknowledgeNotice => {
+                form.pass_over("recipient");
+                Some(Recipient::default())
+            }
             _ => form.recipient(),
         };
         if form.optional_object("template").is_some() {
@@ -113,20 +128,25 @@ pub(crate) async fn consent(
             _ => form.optional_text("proof"),
         };
         let common = common?;
-        Some(ConsentCommand {
-            command_id: common.command_id,
-            organization_id,
-            user_id: common.user_id,
-            phone_number_id: common.phone_number_id,
-            recipient: recipient?,
-            action: action?,
-            template: None,
-            proof: proof.map(|proof| proof.as_str().into()),
-            issued_at: api.platform.clock.now(),
-        })
+        Some((
+            common.command_id,
+            ConsentCommand {
+                command_id: unnamed(),
+                organization_id,
+                user_id: common.user_id,
+                phone_number_id: common.phone_number_id,
+                recipient: recipient?,
+                action: action?,
+                template: None,
+                proof: proof.map(|proof| proof.as_str().into()),
+                issued_at: api.platform.clock.now(),
+            },
+        ))
     })?;
+    let id = key.id(&api, &command.organization_id, given)?;
+    command.command_id = id.command;
     let home = home(&api, &command.organization_id, &command.user_id, &command.phone_number_id, &command.recipient);
-    publish(&api, Topic::ConsentCommands, &home, &command).await?;
+    take(&api, Topic::ConsentCommands, &command.organization_id, &id, (&home, command.digest()), &command).await?;
     Ok(accepted(command.command_id, &command.recipient, &home))
 }
 
@@ -152,6 +172,21 @@ async fn publish<T: connector_contracts::Contract>(
     let traceparent = connector_telemetry::current_traceparent();
     let emitter = api.platform.emitter(crate::NAME);
     api.append(emitter.record(topic, home.as_str(), command, traceparent.as_deref())?).await
+}
+
+/// Writes a command down, unless its id stands for another one. Whatever goes wrong carries the id: the same again is the same command.
+async fn take<T: connector_contracts::Contract>(
+    api: &Api,
+    topic: Topic,
+    organization: &OrganizationId,
+    id: &Id,
+    (home, digest): (&StreamId, u64),
+    command: &T,
+) -> Result<(), Problem> {
+    idempotency::check(api, organization, id, digest).await?;
+    publish(api, topic, home, command).await.map_err(|problem| problem.with_command(id.command))?;
+    api.pending.add(organization, id.command, api.platform.clock.now());
+    Ok(())
 }
 
 fn accepted(command: CommandId, recipient: &Recipient, home: &StreamId) -> Accepted {

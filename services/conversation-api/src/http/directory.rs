@@ -1,6 +1,6 @@
 //! `/v1/directory/…`: numbers, users and contacts. Each `PUT` replaces the whole entry, each `DELETE` leaves a tombstone.
 
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use connector_contracts::Topic;
 use connector_domain::command::{DirectoryKind, DirectoryRecord};
@@ -9,6 +9,7 @@ use connector_domain::ids::{ContactId, OrganizationId, PhoneNumberId, UserId, Wa
 use connector_ports::log::Append;
 
 use super::auth::Caller;
+use super::extract::Path;
 use super::form::Body;
 use super::problem::Problem;
 use super::{Api, SETTLE};

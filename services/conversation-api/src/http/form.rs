@@ -1,6 +1,7 @@
 //! Reading a JSON body field by field, so that an answer names every field at fault and not only the first.
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use axum::extract::{FromRequest, Request};
 use connector_domain::command::{Recipient, TemplateCall, TemplateParameter};
@@ -17,27 +18,62 @@ impl<S: Send + Sync> FromRequest<S> for Body {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
-        let bytes = axum::body::Bytes::from_request(request, state)
-            .await
-            .map_err(|_| Problem::not_json("the body could not be read, or it is larger than 256 KiB"))?;
-        match serde_json::from_slice(&bytes) {
-            Ok(Value::Object(object)) => Ok(Self(object)),
-            Ok(_) => Err(Problem::not_json("it is JSON, but not an object")),
-            // The parser's message may repeat a piece of the text; its place is enough.
-            Err(error) => Err(Problem::not_json(&format!("line {}, column {}", error.line(), error.column()))),
-        }
+        super::extract::object(request, state).await.map(Self)
     }
 }
 
 impl Body {
     /// Reads the body with `read`, which notes what is wrong.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&Form<'_>) -> Option<T>) -> Result<T, Problem> {
-        let errors = RefCell::new(Vec::new());
-        let value = read(&Form { object: &self.0, path: String::new(), errors: &errors });
-        let errors = errors.into_inner();
+        let notes = Notes::default();
+        let value = read(&Form { object: &self.0, path: String::new(), notes: &notes });
+        let mut errors = notes.errors.into_inner();
+        strangers(&self.0, "", &notes.known.into_inner(), &notes.closed.into_inner(), &mut errors);
         match value {
             Some(value) if errors.is_empty() => Ok(value),
             _ => Err(Problem::invalid(errors)),
+        }
+    }
+}
+
+/// What was found out while a body was read.
+#[derive(Default)]
+struct Notes {
+    errors: RefCell<Vec<FieldError>>,
+    /// The paths that were asked for.
+    known: RefCell<BTreeSet<String>>,
+    /// The paths of objects that were read field by field: what else stands in them is a mistake.
+    closed: RefCell<BTreeSet<String>>,
+}
+
+/// Longest name of an unknown field that is repeated.
+const LONGEST_NAME: usize = 64;
+
+/// Most unknown fields that are named.
+const MOST_STRANGERS: usize = 16;
+
+/// Names the fields that nobody has asked for: a field that is misspelled must not be a field that is missing.
+fn strangers(
+    object: &Map<String, Value>,
+    path: &str,
+    known: &BTreeSet<String>,
+    closed: &BTreeSet<String>,
+    errors: &mut Vec<FieldError>,
+) {
+    let mut named = 0;
+    for (name, value) in object {
+        let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+        if !known.contains(&at) {
+            named += 1;
+            if named > MOST_STRANGERS {
+                return;
+            }
+            let shown = at.char_indices().nth(LONGEST_NAME).map_or(at.as_str(), |(end, _)| &at[..end]);
+            errors.push(FieldError::new(shown, "there is no such field"));
+        } else if let Value::Object(inner) = value
+            && closed.contains(&at)
+        {
+            strangers(inner, &at, known, closed, errors);
         }
     }
 }
@@ -46,7 +82,7 @@ impl Body {
 pub(crate) struct Form<'a> {
     object: &'a Map<String, Value>,
     path: String,
-    errors: &'a RefCell<Vec<FieldError>>,
+    notes: &'a Notes,
 }
 
 impl<'a> Form<'a> {
@@ -56,10 +92,21 @@ impl<'a> Form<'a> {
 
     /// Notes that a field is at fault.
     pub(crate) fn wrong(&self, name: &str, detail: &str) {
-        self.errors.borrow_mut().push(FieldError::new(self.at(name), detail));
+        self.notes.errors.borrow_mut().push(FieldError::new(self.at(name), detail));
+    }
+
+    /// What stands in this object beside the fields that are read is nobody's mistake.
+    pub(crate) fn leave_open(&self) {
+        self.notes.closed.borrow_mut().remove(&self.path);
+    }
+
+    /// A field that means nothing here, and may stand there all the same.
+    pub(crate) fn pass_over(&self, name: &str) {
+        let _whatever_it_is = self.get(name);
     }
 
     fn get(&self, name: &str) -> Option<&'a Value> {
+        self.notes.known.borrow_mut().insert(self.at(name));
         self.object.get(name).filter(|value| !value.is_null())
     }
 
@@ -119,7 +166,9 @@ impl<'a> Form<'a> {
         let object = self.optional(name, "expected an object", |value| value.is_object().then_some(()));
         object?;
         let object = self.get(name)?.as_object()?;
-        Some(Form { object, path: self.at(name), errors: self.errors })
+        let path = self.at(name);
+        self.notes.closed.borrow_mut().insert(path.clone());
+        Some(Form { object, path, notes: self.notes })
     }
 
     /// An object inside that must be there.

@@ -2,8 +2,8 @@
 //!
 //! | route | does |
 //! |---|---|
-//! | `POST /v1/commands/send`, `POST /v1/commands/consent` | appends a command: 202 and where its outcome will be |
-//! | `GET /v1/commands/{command_id}?wait=&until=` | the outcome; waits for it up to 30 s |
+//! | `POST /v1/commands/send`, `POST /v1/commands/consent` | appends a command: 202 and where its outcome will be. `Idempotency-Key` makes it repeatable |
+//! | `GET /v1/commands/{command_id}?wait=&until=` | the outcome; waits for it up to 30 s. 202 and `pending` while it has none |
 //! | `PUT /v1/directory/numbers/{phone_number_id}` | a business number of the organization |
 //! | `PUT`, `DELETE /v1/directory/users/{user}[/contacts/{contact}]` | users and their contacts |
 //! | `GET /v1/users/{user}/notices` | what the user has to be told once (P2) |
@@ -15,25 +15,28 @@
 //! | `GET /v1/conversations/{id}/messages?before=&limit=` | its messages |
 //! | `GET /v1/templates?phone_number_id=`, `POST /v1/templates/preview` | the catalogue (P13) |
 //! | `GET`, `PUT /v1/numbers/{phone_number_id}/profile` | the business profile (P8) |
-//! | `GET /v1/stream?conversation=` | events as they come (SSE) |
+//! | `GET /v1/stream?conversation=&user_id=` | events as they come (SSE); of a user: those of their conversations, and their own |
 
 pub(crate) mod auth;
 mod commands;
 mod directory;
+mod extract;
 mod form;
+mod idempotency;
 mod numbers;
 mod problem;
 mod reads;
 mod stream;
 mod templates;
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::Next;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use connector_domain::command::DirectoryRecord;
 use connector_domain::ids::{OrganizationId, PhoneNumberId};
@@ -48,6 +51,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::model::ReadModel;
+use crate::pending::Pending;
 use crate::write::Writer;
 use auth::Tokens;
 use problem::Problem;
@@ -71,6 +75,7 @@ pub(crate) struct Api {
     pub(crate) whatsapp: Arc<dyn WhatsApp>,
     pub(crate) writer: Arc<Writer>,
     pub(crate) shutdown: CancellationToken,
+    pub(crate) pending: Pending,
 }
 
 impl Api {
@@ -166,6 +171,7 @@ routes! {
 pub(crate) fn router(api: Api) -> Router {
     all()
         .fallback(async || Problem::not_found("address"))
+        .method_not_allowed_fallback(async || Problem::method())
         .layer(axum::middleware::from_fn_with_state(api.clone(), count))
         .layer(DefaultBodyLimit::max(256 * 1024))
         .with_state(api)
@@ -174,7 +180,14 @@ pub(crate) fn router(api: Api) -> Router {
 async fn count(State(api): State<Api>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
     let route = path.and_then(|path| ROUTES.iter().find(|route| **route == path.as_str())).unwrap_or(&"unknown");
     let started = Instant::now();
-    let response = next.run(request).await;
+    let response = match extract::too_large(&request) {
+        Some(problem) => problem.into_response(),
+        // A mistake of ours costs one answer, and not the connection without a word.
+        None => AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(route, "a request ended in a panic");
+            Problem::internal().into_response()
+        }),
+    };
     api.platform.metrics.api.request(route, response.status().as_u16(), started.elapsed());
     response
 }

@@ -1,7 +1,7 @@
 //! What belongs to a business number: the profile that contacts see (P8), and the conversations it can have.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use connector_domain::identity::Address;
 use connector_domain::ids::PhoneNumberId;
@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::auth::Caller;
+use super::extract::Path;
 use super::form::Body;
 use super::problem::Problem;
 

@@ -3,6 +3,7 @@
 use axum::Json;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use connector_domain::ids::CommandId;
 use connector_ports::Retry;
 use connector_ports::log::LogError;
 use connector_ports::whatsapp::WhatsAppError;
@@ -35,11 +36,28 @@ pub(crate) struct Problem {
     detail: String,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<FieldError>,
+    /// The command that may or may not have been taken: to be repeated with this id, or asked about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    command_id: Option<CommandId>,
 }
 
 impl Problem {
-    fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
-        Self { title, status: status.as_u16(), detail: detail.into(), errors: Vec::new() }
+    pub(crate) fn new(status: StatusCode, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { title, status: status.as_u16(), detail: detail.into(), errors: Vec::new(), command_id: None }
+    }
+
+    /// Names the command it is about.
+    pub(crate) const fn with_command(mut self, command: CommandId) -> Self {
+        self.command_id = Some(command);
+        self
+    }
+
+    pub(crate) fn bad(detail: &str) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, "the request cannot be read", detail)
+    }
+
+    pub(crate) fn method() -> Self {
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "the method does not fit the address", "")
     }
 
     pub(crate) fn unauthorized() -> Self {
@@ -84,6 +102,9 @@ impl From<LogError> for Problem {
             (_, Retry::Reinitialise) => {
                 Self::unavailable("it may or may not have been written; repeat it with the same command_id")
             }
+            (LogError::UnknownTopic { .. }, _) => {
+                Self::unavailable("the topic does not exist yet; nothing was written")
+            }
             (_, Retry::Later | Retry::Fenced) => Self::unavailable("the log is not available; nothing was written"),
             (_, Retry::Never) => Self::internal(),
         }
@@ -123,10 +144,19 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(&self)).into_response();
+        if let Some(command) = self.command_id
+            && let Ok(location) = HeaderValue::from_str(&format!("/v1/commands/{command}"))
+        {
+            response.headers_mut().insert(header::LOCATION, location);
+        }
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::REQUEST_TIMEOUT || status == StatusCode::PAYLOAD_TOO_LARGE {
+            // The rest of the body was not read: there is no next request on this connection.
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));

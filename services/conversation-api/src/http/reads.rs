@@ -1,7 +1,10 @@
 //! What the log says, from the read model: conversations, events, messages, outcomes, notices.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use connector_contracts::headers::rfc3339;
 use connector_domain::composer::compose;
 use connector_domain::ids::{CommandId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
@@ -9,17 +12,16 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
+use super::extract::{Path, Query, parse_limit};
 use super::problem::Problem;
 use super::{Api, parse_wait};
 use crate::model::cursor::Cursor;
 use crate::model::{EventQuery, Outcome, Scope, Summary};
 
-const MOST: usize = 1000;
-
 #[derive(Deserialize)]
 pub(crate) struct UserQuery {
     user_id: Option<String>,
-    limit: Option<usize>,
+    limit: Option<String>,
 }
 
 impl UserQuery {
@@ -44,7 +46,7 @@ pub(crate) async fn conversations(
     Caller(organization): Caller,
     Query(query): Query<UserQuery>,
 ) -> Result<Json<Value>, Problem> {
-    let limit = query.limit.unwrap_or(200).clamp(1, MOST);
+    let limit = parse_limit(query.limit.as_deref())?;
     let found = api.model.conversations(&organization, &query.user()?, limit).await?;
     Ok(Json(json!({ "conversations": found.iter().map(show).collect::<Vec<_>>() })))
 }
@@ -65,7 +67,7 @@ pub(crate) async fn conversation(
 #[derive(Deserialize)]
 pub(crate) struct EventsQuery {
     after: Option<String>,
-    limit: Option<usize>,
+    limit: Option<String>,
     wait: Option<String>,
     user_id: Option<String>,
 }
@@ -114,7 +116,7 @@ async fn page(
 ) -> Result<Json<Value>, Problem> {
     let after = parse_cursor("after", query.after.as_deref())?;
     let wait = parse_wait(query.wait.as_deref())?;
-    let limit = query.limit.unwrap_or(200).clamp(1, MOST);
+    let limit = parse_limit(query.limit.as_deref())?;
     let question = EventQuery { organization, scope, after, limit };
     let mut patience = api.patience(wait);
     let events = loop {
@@ -130,7 +132,7 @@ async fn page(
 #[derive(Deserialize)]
 pub(crate) struct MessagesQuery {
     before: Option<String>,
-    limit: Option<usize>,
+    limit: Option<String>,
     user_id: Option<String>,
 }
 
@@ -148,7 +150,7 @@ pub(crate) async fn messages(
         return Err(Problem::field("before", "is not a cursor of this API"));
     }
     let conversation = allowed(&api, &organization, query.user_id, id).await?;
-    let limit = query.limit.unwrap_or(200).clamp(1, MOST);
+    let limit = parse_limit(query.limit.as_deref())?;
     let messages = api.model.messages(&organization, &conversation, before.flatten(), limit).await?;
     let first = messages.first().filter(|_| messages.len() == limit);
     let previous = first.map(|message| format!("{}:{}", message.occurred_at, message.id));
@@ -170,7 +172,7 @@ pub(crate) async fn command(
     Caller(organization): Caller,
     Path(id): Path<String>,
     Query(query): Query<CommandQuery>,
-) -> Result<Json<Outcome>, Problem> {
+) -> Result<Response, Problem> {
     let command: CommandId = id.parse().map_err(|_| Problem::field("command_id", "expected a UUID"))?;
     let wait = parse_wait(query.wait.as_deref())?;
     let until: MessageState = match query.until {
@@ -183,8 +185,37 @@ pub(crate) async fn command(
         let outcome = api.model.outcome(&organization, command).await?;
         // When the time is over: as far as it is.
         if outcome.as_ref().is_some_and(|outcome| reached(outcome, until)) || !patience.change().await {
-            return outcome.map(Json).ok_or_else(|| Problem::not_found("command yet"));
+            return match outcome {
+                Some(mut outcome) => {
+                    outcome.field = outcome.field.map(field_of_http);
+                    Ok(Json(outcome).into_response())
+                }
+                None => pending(&api, &organization, command),
+            };
         }
+    }
+}
+
+/// A command that has no answer yet: received, or not known here.
+fn pending(api: &Api, organization: &OrganizationId, command: CommandId) -> Result<Response, Problem> {
+    let since = api.pending.since(organization, command).ok_or_else(|| Problem::not_found("command"))?;
+    let detail = format!("accepted for processing at {}; its outcome is not known yet", rfc3339(since));
+    let body = json!({ "command_id": command, "state": "pending", "received_at": since, "detail": detail });
+    Ok((StatusCode::ACCEPTED, Json(body)).into_response())
+}
+
+/// The log names fields as its schemas do, this API as its bodies do.
+fn field_of_http(field: String) -> String {
+    match field.as_str() {
+        "content.kind" => "content.type".to_owned(),
+        "content.reply_to" => "reply_to".to_owned(),
+        "content.template" => "content".to_owned(),
+        "recipient.address" => "recipient".to_owned(),
+        other => match (other.strip_prefix("content.template."), other.strip_prefix("recipient.address.")) {
+            (Some(of_template), _) => format!("content.{of_template}"),
+            (_, Some(of_address)) => format!("recipient.{of_address}"),
+            (None, None) => field,
+        },
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::Sse;
 use axum::response::sse::{Event, KeepAlive};
@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::Api;
 use super::auth::Caller;
+use super::extract::Query;
 use super::problem::Problem;
 use super::reads::parse_cursor;
 use crate::model::{EventQuery, Scope, StoredEvent};
@@ -43,10 +44,11 @@ pub(crate) async fn stream(
     Query(query): Query<StreamQuery>,
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let scope = match query.conversation.map(StreamId) {
-        None => Scope::Organization,
-        Some(id) => {
-            let user = query.user_id.map(UserId);
+    let user = query.user_id.filter(|user| !user.is_empty()).map(UserId);
+    let scope = match (query.conversation.map(StreamId), &user) {
+        (None, None) => Scope::Organization,
+        (None, Some(user)) => Scope::User { user: user.clone(), own: api.platform.keys.user(&organization, user) },
+        (Some(id), _) => {
             let found = api.model.canonical(&organization, user.as_ref(), &id).await?;
             Scope::Conversation(found.ok_or_else(|| Problem::not_found("conversation"))?)
         }
@@ -74,8 +76,11 @@ async fn next(live: &mut Live) -> Option<StoredEvent> {
             return Some(event);
         }
         live.changes.mark_unchanged();
+        // What lies below the positions was looked through when nothing of it is ours: never again.
+        let below = live.api.model.positions().await.ok()?;
         live.ready = live.api.model.events(&live.question).await.ok()?.into();
         if live.ready.is_empty() {
+            live.question.after.pass_all(&below);
             tokio::select! {
                 () = live.api.shutdown.cancelled() => return None,
                 changed = live.changes.changed() => changed.ok()?,

@@ -1,7 +1,7 @@
 //! `/v1/templates`: what WhatsApp approved for the organization, and what the contact will read (P13).
 
 use axum::Json;
-use axum::extract::{Query, State};
+use axum::extract::State;
 use connector_domain::decide::Rejection;
 use connector_domain::ids::{OrganizationId, PhoneNumberId};
 use connector_domain::template::{self, Obstacle, Template, TemplateButton};
@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
+use super::extract::Query;
 use super::form::Body;
 use super::problem::Problem;
 use super::{Api, SETTLE};

@@ -18,6 +18,14 @@ impl Cursor {
         self.0.get(&partition).copied().unwrap_or_default()
     }
 
+    /// Moves to these positions where they are further.
+    pub fn pass_all(&mut self, other: &Self) {
+        for (partition, next) in &other.0 {
+            let own = self.0.entry(*partition).or_default();
+            *own = (*own).max(*next);
+        }
+    }
+
     /// Moves to behind a record.
     pub fn pass(&mut self, partition: u32, offset: Offset) {
         self.0.insert(partition, offset.next());

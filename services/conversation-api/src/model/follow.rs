@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::cursor::Cursor;
 use super::{Change, ModelError, ReadModel};
+use crate::pending::{self, Pending};
 
 /// Most records in one transaction of the model.
 const BATCH: usize = 1000;
@@ -37,6 +38,7 @@ pub struct Follower {
     /// Counts up whenever the model has changed, for those who wait for that.
     changed: watch::Sender<u64>,
     skipped: Arc<AtomicU64>,
+    pending: Pending,
 }
 
 impl Follower {
@@ -44,7 +46,12 @@ impl Follower {
     #[must_use]
     pub fn new(platform: Platform, model: Arc<dyn ReadModel>) -> (Self, watch::Receiver<u64>) {
         let (changed, changes) = watch::channel(0);
-        (Self { platform, model, changed, skipped: Arc::default() }, changes)
+        (Self { platform, model, changed, skipped: Arc::default(), pending: Pending::default() }, changes)
+    }
+
+    /// Commands that wait for an answer: what is followed answers them.
+    pub(crate) fn pending(&self) -> Pending {
+        self.pending.clone()
     }
 
     /// How many records could not be decoded.
@@ -99,12 +106,16 @@ impl Follower {
                     let partitions: BTreeSet<u32> = records.iter().map(|record| record.source.partition).collect();
                     for partition in partitions.intersection(&unnamed.clone()) {
                         let source = TopicPartition::new(topic.clone(), *partition);
-                        if let Identity::Known(log) = status.waiting(clock, self.platform.log.identity(&source)).await? {
+                        if let Identity::Known(log) = status.waiting(clock, self.platform.log.identity(&source)).await?
+                        {
                             self.model.keep_log(*partition, &log).await?;
                             unnamed.remove(partition);
                         }
                     }
-                    self.model.apply(records.iter().map(|record| self.change(record)).collect()).await?;
+                    let changes: Vec<_> = records.iter().map(|record| self.change(record)).collect();
+                    let answered = pending::answers(changes.iter().filter_map(|change| change.recorded.as_ref()));
+                    self.model.apply(changes).await?;
+                    self.pending.answered(&answered);
                     self.changed.send_modify(|count| *count += 1);
                 }
                 Polled::CaughtUp(source, _) => {

@@ -17,7 +17,7 @@ use connector_domain::composer::Situation;
 use connector_domain::conversation::Conversation;
 use connector_domain::directory::Enablement;
 use connector_domain::event::Recorded;
-use connector_domain::ids::{CommandId, OrganizationId, StreamId, UserId};
+use connector_domain::ids::{CommandId, EventId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
 use connector_ports::log::{LogId, Offset};
 use serde::Serialize;
@@ -166,6 +166,13 @@ pub enum Scope {
     Conversation(StreamId),
     /// One stream, a user's for example.
     Stream(StreamId),
+    /// The conversations of a user, aliases included, and the user's own stream.
+    User {
+        /// The user.
+        user: UserId,
+        /// The user's own stream.
+        own: StreamId,
+    },
 }
 
 /// Which events.
@@ -241,6 +248,9 @@ pub trait ReadModel: Send + Sync {
 
     /// What became of a command; `None` while nothing is known of it.
     async fn outcome(&self, organization: &OrganizationId, command: CommandId) -> Result<Option<Outcome>, ModelError>;
+
+    /// The ids of the events that answered a command, without refusals of other commands under its id.
+    async fn answers(&self, organization: &OrganizationId, command: CommandId) -> Result<Vec<EventId>, ModelError>;
 
     /// The enablement of a user.
     async fn enablement(&self, organization: &OrganizationId, user: &UserId) -> Result<Enablement, ModelError>;

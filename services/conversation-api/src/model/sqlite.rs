@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use async_trait::async_trait;
 use connector_domain::composer::Situation;
 use connector_domain::conversation::{Conversation, closed};
+use connector_domain::decide::Reason;
 use connector_domain::directory::Enablement;
-use connector_domain::ids::{CommandId, OrganizationId, StreamId, UserId};
+use connector_domain::ids::{CommandId, EventId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
 use connector_ports::log::{LogId, Offset};
 use rusqlite::config::DbConfig;
@@ -329,6 +330,16 @@ fn enablement(connection: &Connection, organization: &str, user: &str) -> Result
     Ok(fold.map(|fold| serde_json::from_str(&fold)).transpose()?.unwrap_or_default())
 }
 
+/// The streams of a user's conversations: those of contacts and those written in, with all that is linked to them.
+const OF_USER: &str = "WITH RECURSIVE whose(organization, user_id) AS (VALUES (?, ?)), mine(stream) AS (
+        SELECT conversation FROM contacts JOIN whose USING (organization, user_id)
+        UNION SELECT stream FROM messages JOIN whose USING (organization, user_id)
+        UNION SELECT c.stream FROM mine m JOIN conversations c ON c.canonical = m.stream
+            AND c.organization = (SELECT organization FROM whose)
+        UNION SELECT c.canonical FROM mine m JOIN conversations c ON c.stream = m.stream
+            AND c.organization = (SELECT organization FROM whose))
+    SELECT stream FROM mine";
+
 type Found = (u32, i64, StoredEvent);
 
 fn event(row: &Row<'_>) -> rusqlite::Result<(Found, String)> {
@@ -353,15 +364,18 @@ fn events(connection: &Connection, query: &EventQuery) -> Result<Vec<StoredEvent
         Scope::Organization => Vec::new(),
         Scope::Conversation(id) => streams(connection, organization, id.as_str())?,
         Scope::Stream(id) => vec![id.0.clone()],
+        Scope::User { user, own } => vec![own.0.clone(), organization.to_owned(), user.0.clone()],
     };
-    if query.scope != Scope::Organization && streams.is_empty() {
-        return Ok(Vec::new());
-    }
-    let among = if streams.is_empty() { String::new() } else { format!("AND stream IN ({})", marks(streams.len())) };
+    let among = match &query.scope {
+        Scope::Organization => String::new(),
+        Scope::User { .. } => format!("AND (stream = ? OR stream IN ({OF_USER}))"),
+        Scope::Conversation(_) | Scope::Stream(_) if streams.is_empty() => return Ok(Vec::new()),
+        Scope::Conversation(_) | Scope::Stream(_) => format!("AND stream IN ({})", marks(streams.len())),
+    };
     let of_all = with(organization, &streams);
     let partitions: Vec<u32> = connection
-        .prepare_cached(&format!("SELECT DISTINCT partition FROM events WHERE organization = ? {among}"))?
-        .query_map(params_from_iter(&of_all), |row| row.get(0))?
+        .prepare_cached("SELECT partition FROM offsets")?
+        .query_map([], |row| row.get(0))?
         .collect::<Result<_, _>>()?;
     let sql = format!(
         "SELECT partition, position, stream, type, event_id, occurred_at, recorded_at, command_id, data FROM events
@@ -558,6 +572,23 @@ impl ReadModel for SqliteModel {
     async fn outcome(&self, organization: &OrganizationId, command: CommandId) -> Result<Option<Outcome>, ModelError> {
         let (organization, command) = (organization.0.clone(), command.to_string());
         self.read(move |connection| fold::outcome(connection, &organization, &command)).await
+    }
+
+    async fn answers(&self, organization: &OrganizationId, command: CommandId) -> Result<Vec<EventId>, ModelError> {
+        let (organization, command) = (organization.0.clone(), command.to_string());
+        self.read(move |connection| {
+            let Some(outcome) = fold::outcome(connection, &organization, &command)? else { return Ok(Vec::new()) };
+            let mut statement = connection.prepare_cached(
+                "SELECT event_id FROM events WHERE organization = ? AND stream = ? AND command_id = ?
+                 AND COALESCE(json_extract(data, '$.reason'), '') <> ?",
+            )?;
+            let conflict = Reason::Conflict.as_str();
+            let ids = statement
+                .query_map([&organization, &outcome.stream_id, &command, conflict], |row| row.get::<_, String>(0))?
+                .collect::<Result<Vec<_>, _>>()?;
+            Ok(ids.iter().filter_map(|id| id.parse().ok()).collect())
+        })
+        .await
     }
 
     async fn enablement(&self, organization: &OrganizationId, user: &UserId) -> Result<Enablement, ModelError> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_contracts::{Topic, Topics};
-use connector_domain::command::{Content, SendPurpose};
+use connector_domain::command::{Content, SendMessage, SendPurpose};
 use connector_domain::consent::Intent;
 use connector_domain::event::{
     ActivationNoticeRaised, CallReceived, ContactAdded, ConversationLinked, Event, MessageAccepted, MessageFailed,
@@ -21,6 +21,7 @@ use connector_domain::status::DeliveryStatus;
 use connector_domain::template::Template;
 use connector_domain::time::Timestamp;
 use connector_embedded::MemoryGate;
+use connector_host::server::Limits;
 use connector_ports::clock::SystemClock;
 use connector_ports::ids::RandomIds;
 use connector_ports::log::{Append, Isolation, Polled, Record, Start, TopicPartition};
@@ -93,7 +94,20 @@ impl Installation {
         Self::run(folder, platform).await
     }
 
+    /// With all its topics, and so many connections at a time.
+    pub(crate) async fn with_connections(connections: usize) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let platform = platform(&folder);
+        provision::apply(platform.log.as_ref(), &provision::specs(&platform.topics, PARTITIONS, 1)).await.unwrap();
+        let limits = Limits { connections, header_timeout: Duration::from_secs(600), ..Limits::default() };
+        Self::run_within(limits, folder, platform).await
+    }
+
     async fn run(folder: TempDir, platform: Platform) -> Self {
+        Self::run_within(Limits::default(), folder, platform).await
+    }
+
+    async fn run_within(limits: Limits, folder: TempDir, platform: Platform) -> Self {
         let shutdown = CancellationToken::new();
         let mut service = Service::new(platform.clone(), shutdown.clone());
         let tokens = Secret::new(r#"{"token-a": "a", "token-b": "b"}"#);
@@ -101,6 +115,7 @@ impl Installation {
             listen: ([127, 0, 0, 1], 0).into(),
             tokens: SecretSource::Fixed(tokens),
             read_model: Some(folder.path().join("model")),
+            limits,
         };
         let address = conversation_api::start(config, Arc::new(Phones), &mut service).await.unwrap();
         let running = tokio::spawn(async move { service.run().await.unwrap() });
@@ -112,6 +127,17 @@ impl Installation {
         drop(self.shutdown);
         self.running.await.unwrap();
         Self::run(self.folder, self.platform).await
+    }
+
+    /// Ends it, which must not be an error.
+    pub(crate) async fn end(self) {
+        drop(self.shutdown);
+        self.running.await.unwrap();
+    }
+
+    /// Where it listens.
+    pub(crate) fn address(&self) -> std::net::SocketAddr {
+        self.address
     }
 
     /// A client with this token.
@@ -296,6 +322,14 @@ pub(crate) fn accepted(organization: &str, stream: &str, name: &str, text: &str,
         not_after: Timestamp(i64::MAX),
     };
     (event.into(), at(organization, stream, format!("accepted {name}"), Some(name), when))
+}
+
+/// A send command was accepted as admission does it.
+pub(crate) fn admitted(organization: &str, stream: &str, command: &SendMessage, when: i64) -> (Event, Cause) {
+    let (event, mut cause) = accepted(organization, stream, "", "hello", when);
+    cause.cause_id = connector_runtime::commands::cause(command.command_id, command.digest());
+    cause.command_id = Some(command.command_id);
+    (event, cause)
 }
 
 /// A command was refused.

@@ -1,0 +1,251 @@
+//! What the door does with requests that are wrong, hostile, repeated, or whose answer got lost.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use connector_contracts::{Topic, decode};
+use connector_domain::command::SendMessage;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::support::{Installation, NUMBER, a_contact, a_message, admitted, linked};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// One request with these lines in its head; status, head and body of the answer.
+async fn ask(address: SocketAddr, request: &str, headers: &str, body: &str) -> (u16, String, Value) {
+    let exchange = async {
+        let mut socket = TcpStream::connect(address).await.unwrap();
+        let length = body.len();
+        let head = format!(
+            "{request} HTTP/1.1\r\nhost: api\r\nauthorization: Bearer token-a\r\nconnection: close\r\n\
+             content-length: {length}\r\n{headers}\r\n"
+        );
+        // Who is refused by the head need not be let finish.
+        let _ = socket.write_all(format!("{head}{body}").as_bytes()).await;
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        String::from_utf8_lossy(&answer).into_owned()
+    };
+    let answer = tokio::time::timeout(PATIENCE, exchange).await.expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_else(|| panic!("{request}: {answer:?}"));
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, head.to_lowercase(), serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+fn a_text(text: &str) -> Value {
+    json!({
+        "user_id": "ann", "phone_number_id": NUMBER, "recipient": { "phone": "491701234567" },
+        "content": { "type": "text", "text": text },
+    })
+}
+
+#[tokio::test]
+async fn every_error_is_a_problem_and_names_the_parameter_at_fault() {
+    let installation = Installation::start().await;
+    let address = installation.address();
+    let (json, deep) = ("content-type: application/json\r\n", "[".repeat(10_000));
+    let (long, wide) = ("x".repeat(9_000), format!("x-wide: {}\r\n", "y".repeat(30_000)));
+    let large = format!(r#"{{"user_id":"{}"}}"#, "x".repeat(300_000));
+    let twice = r#"{"user_id":"ann","user_id":"bob"}"#;
+    for (request, headers, body, status, field) in [
+        ("GET /v1/conversations?user_id=ann&limit=many", "", "", 422, "limit"),
+        ("GET /v1/conversations?user_id=ann&limit=-1", "", "", 422, "limit"),
+        ("GET /v1/conversations?user_id=ann&user_id=bob", "", "", 422, "user_id"),
+        ("GET /v1/conversations", "", "", 422, "user_id"),
+        ("GET /v1/users/ann/events?wait=soon", "", "", 422, "wait"),
+        ("GET /v1/conversations/k1-c/events?after=x", "", "", 404, ""),
+        ("GET /v1/conversations/%FF?user_id=ann", "", "", 400, ""),
+        ("GET /v1/nothing", "", "", 404, ""),
+        ("DELETE /v1/commands/send", "", "", 405, ""),
+        ("PATCH /v1/templates", "", "", 405, ""),
+        (&format!("GET /v1/templates?x={long}"), "", "", 414, ""),
+        ("GET /v1/templates", &wide, "", 431, ""),
+        ("POST /v1/commands/send", "content-type: text/plain\r\n", "{}", 415, ""),
+        ("POST /v1/commands/send", "content-type: multipart/form-data\r\n", "{}", 415, ""),
+        ("POST /v1/commands/send", json, &large, 413, ""),
+        ("POST /v1/commands/send", json, twice, 400, ""),
+        ("POST /v1/commands/send", json, &deep, 400, ""),
+        ("POST /v1/commands/send", json, "[]", 400, ""),
+        (
+            "POST /v1/commands/send",
+            "content-type: application/json\r\nidempotency-key: bare\r\n",
+            "{}",
+            422,
+            "Idempotency-Key",
+        ),
+    ] {
+        let (got, head, problem) = ask(address, request, headers, body).await;
+        let request = &request[..request.len().min(60)];
+        assert_eq!(got, status, "{request}: {problem}");
+        assert!(head.contains("content-type: application/problem+json"), "{request}: {head}");
+        assert_eq!(problem["status"], json!(status), "{request}");
+        if !field.is_empty() {
+            assert_eq!(problem["errors"][0]["field"], json!(field), "{request}: {problem}");
+        }
+    }
+    let (_, head, _) = ask(address, "DELETE /v1/commands/send", "", "").await;
+    assert!(head.contains("allow: post"), "{head}");
+}
+
+#[tokio::test]
+async fn a_field_that_there_is_not_is_refused_by_its_name() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let mut body = a_text("hi");
+    body["recipient"]["phon"] = json!("1");
+    body["content"]["preview"] = json!(true);
+    body["notafter"] = json!(1);
+    let (status, problem) = api.post("/v1/commands/send", &body).await;
+    let mut fields: Vec<_> = problem["errors"].as_array().unwrap().iter().map(|e| e["field"].clone()).collect();
+    fields.sort_by_key(Value::to_string);
+    assert_eq!((status, fields), (422, vec![json!("content.preview"), json!("notafter"), json!("recipient.phon")]));
+    let profile = json!({ "about": "x", "abuot": "y" });
+    let (status, problem) = api.put(&format!("/v1/numbers/{NUMBER}/profile"), &profile).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("abuot")));
+    // What the screen may add means nothing, and what is not carried is the log's to refuse.
+    let notice = json!({
+        "user_id": "ann", "phone_number_id": NUMBER, "action": "acknowledge_notice", "recipient": { "phone": "491701234567" },
+    });
+    assert_eq!(api.post("/v1/commands/consent", &notice).await.0, 202);
+    body = a_text("");
+    body["content"] = json!({ "type": "location", "latitude": 1, "longitude": 2 });
+    assert_eq!(api.post("/v1/commands/send", &body).await.0, 202);
+}
+
+#[tokio::test]
+async fn a_command_whose_answer_got_lost_is_repeated_under_its_key_and_stays_one() {
+    let installation = Installation::start().await;
+    let address = installation.address();
+    let (key, json) = ("idempotency-key: \"order 17\"\r\n", a_text("hello").to_string());
+    // The answer to the first one reaches nobody.
+    let mut lost = TcpStream::connect(address).await.unwrap();
+    let head = format!("authorization: Bearer token-a\r\ncontent-length: {}\r\n{key}", json.len());
+    lost.write_all(format!("POST /v1/commands/send HTTP/1.1\r\nhost: x\r\n{head}\r\n{json}").as_bytes()).await.unwrap();
+    installation.records(Topic::SendCommands, 1).await;
+    drop(lost);
+    let (status, _, first) = ask(address, "POST /v1/commands/send", key, &json).await;
+    assert_eq!(status, 202, "{first}");
+    let commands: Vec<SendMessage> = installation
+        .records(Topic::SendCommands, 2)
+        .await
+        .iter()
+        .map(|record| decode(record.value.as_deref().unwrap()).unwrap())
+        .collect();
+    assert_eq!(commands[0].command_id, commands[1].command_id);
+    assert_eq!(commands[0].digest(), commands[1].digest(), "admission answers one of them");
+    assert_eq!(first["command_id"], json!(commands[0].command_id));
+
+    // Another organization's key is another one.
+    let (_, other) = installation.api("token-b").post("/v1/commands/send", &a_text("hello")).await;
+    assert_ne!(other["command_id"], first["command_id"]);
+    // Once it is answered, the same again is fine, and another body is refused.
+    installation.publish(vec![admitted("a", "k1-c", &commands[0], 1)]).await;
+    let api = installation.api("token-a");
+    api.until(&format!("/v1/commands/{}?wait=5s", commands[0].command_id), |seen| seen["state"] == "accepted").await;
+    let (status, _, again) = ask(address, "POST /v1/commands/send", key, &json).await;
+    assert_eq!((status, &again["command_id"]), (202, &first["command_id"]));
+    let (status, _, problem) = ask(address, "POST /v1/commands/send", key, &a_text("bye").to_string()).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("Idempotency-Key")), "{problem}");
+    let mut named = a_text("bye");
+    named["command_id"] = first["command_id"].clone();
+    let (status, problem) = api.post("/v1/commands/send", &named).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("command_id")), "{problem}");
+    // Both at once say nothing clear.
+    let (status, _, problem) = ask(address, "POST /v1/commands/send", key, &named.to_string()).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("Idempotency-Key")));
+}
+
+#[tokio::test]
+async fn a_503_carries_the_id_under_which_the_command_can_be_repeated() {
+    let installation = Installation::without_topics().await;
+    let (status, head, problem) =
+        ask(installation.address(), "POST /v1/commands/send", "", &a_text("hello").to_string()).await;
+    assert_eq!(status, 503, "{problem}");
+    let id = problem["command_id"].as_str().expect("an id");
+    assert!(head.contains(&format!("location: /v1/commands/{id}")), "{head}");
+}
+
+#[tokio::test]
+async fn a_command_whose_answer_is_late_is_pending_also_after_a_restart_and_for_nobody_else() {
+    let installation = Installation::start().await;
+    let (_, taken) = installation.api("token-a").post("/v1/commands/send", &a_text("hello")).await;
+    let path = format!("/v1/commands/{}", taken["command_id"].as_str().unwrap());
+    let (status, pending) = installation.api("token-a").get(&path).await;
+    assert_eq!((status, &pending["state"]), (202, &json!("pending")));
+    assert!(pending["detail"].as_str().unwrap().starts_with("accepted for processing at 20"), "{pending}");
+    let installation = installation.restart().await;
+    connector_testkit::wait::until("the command to be known again", PATIENCE, async || {
+        (installation.api("token-a").get(&path).await.0 == 202).then_some(())
+    })
+    .await;
+    assert_eq!(installation.api("token-b").get(&path).await.0, 404);
+    let other = format!("/v1/commands/{}", crate::support::command("never sent"));
+    assert_eq!(installation.api("token-a").get(&other).await.0, 404);
+    let record = installation.records(Topic::SendCommands, 1).await.remove(0);
+    let command: SendMessage = decode(record.value.as_deref().unwrap()).unwrap();
+    installation.publish(vec![admitted("a", "k1-c", &command, 1)]).await;
+    installation.api("token-a").until(&format!("{path}?wait=5s"), |seen| seen["state"] == "accepted").await;
+}
+
+#[tokio::test]
+async fn a_stream_of_a_user_has_the_conversations_of_that_user_only() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let stream = a_contact(&installation, "a", "ann").await;
+    api.until("/v1/users/ann/notices", |seen| seen["enabled"] == true).await;
+    let before = api.get("/v1/users/ann/events").await.1["next"].as_str().unwrap().to_owned();
+    installation
+        .publish(vec![
+            a_message("a", "k1-d", "wamid.1", "of somebody else", 10),
+            linked("a", "k1-alias", &stream, 11),
+            a_message("a", "k1-alias", "wamid.2", "of an alias", 12),
+            a_message("a", &stream, "wamid.3", "of ann", 13),
+            a_message("b", &stream, "wamid.4", "of another organization", 14),
+        ])
+        .await;
+    api.until(&format!("/v1/conversations/{stream}/events"), |seen| {
+        seen["events"].as_array().is_some_and(|all| all.len() == 3)
+    })
+    .await;
+    let mut live = api.stream(&format!("/v1/stream?user_id=ann&after={before}")).await;
+    let mut texts = Vec::new();
+    for _ in 0..3 {
+        texts.push(live.event().await["data"]["text"].clone());
+    }
+    assert_eq!(texts, [Value::Null, json!("of an alias"), json!("of ann")]);
+    installation
+        .publish(vec![
+            a_message("a", "k1-d", "wamid.5", "of somebody else", 20),
+            a_message("a", &stream, "wamid.6", "later", 21),
+        ])
+        .await;
+    assert_eq!(live.event().await["data"]["text"], "later");
+    // The user's own events come too, from the beginning.
+    let mut whole = api.stream("/v1/stream?user_id=ann&after=").await;
+    assert_eq!(whole.event().await["type"], "WhatsAppEnabled");
+    let mut nobody = api.stream("/v1/stream?user_id=bob&after=").await;
+    installation.publish(vec![a_message("a", &stream, "wamid.7", "not for bob", 30)]).await;
+    assert!(
+        tokio::time::timeout(Duration::from_millis(300), nobody.event()).await.is_err(),
+        "bob has no conversations"
+    );
+}
+
+#[tokio::test]
+async fn silent_connections_shut_nobody_out_and_half_a_request_does_not_hold_up_the_end() {
+    let installation = Installation::with_connections(4).await;
+    let mut silent = Vec::new();
+    for n in 0..12 {
+        let mut socket = TcpStream::connect(installation.address()).await.unwrap();
+        if n % 2 == 0 {
+            socket.write_all(b"GET /v1/templates HTTP/1.1\r\nho").await.unwrap();
+        }
+        silent.push(socket);
+    }
+    for _ in 0..8 {
+        assert_eq!(installation.api("token-a").get("/v1/conversations?user_id=ann").await.0, 200);
+    }
+    tokio::time::timeout(Duration::from_secs(10), installation.end()).await.expect("it ends");
+}
