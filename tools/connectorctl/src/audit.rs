@@ -58,7 +58,7 @@ pub(crate) async fn run(options: &Options, out: &mut (dyn Write + Send)) -> Resu
 async fn compare(ground: &Ground, options: &Options, out: &mut (dyn Write + Send)) -> Result<bool, Failed> {
     let name = ground.topics.name(Topic::ConversationEvents).into();
     let facts = ground.log.topic(&name).await?;
-    let partitions = facts.ok_or_else(|| Failed::Usage(format!("there is no topic {name}")))?.partitions;
+    let partitions = facts.ok_or_else(|| Failed::NotFound(format!("there is no topic {name}")))?.partitions;
     let asked = match options.partition {
         Some(partition) if partition >= partitions => {
             return Err(Failed::Usage(format!("--partition: expected a number below {partitions}")));

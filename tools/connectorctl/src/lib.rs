@@ -1,5 +1,4 @@
-//! The operator's tool: what `connectorctl` can do. Exit code 0: done, and everything is as it should be; 1: it is not; 64: the
-//! settings cannot work.
+//! The operator's tool: what `connectorctl` can do, and in which exit code it ends ([`EXIT_CODES`]).
 //!
 //! `topics`, `log`, `import` and `dlq` read the settings of the backend from the environment, as the services do (`BACKEND`, `KAFKA_…`,
 //! `LOG_PATH`, `TOPIC_PREFIX`). The embedded log serves one process: stop the connector first. `audit` needs Kafka and Redis, and the
@@ -17,11 +16,21 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use connector_ports::Retry;
 use thiserror::Error;
+
+/// What the exit codes mean, as `--help` says it.
+pub const EXIT_CODES: &str = "\
+Exit codes:
+  0   done, and everything is as it should be
+  1   it is not: something differs, is wrong in a file, or was not found
+  2   the command line
+  64  the settings, or what was asked for, cannot work
+  69  Kafka or Redis is away: nothing is known about what was asked for";
 
 /// `connectorctl`
 #[derive(Debug, Parser)]
-#[command(name = "connectorctl", version, about = "Looks after the connector's topics, log and dead letters")]
+#[command(name = "connectorctl", version, about = "Looks after the connector's topics, log and dead letters", after_help = EXIT_CODES)]
 pub struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -78,6 +87,29 @@ pub(crate) enum Failed {
     /// What was asked for cannot be done.
     #[error("{0}")]
     Usage(String),
+    /// What was asked for does not exist.
+    #[error("{0}")]
+    NotFound(String),
+}
+
+impl Failed {
+    const fn exit_code(&self) -> u8 {
+        use connector_runtime::failure::Failure;
+        match self {
+            Self::Settings(_) | Self::Usage(_) => 64,
+            Self::Log(error) => match error.retry() {
+                Retry::Later | Retry::Reinitialise | Retry::Fenced => 69,
+                Retry::Never => 1,
+            },
+            Self::Compare(Failure::Later(_) | Failure::Reinitialise(_)) => 69,
+            Self::Compare(Failure::Fenced(_) | Failure::Fatal(_))
+            | Self::Open(_)
+            | Self::Schema(_)
+            | Self::File(_)
+            | Self::Print(_)
+            | Self::NotFound(_) => 1,
+        }
+    }
 }
 
 /// Runs one command and prints to `out`.
@@ -101,7 +133,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> ExitCode {
             }
             // Nobody is left to be told when stderr is closed.
             let _ = writeln!(std::io::stderr(), "connectorctl: {text}");
-            ExitCode::from(if matches!(failed, Failed::Settings(_) | Failed::Usage(_)) { 64 } else { 1 })
+            ExitCode::from(failed.exit_code())
         }
     }
 }
@@ -114,5 +146,26 @@ mod tests {
     #[test]
     fn the_command_line_is_put_together_rightly() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn away_is_not_drift_and_not_found_is_neither_and_help_says_so() {
+        use connector_ports::log::LogError;
+        use connector_runtime::failure::Failure;
+        let away = LogError::Unavailable { reason: "a test".to_owned() };
+        let fatal = LogError::Fatal { reason: "a test".to_owned() };
+        for (failed, code) in [
+            (Failed::Log(away), 69),
+            (Failed::Compare(Failure::Later("a test".to_owned())), 69),
+            (Failed::Log(fatal), 1),
+            (Failed::NotFound("nothing".to_owned()), 1),
+            (Failed::Usage("wrong".to_owned()), 64),
+        ] {
+            assert_eq!(failed.exit_code(), code, "{failed:?}");
+        }
+        let help = Cli::command().render_help().to_string();
+        for code in ["0 ", "1 ", "2 ", "64", "69"] {
+            assert!(help.contains(&format!("\n  {code}")), "{code} is not in {help}");
+        }
     }
 }

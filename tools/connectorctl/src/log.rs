@@ -12,6 +12,7 @@ use connector_ports::Log;
 use connector_ports::log::{Isolation, Polled, Start, TopicPartition};
 use connector_ports::partition::partition_for;
 
+use crate::open::Silence;
 use crate::{Failed, open, show};
 
 #[derive(Debug, Args)]
@@ -36,11 +37,27 @@ struct Filter {
     organization: Option<String>,
 }
 
+/// Whether this is the id of a stream: a phone number, or a word, is none, and would find nothing.
+fn is_stream_id(id: &str) -> bool {
+    id.rsplit_once('-').is_some_and(|(key, hash)| {
+        !key.is_empty() && hash.len() == 32 && hash.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    })
+}
+
 impl Filter {
     fn from(options: &Options) -> Result<Self, Failed> {
         let command = options.command.as_deref().map(|id| id.parse::<CommandId>()).transpose();
         let command = command.map_err(|_| Failed::Usage("--command: expected a UUID".to_owned()))?;
+        if options.conversation.as_deref().is_some_and(|id| !is_stream_id(id)) {
+            let expected = "--conversation: expected an id as the log has it, a key id, a dash and 32 hex digits";
+            return Err(Failed::Usage(expected.to_owned()));
+        }
         Ok(Self { stream: options.conversation.clone(), command, organization: options.organization.clone() })
+    }
+
+    /// Whether something is looked for.
+    const fn is_narrow(&self) -> bool {
+        self.stream.is_some() || self.command.is_some() || self.organization.is_some()
     }
 
     fn takes(&self, recorded: &Recorded) -> bool {
@@ -66,7 +83,9 @@ async fn print(
     out: &mut (dyn Write + Send),
 ) -> Result<(), Failed> {
     let topic = topics.name(Topic::ConversationEvents).as_str().into();
-    let Some(facts) = log.topic(&topic).await? else { return Err(Failed::Usage(format!("there is no topic {topic}"))) };
+    let Some(facts) = log.topic(&topic).await? else {
+        return Err(Failed::NotFound(format!("there is no topic {topic}")));
+    };
     let partitions: Vec<u32> = match &filter.stream {
         Some(stream) => vec![partition_for(stream.as_bytes(), facts.partitions)],
         None => (0..facts.partitions).collect(),
@@ -75,9 +94,11 @@ async fn print(
     let starts =
         partitions.iter().map(|partition| (TopicPartition::new(topic.clone(), *partition), Start::Beginning)).collect();
     let mut reader = log.assign(starts, Isolation::Committed).await?;
-    let mut found: Vec<Recorded> = Vec::new();
+    let (mut found, mut printed) = (Vec::<Recorded>::new(), 0_u64);
+    let mut silence = Silence::default();
     while follow || !behind.is_empty() {
-        match reader.poll(Duration::from_millis(500), 1000).await? {
+        let polled = reader.poll(Duration::from_millis(500), 1000).await?;
+        match if behind.is_empty() { polled } else { silence.heard(polled)? } {
             Polled::Records(records) => {
                 for record in records {
                     match record.value.as_deref().map(decode_event) {
@@ -96,12 +117,16 @@ async fn print(
             // Stable: events of one stream that were recorded in the same millisecond keep their order.
             found.sort_by_key(|recorded| recorded.envelope.recorded_at);
             for recorded in found.drain(..) {
+                printed += 1;
                 writeln!(out, "{}", show::line(&recorded))?;
             }
             out.flush()?;
         }
     }
     reader.close().await;
+    if printed == 0 && filter.is_narrow() {
+        return Err(Failed::NotFound("the log has no such event".to_owned()));
+    }
     Ok(())
 }
 
@@ -167,5 +192,13 @@ mod tests {
         assert_eq!(lines(None, None).await, ["s-2", "s-3", "s-1"]);
         assert_eq!(lines(Some("s-2"), None).await, ["s-2"]);
         assert_eq!(lines(None, Some("a")).await, ["s-3", "s-1"]);
+        let nobody = Filter { stream: None, command: Some(CommandId::derived("never")), organization: None };
+        let none = print(&log, &topics, &nobody, false, &mut Vec::new()).await;
+        assert!(matches!(none, Err(Failed::NotFound(_))), "{none:?}");
+        for (id, is) in
+            [("k1-0123456789abcdef0123456789abcdef", true), ("491701234567", false), ("k1-c", false), ("", false)]
+        {
+            assert_eq!(is_stream_id(id), is, "{id}");
+        }
     }
 }

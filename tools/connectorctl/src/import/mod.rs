@@ -112,6 +112,9 @@ async fn import(
             records = consent::records(&mut rows, &known, default, topics, &RandomIds, now)?;
         }
     }
+    if rows.is_empty() {
+        return Err(Failed::Usage("the file has no entries".to_owned()));
+    }
     let mut problems: Vec<_> = rows.iter().flat_map(|row| &row.problems).collect();
     problems.sort();
     for problem in &problems {

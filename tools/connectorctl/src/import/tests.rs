@@ -197,3 +197,14 @@ line 7: action: is neither import nor revoke
     assert!(!fine && said.starts_with(expected) && !said.contains("1234"), "{said}");
     assert_eq!(here.commands().await.len(), 3);
 }
+
+#[tokio::test]
+async fn a_file_without_entries_is_an_error() {
+    let here = installation().await;
+    let mut out = Vec::new();
+    for text in ["", "\n", "kind,organization\n"] {
+        let done =
+            import(here.log.as_ref(), &here.topics, What::Directory, Format::Csv, text, &STRICT(), &mut out).await;
+        assert!(matches!(done, Err(Failed::Usage(_))), "{text:?}: {done:?}");
+    }
+}
