@@ -21,8 +21,11 @@ const FRESH: Duration = Duration::from_secs(2);
 /// One poll.
 const TICK: Duration = Duration::from_millis(100);
 
+/// Of the partitions of a topic.
+type OfTopic = BTreeMap<u32, Identity>;
+
 #[derive(Default)]
-pub(crate) struct Identities(Mutex<HashMap<TopicName, (Instant, BTreeMap<u32, Identity>)>>);
+pub(crate) struct Identities(Mutex<HashMap<TopicName, (Instant, OfTopic)>>);
 
 impl Identities {
     pub(crate) async fn ask(
@@ -52,7 +55,7 @@ async fn read(
     questions: &Questions,
     topic: &TopicName,
     partitions: u32,
-) -> Result<BTreeMap<u32, Identity>, LogError> {
+) -> Result<OfTopic, LogError> {
     let cluster = questions
         .ask(config, Isolation::Committed, None, |client, within| {
             let away = || LogError::Unavailable { reason: "the id of the cluster was not told".to_owned() };
