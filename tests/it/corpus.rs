@@ -91,6 +91,8 @@ async fn register_all(world: &SimWorld, bodies: &[Vec<u8>]) {
             contact_id: None,
             address: Address::default(),
             name: None,
+            settings: None,
+            state: None,
         };
         records.push(Append {
             topic: topics.name(Topic::Directory).into(),

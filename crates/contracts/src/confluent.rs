@@ -95,6 +95,8 @@ mod tests {
             contact_id: None,
             address: Address::default(),
             name: None,
+            settings: None,
+            state: None,
         }
     }
 

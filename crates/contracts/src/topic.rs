@@ -128,7 +128,7 @@ impl Topic {
             Self::Webhooks => "chosen by the receiver so that the items of one conversation share a partition",
             Self::SendCommands => "chosen by the publisher; the same for messages that must keep their order",
             Self::ConsentCommands => "chosen by the publisher; the same for commands that must keep their order",
-            Self::Directory => "number/…, user/… or contact/…, see DirectoryRecord",
+            Self::Directory => "number/…, user/…, contact/…, organization/… or number-state/…, see DirectoryRecord",
             Self::Dispatch | Self::DispatchJournal => "conversation_id",
             Self::ConversationEvents => "stream_id",
             Self::Templates => "waba_id/name/language",

@@ -10,6 +10,9 @@ use crate::settings::Rules;
 use crate::time::Timestamp;
 
 mod digest;
+mod number;
+
+pub use number::{NumberSettings, NumberState};
 
 /// What a send command wants to send. Everything but text and templates is refused as `unsupported_content` (P5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -297,6 +300,10 @@ pub enum DirectoryKind {
     User,
     /// An entry in a user's contact list.
     Contact,
+    /// What is set for an organization.
+    Organization,
+    /// What WhatsApp reports about a business number; written by the connector.
+    NumberState,
     /// Written by a newer version.
     #[serde(other)]
     Unknown,
@@ -304,7 +311,8 @@ pub enum DirectoryKind {
 
 /// `whatsapp.directory.v1` (compacted): a tombstone under the same key takes it away.
 ///
-/// Keys: `number/<phone_number_id>`, `user/<organization>/<user>`, `contact/<organization>/<user>/<contact>`.
+/// Keys: `number/<phone_number_id>`, `user/<organization>/<user>`, `contact/<organization>/<user>/<contact>`,
+/// `organization/<organization>`, `number-state/<phone_number_id>`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DirectoryRecord {
     /// Which of the optional fields count.
@@ -327,6 +335,12 @@ pub struct DirectoryRecord {
     pub address: Address,
     /// The name in the contact list.
     pub name: Option<Text>,
+    /// What is set for a number or an organization.
+    #[serde(default)]
+    pub settings: Option<NumberSettings>,
+    /// What WhatsApp reports about a number.
+    #[serde(default)]
+    pub state: Option<NumberState>,
 }
 
 impl DirectoryRecord {
@@ -340,6 +354,8 @@ impl DirectoryRecord {
             DirectoryKind::Contact => {
                 Some(format!("contact/{organization}/{}/{}", self.user_id.as_ref()?, self.contact_id.as_ref()?))
             }
+            DirectoryKind::Organization => Some(format!("organization/{organization}")),
+            DirectoryKind::NumberState => Some(format!("number-state/{}", self.phone_number_id.as_ref()?)),
             DirectoryKind::Unknown => None,
         }
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use async_trait::async_trait;
-use connector_domain::command::Content;
+use connector_domain::command::{Content, NumberState};
 use connector_domain::identity::Address;
 use connector_domain::ids::{AttemptId, OrganizationId, PhoneNumberId, WabaId};
 use connector_domain::outcome::Exchange;
@@ -85,6 +85,9 @@ pub trait WhatsApp: Send + Sync {
 
     /// All templates of an account, whatever their status.
     async fn templates(&self, organization: &OrganizationId, waba: &WabaId) -> Result<Vec<Template>, WhatsAppError>;
+
+    /// What WhatsApp reports about a number: its limits and its state.
+    async fn number_state(&self, number: &PhoneNumberId) -> Result<NumberState, WhatsAppError>;
 
     /// The business profile of a number.
     async fn profile(&self, number: &PhoneNumberId) -> Result<BusinessProfile, WhatsAppError>;

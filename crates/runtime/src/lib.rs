@@ -13,6 +13,7 @@ pub mod failure;
 pub mod handler;
 pub mod lanes;
 pub mod ledger;
+pub mod numbers;
 pub mod people;
 pub mod platform;
 pub mod projection;

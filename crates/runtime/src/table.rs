@@ -61,6 +61,14 @@ impl<T: Contract + Send + Sync + 'static> Table<T> {
             .unwrap_or_default()
     }
 
+    /// Every value whose key begins so.
+    #[must_use]
+    pub fn all_of(&self, prefix: &str) -> Vec<Arc<T>> {
+        let Ok(state) = self.inner.state.read() else { return Vec::new() };
+        let of = state.values.iter().filter(|(key, _)| key.starts_with(prefix));
+        of.map(|(_, (_, value))| value.clone()).collect()
+    }
+
     /// The value of a key; absent means absent: the table has been read up to the end of the topic as of this call.
     ///
     /// # Errors
@@ -191,6 +199,8 @@ mod tests {
             contact_id: None,
             address: Address::default(),
             name: None,
+            settings: None,
+            state: None,
         };
         let append = Append {
             topic: "table".into(),

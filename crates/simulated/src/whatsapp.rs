@@ -5,7 +5,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use connector_domain::command::ContentKind;
+use connector_domain::command::{ContentKind, NumberState};
 use connector_domain::identity::Address;
 use connector_domain::ids::{AttemptId, OrganizationId, PhoneNumber, PhoneNumberId, WabaId, Wamid};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, GraphError, Transport};
@@ -72,6 +72,7 @@ struct State {
     ledger: Vec<Post>,
     templates: Vec<Template>,
     profiles: HashMap<PhoneNumberId, BusinessProfile>,
+    states: HashMap<PhoneNumberId, NumberState>,
 }
 
 impl SimWhatsApp {
@@ -87,6 +88,7 @@ impl SimWhatsApp {
             ledger: Vec::new(),
             templates: Vec::new(),
             profiles: HashMap::new(),
+            states: HashMap::new(),
         };
         Self { clock, state: Mutex::new(state) }
     }
@@ -112,6 +114,11 @@ impl SimWhatsApp {
             Some(reaction) => drop(of_number.insert(number.clone(), reaction)),
             None => drop(of_number.remove(number)),
         }
+    }
+
+    /// What is reported about a business number from now on.
+    pub fn set_number_state(&self, number: &PhoneNumberId, reported: NumberState) {
+        self.state().states.insert(number.clone(), reported);
     }
 
     /// Every answer to a POST of a business number takes so much longer from now on.
@@ -247,6 +254,11 @@ impl WhatsApp for Client {
         let of_account = |template: &&Template| template.waba_id == *waba && template.organization_id == *organization;
         let found = async { self.side().state().templates.iter().filter(of_account).cloned().collect() };
         self.manage("whatsapp.templates", found).await
+    }
+
+    async fn number_state(&self, number: &PhoneNumberId) -> Result<NumberState, WhatsAppError> {
+        let found = async { self.side().state().states.get(number).cloned().unwrap_or_default() };
+        self.manage("whatsapp.number_state", found).await
     }
 
     async fn profile(&self, number: &PhoneNumberId) -> Result<BusinessProfile, WhatsAppError> {

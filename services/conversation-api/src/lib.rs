@@ -15,6 +15,7 @@ use std::sync::Arc;
 use connector_contracts::Topic;
 use connector_host::server::{Server, Work};
 use connector_ports::WhatsApp;
+use connector_runtime::numbers::is_kept;
 use connector_runtime::service::Service;
 use connector_runtime::status::Status;
 use connector_runtime::table::Table;
@@ -78,9 +79,8 @@ pub fn start_on(
     let model: Arc<dyn ReadModel> = Arc::new(SqliteModel::open(config.read_model.as_deref(), &stream_key)?);
     let (follower, changes) = Follower::new(platform.clone(), model.clone());
     let pending = follower.pending();
-    let numbers = Table::new(platform.log.clone(), platform.clock.clone(), platform.topic(Topic::Directory), |key| {
-        key.starts_with("number/")
-    });
+    let directory = platform.topic(Topic::Directory);
+    let numbers = Table::new(platform.log.clone(), platform.clock.clone(), directory, is_kept);
     let templates =
         Table::new(platform.log.clone(), platform.clock.clone(), platform.topic(Topic::Templates), |_| true);
     let api = http::Api {

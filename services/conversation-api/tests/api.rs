@@ -9,7 +9,10 @@ mod support;
 use std::time::Duration;
 
 use connector_contracts::{Topic, decode};
-use connector_domain::command::{ContentKind, DirectoryRecord, SendMessage};
+use connector_domain::command::{
+    ContentKind, DirectoryKind, DirectoryRecord, NumberSettings, NumberState, SendMessage,
+};
+use connector_domain::identity::Address;
 use connector_domain::template::{Template, TemplateButton};
 use serde_json::{Value, json};
 use support::{
@@ -367,6 +370,50 @@ async fn a_template_that_cannot_be_filled_is_listed_and_previewed_with_the_reaso
     call["phone_number_id"] = json!(NUMBER);
     let (_, preview) = api.post("/v1/templates/preview", &call).await;
     assert_eq!((&preview["sendable"], &preview["refusal"]["why"]), (&json!(false), &json!("media_header")));
+}
+
+#[tokio::test]
+async fn a_number_is_shown_with_what_is_set_for_it_and_what_whatsapp_reports() {
+    let installation = Installation::start().await;
+    let settings = NumberSettings { number_rate: Some(20), ..NumberSettings::default() };
+    let general = NumberSettings { number_rate: Some(10), opt_in_limit: Some(2), ..NumberSettings::default() };
+    let state = NumberState {
+        messaging_limit: Some("TIER_2K".to_owned()),
+        throughput: Some("STANDARD".to_owned()),
+        ..NumberState::default()
+    };
+    let record = |kind, settings, state| DirectoryRecord {
+        kind,
+        organization_id: "a".into(),
+        phone_number_id: Some(NUMBER.into()),
+        waba_id: Some("waba".into()),
+        user_id: None,
+        enabled: false,
+        contact_id: None,
+        address: Address::default(),
+        name: None,
+        settings,
+        state,
+    };
+    installation
+        .register(vec![
+            record(DirectoryKind::Number, Some(settings), None),
+            record(DirectoryKind::Organization, Some(general), None),
+            record(DirectoryKind::NumberState, None, Some(state)),
+        ])
+        .await;
+    let api = installation.api("token-a");
+    let list = api.until("/v1/numbers", |list| !list["numbers"][0]["whatsapp"]["throughput"].is_null()).await;
+    let number = api.until(&format!("/v1/numbers/{NUMBER}"), |shown| shown["settings"]["opt_in_limit"] == 2).await;
+    assert_eq!(list["numbers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(number["settings"]["number_rate"], 20);
+    assert_eq!(
+        (&number["whatsapp"]["contacts_per_day"], &number["whatsapp"]["messages_per_second"]),
+        (&json!(2000), &json!(80))
+    );
+    let other = installation.api("token-b");
+    assert_eq!(other.get("/v1/numbers").await.1, json!({ "numbers": [] }));
+    assert_eq!(other.get(&format!("/v1/numbers/{NUMBER}")).await.0, 404);
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ const TEMPLATE: Variable = Variable::with_default(
     "OPT_IN_TEMPLATE",
     Kind::Text,
     "opt_in_request",
-    "The template that asks a contact for the opt-in, when the command names none.",
+    "The template that asks a contact for the opt-in, where neither the number nor its organization has set one in the directory.",
 );
 const LANGUAGE: Variable = Variable::with_default(
     "OPT_IN_LANGUAGE",

@@ -6,11 +6,12 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
 use connector_contracts::{Topic, decode};
-use connector_domain::command::{ConsentAction, ConsentCommand, TemplateCall};
+use connector_domain::command::{ConsentAction, ConsentCommand, NumberSettings, TemplateCall};
 use connector_domain::composer::Situation;
 use connector_domain::decide::{Novelty, Reason as Rule, Rejection, check_repeat, decide_consent};
 use connector_domain::event::{Event, Recorded, TimeSource};
@@ -23,6 +24,7 @@ use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::{LaneKey, Work};
+use connector_runtime::numbers::Numbers;
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::situation::{Question, Situations, partition_of};
 use connector_runtime::tail::again;
@@ -33,6 +35,9 @@ use crate::settling::Own;
 
 /// How often a command is sent on when links are written while it is on its way (R10).
 const MOST_LINKS: usize = 4;
+
+/// How long the directory may take to be read to its end before a command waits.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The header that [`commands::forward`] marks a record with; a command that follows links gets one more for each time.
 const FORWARDED: &str = "forwarded";
@@ -46,6 +51,7 @@ pub struct Consent {
     own: Own,
     memory: Memory,
     template: TemplateCall,
+    numbers: Numbers,
     /// What the batch in hand leaves in the memory, per partition.
     pending: BTreeMap<u32, Vec<Mark>>,
 }
@@ -110,9 +116,9 @@ struct Batch {
 }
 
 impl Consent {
-    /// A handler that asks for the opt-in with this template when a command names none.
+    /// A handler that asks for the opt-in with this template where neither the number nor its organization has set one.
     #[must_use]
-    pub fn new(platform: &Platform, template: TemplateCall) -> Self {
+    pub fn new(platform: &Platform, template: TemplateCall, numbers: Numbers) -> Self {
         let source = platform.topic(Topic::ConversationEvents);
         let (gate, log) = (platform.gate.clone(), platform.log.clone());
         Self {
@@ -123,6 +129,7 @@ impl Consent {
             memory: Memory::new(gate, log, views::CONSENT_COMMANDS, source, mark),
             platform: platform.clone(),
             template,
+            numbers,
             pending: BTreeMap::new(),
         }
     }
@@ -214,10 +221,24 @@ impl Consent {
         Ok(Some(Step::Done(vec![append])))
     }
 
+    /// What is set for the number of an opt-in request, as of now. The other commands need none of it.
+    async fn settings(&self, command: &ConsentCommand) -> Result<NumberSettings, Failure> {
+        match command.action {
+            ConsentAction::RequestOptIn => {
+                self.numbers.newest_settings(&command.phone_number_id, &command.organization_id, PATIENCE).await
+            }
+            ConsentAction::Import
+            | ConsentAction::Revoke
+            | ConsentAction::AcknowledgeNotice
+            | ConsentAction::Unknown => Ok(NumberSettings::default()),
+        }
+    }
+
     /// Decides about one command and writes the answer.
     fn answer(
         &self,
         item: &Open,
+        settings: &NumberSettings,
         known: [Option<u64>; 2],
         batch: &mut Batch,
         record: &Record,
@@ -241,7 +262,9 @@ impl Consent {
                         situation.enablement.evolve(event);
                     }
                 }
-                decide_consent(&situation, command, Some(&self.template), &self.platform.rules, now)
+                let template = settings.opt_in_template.as_ref().unwrap_or(&self.template);
+                let rules = settings.rules(&self.platform.rules);
+                decide_consent(&situation, command, Some(template), &rules, now)
             }
         };
         let cause = Cause {
@@ -335,7 +358,8 @@ impl Handler for Consent {
         let mut batch = Batch::default();
         for (item, known) in asked.iter().zip(seen) {
             if steps[item.at].is_none() {
-                steps[item.at] = Some(self.answer(item, known, &mut batch, &work[item.at].record)?);
+                let settings = self.settings(&item.command).await?;
+                steps[item.at] = Some(self.answer(item, &settings, known, &mut batch, &work[item.at].record)?);
             }
         }
         self.pending = batch.marks;

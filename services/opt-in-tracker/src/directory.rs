@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_contracts::decode;
-use connector_domain::command::DirectoryRecord;
+use connector_domain::command::{DirectoryRecord, NumberSettings};
 use connector_domain::directory::{
     ContactEntry, Enablement, decide_contact, decide_contact_removed, decide_user, decide_user_removed,
 };
@@ -73,16 +73,39 @@ struct Folds {
 fn subject(key: &str) -> Result<Option<Subject>, Reason> {
     let parts: Vec<&str> = key.split('/').collect();
     let (organization, user, contact) = match parts.as_slice() {
-        ["number", ..] => return Ok(None),
+        ["number" | "number-state" | "organization", _] => return Ok(None),
         ["user", organization, user] => (*organization, *user, None),
         ["contact", organization, user, contact] => (*organization, *user, Some(*contact)),
-        _ => return Err(Reason::new("unknown_key", "the key is none of number/…, user/…/… and contact/…/…/…")),
+        _ => {
+            return Err(Reason::new(
+                "unknown_key",
+                "the key is none of number/…, user/…/…, contact/…/…/…, organization/… and number-state/…",
+            ));
+        }
     };
     Ok(Some(Subject {
         organization_id: organization.into(),
         user_id: user.into(),
         contact_id: contact.map(ContactId::from),
     }))
+}
+
+/// The step of a record about a number or an organization: followed in memory by whoever needs it, and nobody looks at one that cannot be
+/// read, or sets what cannot be set. So it is said here.
+fn not_for_people(key: &str, record: &Record) -> Step<()> {
+    let dead = |word, detail: &str| Step::DeadLetter(Reason::new(word, detail));
+    let Some(value) = record.value.as_deref() else { return Step::Done(Vec::new()) };
+    let decoded = match decode::<DirectoryRecord>(value) {
+        Ok(decoded) => decoded,
+        Err(error) => return Step::DeadLetter(Reason::new(error.reason(), error)),
+    };
+    if decoded.key().as_deref() != Some(key) {
+        return dead("key_mismatch", "the key names something else than the record");
+    }
+    match decoded.settings.as_ref().map_or(Ok(()), NumberSettings::check) {
+        Ok(()) => Step::Done(Vec::new()),
+        Err(field) => dead("invalid_settings", field),
+    }
 }
 
 impl Directory {
@@ -107,7 +130,7 @@ impl Directory {
         };
         let subject = match subject(key) {
             Ok(Some(subject)) => subject,
-            Ok(None) => return Err(Step::Done(Vec::new())),
+            Ok(None) => return Err(not_for_people(key, record)),
             Err(reason) => return Err(Step::DeadLetter(reason)),
         };
         let decoded = match record.value.as_deref().map(decode::<DirectoryRecord>) {

@@ -16,6 +16,7 @@ mod shadow;
 
 use connector_contracts::Topic;
 use connector_runtime::audit::{self, Auditor};
+use connector_runtime::numbers::Numbers;
 use connector_runtime::platform::{groups, views};
 use connector_runtime::service::Service;
 use connector_runtime::worker::WorkerSpec;
@@ -47,6 +48,8 @@ pub fn start(config: Config, service: &mut Service) {
     let auditor = Auditor::new(&platform, views::CONVERSATIONS, Box::new(|_| Conversations::default()));
     audit::start(service, "opt-in-tracker.audit", auditor, handler.owned(), config.audit, None);
     service.worker(projector, handler);
-    service.worker(consent, Consent::new(&platform, config.template));
+    let numbers = Numbers::new(&platform);
+    numbers.follow("opt-in-tracker.numbers", service);
+    service.worker(consent, Consent::new(&platform, config.template, numbers));
     service.worker(directory, Directory::new(&platform, config.patience));
 }

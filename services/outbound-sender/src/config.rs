@@ -20,7 +20,7 @@ const NUMBER_RATE: Variable = Variable::with_default(
     "NUMBER_RATE",
     Kind::Number,
     "80",
-    "Messages per second that may leave from one business number (1 to 1000), over all workers. WhatsApp allows 80, after its upgrade 1000.",
+    "Messages per second that may leave from one business number (1 to 1000), over all workers, where neither the number nor its organization has set a rate in the directory. WhatsApp allows 80, after its upgrade 1000; a number leaves no faster than WhatsApp reports that it takes.",
 );
 const NUMBER_BURST: Variable = Variable::with_default(
     "NUMBER_BURST",

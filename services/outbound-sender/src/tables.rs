@@ -8,6 +8,7 @@ use connector_domain::command::DirectoryRecord;
 use connector_domain::ids::{PhoneNumberId, WabaId};
 use connector_domain::template::Template;
 use connector_runtime::failure::Failure;
+use connector_runtime::numbers::Numbers;
 use connector_runtime::platform::Platform;
 use connector_runtime::service::Service;
 use connector_runtime::situation::Situations;
@@ -17,13 +18,9 @@ use connector_runtime::table::Table;
 /// What admission and dispatch look up. Clones are the same tables.
 #[derive(Clone)]
 pub struct Tables {
-    numbers: Table<DirectoryRecord>,
+    numbers: Numbers,
     templates: Table<Template>,
     situations: Situations,
-}
-
-fn is_number(key: &str) -> bool {
-    key.starts_with("number/")
 }
 
 fn any(_: &str) -> bool {
@@ -36,7 +33,7 @@ impl Tables {
     pub fn new(platform: &Platform) -> Self {
         let (log, clock) = (&platform.log, &platform.clock);
         Self {
-            numbers: Table::new(log.clone(), clock.clone(), platform.topic(Topic::Directory), is_number),
+            numbers: Numbers::new(platform),
             templates: Table::new(log.clone(), clock.clone(), platform.topic(Topic::Templates), any),
             situations: Situations::new(platform),
         }
@@ -45,15 +42,11 @@ impl Tables {
     /// Adds the tasks that keep the tables up to date.
     pub fn follow(&self, service: &mut Service) {
         let shutdown = service.shutdown();
-        let (numbers, templates) = (self.numbers.clone(), self.templates.clone());
+        self.numbers.follow("outbound-sender.numbers", service);
+        let templates = self.templates.clone();
         // Ready from the start: whoever asks for what is missing waits for the end of the topic anyway.
         let status = Status::default();
         status.set_ready();
-        let stop = shutdown.clone();
-        service.task("outbound-sender.numbers", status.clone(), async move {
-            numbers.follow(stop).await;
-            Ok(())
-        });
         service.task("outbound-sender.templates", status, async move {
             templates.follow(shutdown).await;
             Ok(())
@@ -75,11 +68,13 @@ impl Tables {
         id: &PhoneNumberId,
         patience: Option<Duration>,
     ) -> Result<Option<Arc<DirectoryRecord>>, Failure> {
-        let key = format!("number/{id}");
-        match patience {
-            None => Ok(self.numbers.get(&key)),
-            Some(within) => self.numbers.newest(&key, within).await,
-        }
+        self.numbers.number(id, patience).await
+    }
+
+    /// The numbers with what is set for them and what WhatsApp reports.
+    #[must_use]
+    pub const fn of_numbers(&self) -> &Numbers {
+        &self.numbers
     }
 
     /// The numbers of an account, or all there are, as far as they are known.

@@ -65,7 +65,9 @@ pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service)
     let platform = service.platform().clone();
     let (log, clock) = (platform.log.clone(), platform.clock.clone());
     let directory = platform.topic(Topic::Directory);
-    let numbers = Table::new(log.clone(), clock.clone(), directory, |key| key.starts_with("number/"));
+    let numbers = Table::new(log.clone(), clock.clone(), directory, |key| {
+        key.starts_with("number/") || key.starts_with("number-state/")
+    });
     let templates: Table<Template> = Table::new(log, clock, platform.topic(Topic::Templates), |_| true);
 
     let (table, shutdown, status) = (numbers.clone(), service.shutdown(), Status::default());

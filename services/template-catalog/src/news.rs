@@ -99,11 +99,19 @@ impl News {
     }
 }
 
-/// The account, when the item is about its templates.
+/// The account, when the item is about its templates, or about the limits and states of its numbers.
 fn account_with_news(record: &Record) -> Option<WabaId> {
     // Nearly all records are messages and statuses: their keys say so, nothing is decoded.
     record.key.as_deref().filter(|key| key.starts_with(PREFIX.as_bytes()))?;
     let item: WebhookItem = decode(record.value.as_deref()?).ok()?;
-    let of_templates = item.field.starts_with("message_template_") || item.field == "template_category_update";
-    of_templates.then_some(item.waba_id)
+    let tells = item.field.starts_with("message_template_")
+        || matches!(
+            item.field.as_str(),
+            "template_category_update"
+                | "template_correct_category_detection"
+                | "phone_number_quality_update"
+                | "business_capability_update"
+                | "account_update"
+        );
+    tells.then_some(item.waba_id)
 }

@@ -5,8 +5,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_contracts::Topic;
-use connector_domain::command::{DirectoryKind, DirectoryRecord};
-use connector_domain::ids::{OrganizationId, WabaId};
+use connector_domain::command::{DirectoryKind, DirectoryRecord, NumberState};
+use connector_domain::identity::Address;
+use connector_domain::ids::{OrganizationId, PhoneNumberId, WabaId};
 use connector_domain::template::Template;
 use connector_domain::time::Timestamp;
 use connector_ports::log::Append;
@@ -125,7 +126,40 @@ impl Catalog {
 
     async fn sync(&self, (organization, waba): &Account) -> Result<usize, String> {
         let there = self.whatsapp.templates(organization, waba).await.map_err(|error| error.to_string())?;
-        self.write(waba, &there).await.map_err(|failure| failure.to_string())
+        let changed = self.write(waba, &there).await.map_err(|failure| failure.to_string())?;
+        let states = self.states(organization, waba).await.map_err(|failure| failure.to_string())?;
+        Ok(changed + states)
+    }
+
+    /// Asks about every number of an account, and writes what is new.
+    async fn states(&self, organization: &OrganizationId, waba: &WabaId) -> Result<usize, Failure> {
+        let mut records = Vec::new();
+        let all = self.numbers.all();
+        let of_account = all.iter().filter(|record| {
+            record.kind == DirectoryKind::Number
+                && record.organization_id == *organization
+                && record.waba_id.as_ref() == Some(waba)
+        });
+        for number in of_account.filter_map(|record| record.phone_number_id.as_ref()) {
+            let reported = match self.whatsapp.number_state(number).await {
+                Ok(reported) => reported,
+                Err(error) => {
+                    tracing::warn!(%number, %error, "the state of a number cannot be read");
+                    continue;
+                }
+            };
+            let record = state_record(organization, number, reported);
+            let Some(key) = record.key() else { continue };
+            let known = self.numbers.settled(&key, SETTLE).await?;
+            if known.as_deref() != Some(&record) {
+                records.push(self.emitter.record(Topic::Directory, &key, &record, None)?);
+            }
+        }
+        let count = records.len();
+        if count > 0 {
+            self.log.appender().await?.append(records).await?;
+        }
+        Ok(count)
     }
 
     async fn write(&self, waba: &WabaId, there: &[Template]) -> Result<usize, Failure> {
@@ -139,6 +173,22 @@ impl Catalog {
             self.log.appender().await?.append(records).await?;
         }
         Ok(count)
+    }
+}
+
+fn state_record(organization: &OrganizationId, number: &PhoneNumberId, state: NumberState) -> DirectoryRecord {
+    DirectoryRecord {
+        kind: DirectoryKind::NumberState,
+        organization_id: organization.clone(),
+        phone_number_id: Some(number.clone()),
+        waba_id: None,
+        user_id: None,
+        enabled: false,
+        contact_id: None,
+        address: Address::default(),
+        name: None,
+        settings: None,
+        state: Some(state),
     }
 }
 

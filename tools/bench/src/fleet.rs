@@ -108,6 +108,8 @@ pub(crate) async fn register_number(log: &dyn Log, topics: &Topics) -> Outcome<(
         contact_id: None,
         address: Address::default(),
         name: None,
+        settings: None,
+        state: None,
     };
     let append = Append {
         topic: topics.name(Topic::Directory).into(),

@@ -144,6 +144,8 @@ fn number() -> DirectoryRecord {
         contact_id: None,
         address: Address::default(),
         name: None,
+        settings: None,
+        state: None,
     }
 }
 

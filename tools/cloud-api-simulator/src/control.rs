@@ -408,6 +408,10 @@ struct PhoneChange {
     verified_name: Option<String>,
     registered: Option<bool>,
     quality_rating: Option<String>,
+    /// `STANDARD` or `HIGH`.
+    throughput: Option<String>,
+    /// `TIER_250` and so on.
+    messaging_limit: Option<String>,
     /// `APPROVED` gives the verified mark.
     oba_status: Option<String>,
 }
@@ -416,9 +420,11 @@ async fn change_phone(State(app): State<Arc<App>>, Path(id): Path<String>, Json(
     let mut world = app.world_mut();
     let phone = world.phone_mut(&id).ok_or(NO_NUMBER)?;
     phone.registered = change.registered.unwrap_or(phone.registered);
+    phone.throughput = change.throughput.or(phone.throughput.take());
     let texts = [
         (&mut phone.verified_name, change.verified_name),
         (&mut phone.quality_rating, change.quality_rating),
+        (&mut phone.messaging_limit, change.messaging_limit),
         (&mut phone.oba_status, change.oba_status),
     ];
     for (place, value) in texts {

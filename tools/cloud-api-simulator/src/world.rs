@@ -59,11 +59,29 @@ pub(crate) struct Phone {
     pub(crate) registered: bool,
     #[serde(default = "green")]
     pub(crate) quality_rating: String,
+    /// `STANDARD` or `HIGH`; by default what the simulator's own limit comes to.
+    #[serde(default)]
+    pub(crate) throughput: Option<String>,
+    /// `TIER_250` and so on.
+    #[serde(default = "unlimited")]
+    pub(crate) messaging_limit: String,
     /// `APPROVED` puts the verified mark beside the name.
     #[serde(default = "not_started")]
     pub(crate) oba_status: String,
     #[serde(default)]
     pub(crate) profile: Map<String, Value>,
+}
+
+impl Phone {
+    /// The level of its throughput, where `limit` messages per second are taken (0: any number).
+    pub(crate) fn level(&self, limit: u32) -> &str {
+        let by_limit = if (1..=80).contains(&limit) { "STANDARD" } else { "HIGH" };
+        self.throughput.as_deref().unwrap_or(by_limit)
+    }
+}
+
+fn unlimited() -> String {
+    "TIER_UNLIMITED".to_owned()
 }
 
 fn business_name() -> String {
@@ -115,6 +133,8 @@ impl World {
                 verified_name: business_name(),
                 registered: true,
                 quality_rating: green(),
+                throughput: None,
+                messaging_limit: unlimited(),
                 oba_status: if official { "APPROVED".to_owned() } else { not_started() },
                 profile: default_profile(),
             };

@@ -18,6 +18,8 @@ fn record(enabled: bool, number: Option<&str>) -> DirectoryRecord {
         contact_id: None,
         address: Address::default(),
         name: None,
+        settings: None,
+        state: None,
     }
 }
 

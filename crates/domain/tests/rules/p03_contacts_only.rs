@@ -50,6 +50,8 @@ fn record(phone: &str, name: &str) -> DirectoryRecord {
         contact_id: Some("bob".into()),
         address: Address { phone: PhoneNumber::parse(phone).ok(), bsuid: None },
         name: Some(name.into()),
+        settings: None,
+        state: None,
     }
 }
 

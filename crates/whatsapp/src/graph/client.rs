@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use connector_domain::command::NumberState;
 use connector_domain::ids::{OrganizationId, PhoneNumberId, WabaId};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, GraphError, Transport};
 use connector_domain::template::Template;
@@ -124,7 +125,8 @@ impl GraphClient {
     /// command can never choose another path.
     pub(super) fn url(&self, id: &str, edge: &str) -> Option<Url> {
         let plain = !id.is_empty() && id.bytes().all(|b| b.is_ascii_alphanumeric());
-        plain.then(|| self.root.join(&format!("{id}/{edge}")).ok()).flatten()
+        let path = if edge.is_empty() { id.to_owned() } else { format!("{id}/{edge}") };
+        plain.then(|| self.root.join(&path).ok()).flatten()
     }
 
     /// A request with today's token. `None` when the token cannot be read.
@@ -175,6 +177,10 @@ impl WhatsApp for GraphClient {
 
     async fn templates(&self, organization: &OrganizationId, waba: &WabaId) -> Result<Vec<Template>, WhatsAppError> {
         self.list_templates(organization, waba).await
+    }
+
+    async fn number_state(&self, number: &PhoneNumberId) -> Result<NumberState, WhatsAppError> {
+        self.read_number_state(number).await
     }
 
     async fn profile(&self, number: &PhoneNumberId) -> Result<BusinessProfile, WhatsAppError> {

@@ -1,5 +1,6 @@
 //! Calls that are no sends: templates and the business profile. They may be repeated by whoever calls.
 
+use connector_domain::command::NumberState;
 use connector_domain::ids::{OrganizationId, PhoneNumberId, WabaId};
 use connector_domain::outcome::Transport;
 use connector_domain::template::{Template, TemplateButton};
@@ -17,6 +18,7 @@ const ANSWER_LIMIT: usize = 4 * 1024 * 1024;
 const PAGE_LIMIT: usize = 500;
 
 const TEMPLATE_FIELDS: &str = "name,language,status,category,parameter_format,components";
+const NUMBER_FIELDS: &str = "quality_rating,status,throughput,whatsapp_business_manager_messaging_limit";
 const PROFILE_FIELDS: &str = "about,address,description,email,profile_picture_url,websites,vertical";
 
 impl GraphClient {
@@ -46,6 +48,19 @@ impl GraphClient {
             }
         }
         Err(unavailable("the list of templates does not end"))
+    }
+
+    pub(super) async fn read_number_state(&self, number: &PhoneNumberId) -> Result<NumberState, WhatsAppError> {
+        let mut url = self.edge(number.as_str(), "")?;
+        url.query_pairs_mut().append_pair("fields", NUMBER_FIELDS);
+        let answer = self.call(Method::GET, url, None).await?;
+        let word = |value: &Value| value.as_str().map(str::to_owned).filter(|word| !word.is_empty());
+        Ok(NumberState {
+            messaging_limit: word(&answer["whatsapp_business_manager_messaging_limit"]),
+            throughput: word(&answer["throughput"]["level"]),
+            quality_rating: word(&answer["quality_rating"]),
+            status: word(&answer["status"]),
+        })
     }
 
     pub(super) async fn read_profile(&self, number: &PhoneNumberId) -> Result<BusinessProfile, WhatsAppError> {

@@ -77,6 +77,22 @@ async fn templates_are_read_page_by_page_from_the_configured_host() {
 }
 
 #[tokio::test]
+async fn the_state_of_a_number_is_read_in_whatsapps_words() {
+    let answer = |body: Value| {
+        let path = "/v26.0/200000000000001";
+        Router::new().route(path, get(move || async move { body.to_string() }))
+    };
+    let (_, _, number) = ids();
+    let full = json!({"id": "200000000000001", "quality_rating": "GREEN", "status": "CONNECTED", "throughput": {"level": "HIGH"},
+        "whatsapp_business_manager_messaging_limit": "TIER_10K"});
+    let state = client(&start(answer(full)).await).number_state(&number).await.unwrap();
+    assert_eq!((state.contacts_per_day(), state.fastest()), (Some(10_000), Some(1_000)));
+    assert_eq!((state.quality_rating.as_deref(), state.status.as_deref()), (Some("GREEN"), Some("CONNECTED")));
+    let less = client(&start(answer(json!({"id": "200000000000001"}))).await).number_state(&number).await.unwrap();
+    assert_eq!((less.contacts_per_day(), less.fastest(), less.status), (None, None, None));
+}
+
+#[tokio::test]
 async fn a_list_that_repeats_its_cursor_ends() {
     let endless = json!({"data": [{"name": "a", "language": "en"}],
         "paging": {"cursors": {"after": "same"}, "next": "http://192.0.2.1/"}});

@@ -25,6 +25,8 @@ fn empty(kind: DirectoryKind, organization_id: OrganizationId) -> DirectoryRecor
         contact_id: None,
         address: Address::default(),
         name: None,
+        settings: None,
+        state: None,
     }
 }
 

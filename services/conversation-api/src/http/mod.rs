@@ -163,6 +163,8 @@ routes! {
     "/v1/conversations/{id}/messages" => get(reads::messages);
     "/v1/templates" => get(templates::list);
     "/v1/templates/preview" => post(templates::preview);
+    "/v1/numbers" => get(numbers::list);
+    "/v1/numbers/{phone_number_id}" => get(numbers::number);
     "/v1/numbers/{phone_number_id}/profile" => get(numbers::profile).put(numbers::put_profile);
     "/v1/stream" => get(stream::stream);
 }

@@ -3,9 +3,11 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use connector_domain::command::DirectoryRecord;
 use connector_domain::identity::Address;
 use connector_domain::ids::PhoneNumberId;
 use connector_ports::whatsapp::BusinessProfile;
+use connector_runtime::numbers::Numbers;
 use serde_json::{Value, json};
 
 use super::Api;
@@ -13,6 +15,45 @@ use super::auth::Caller;
 use super::extract::Path;
 use super::form::Body;
 use super::problem::Problem;
+
+/// A number with what is set for it and what WhatsApp reports about it.
+fn show(api: &Api, record: &DirectoryRecord) -> Option<Value> {
+    let id = record.phone_number_id.as_ref()?;
+    let known = Numbers::of(api.numbers.clone());
+    let (settings, state) = (known.settings(id, &record.organization_id), known.state(id));
+    let template = settings.opt_in_template.as_ref();
+    Some(json!({
+        "phone_number_id": id, "waba_id": record.waba_id,
+        "settings": {
+            "opt_in_template": template.map(|call| json!({ "name": call.name, "language": call.language })),
+            "opt_in_limit": settings.opt_in_limit, "opt_in_period_ms": settings.opt_in_period,
+            "number_rate": settings.number_rate,
+        },
+        "whatsapp": {
+            "messaging_limit": state.messaging_limit, "contacts_per_day": state.contacts_per_day(),
+            "throughput": state.throughput, "messages_per_second": state.fastest(),
+            "quality_rating": state.quality_rating, "status": state.status,
+        },
+    }))
+}
+
+pub(crate) async fn list(State(api): State<Api>, Caller(organization): Caller) -> Result<Json<Value>, Problem> {
+    let mut numbers = api.numbers.all_of("number/");
+    numbers.retain(|record| record.organization_id == organization);
+    numbers.sort_by(|a, b| a.phone_number_id.cmp(&b.phone_number_id));
+    let shown: Vec<_> = numbers.iter().filter_map(|record| show(&api, record)).collect();
+    Ok(Json(json!({ "numbers": shown })))
+}
+
+pub(crate) async fn number(
+    State(api): State<Api>,
+    Caller(organization): Caller,
+    Path(number): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let record = api.number(&organization, &PhoneNumberId(number)).await?;
+    let shown = record.and_then(|record| show(&api, &record));
+    shown.map(Json).ok_or_else(|| Problem::not_found("number"))
+}
 
 pub(crate) async fn profile(
     State(api): State<Api>,

@@ -8,6 +8,7 @@ use connector_contracts::headers::rfc3339;
 use connector_domain::composer::compose;
 use connector_domain::ids::{CommandId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
+use connector_runtime::numbers::Numbers;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -60,7 +61,11 @@ pub(crate) async fn conversation(
     let found = api.model.view(&organization, &query.user()?, &StreamId(id)).await?;
     let view = found.ok_or_else(|| Problem::not_found("conversation"))?;
     let now = api.platform.clock.now();
-    let composer = compose(&view.situation, &api.platform.rules, now);
+    // How often a contact may be asked is set per number and organization.
+    let number = view.situation.conversation.phone_number_id.as_ref();
+    let settings = number.map(|number| Numbers::of(api.numbers.clone()).settings(number, &organization));
+    let rules = settings.unwrap_or_default().rules(&api.platform.rules);
+    let composer = compose(&view.situation, &rules, now);
     Ok(Json(json!({ "composer": composer, "now": now, "conversation": view.summary.as_ref().map(show) })))
 }
 

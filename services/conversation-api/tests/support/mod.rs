@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_contracts::{Topic, Topics};
-use connector_domain::command::{Content, SendMessage, SendPurpose};
+use connector_domain::command::{Content, DirectoryRecord, NumberState, SendMessage, SendPurpose};
 use connector_domain::consent::Intent;
 use connector_domain::event::{
     ActivationNoticeRaised, CallReceived, ContactAdded, ConversationLinked, Event, MessageAccepted, MessageFailed,
@@ -67,6 +67,10 @@ impl WhatsApp for Phones {
 
     async fn templates(&self, _: &OrganizationId, _: &WabaId) -> Result<Vec<Template>, WhatsAppError> {
         Ok(Vec::new())
+    }
+
+    async fn number_state(&self, _: &PhoneNumberId) -> Result<NumberState, WhatsAppError> {
+        Ok(NumberState::default())
     }
 
     async fn profile(&self, _: &PhoneNumberId) -> Result<BusinessProfile, WhatsAppError> {
@@ -171,6 +175,14 @@ impl Installation {
         let records = templates.iter().map(|template| {
             let key = Template::key(&template.waba_id, &template.name, &template.language);
             self.emitter().record(Topic::Templates, &key, template, None).unwrap()
+        });
+        self.append_all(records.collect()).await;
+    }
+
+    pub(crate) async fn register(&self, records: Vec<DirectoryRecord>) {
+        let records = records.iter().map(|record| {
+            let key = record.key().unwrap();
+            self.emitter().record(Topic::Directory, &key, record, None).unwrap()
         });
         self.append_all(records.collect()).await;
     }

@@ -79,6 +79,8 @@ pub(crate) async fn number_of(world: &SimWorld, organization: &str, number: &str
         contact_id: None,
         address: Address::default(),
         name: None,
+        settings: None,
+        state: None,
     };
     let key = record.key().unwrap();
     put(world, Topic::Directory, key, encode(&record).unwrap().into()).await;

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use connector_domain::command::{ConsentAction, SendPurpose};
+use connector_contracts::{Topic, Topics, decode};
+use connector_domain::command::{
+    ConsentAction, DirectoryKind, DirectoryRecord, NumberSettings, SendMessage, SendPurpose, TemplateCall,
+};
 use connector_domain::consent::{ConsentStatus, Intent};
 use connector_domain::decide::{Reason, opt_in_command};
 use connector_domain::event::{
@@ -14,7 +17,8 @@ use connector_simulated::{Fault, Plan, SimWorld, When};
 use connector_testkit::wait::still;
 
 use crate::scene::{
-    LIMIT, address, append, command, consent, counts, event, play, prepared, service, until, until_some, world, write,
+    LIMIT, address, append, command, consent, counts, directory, event, play, prepared, record, service, until,
+    until_some, world, write,
 };
 
 fn message(ask: &str) -> Option<CommandId> {
@@ -192,4 +196,61 @@ async fn whatever_goes_wrong_at_whatever_call_a_failure_is_said_once() {
         assert_eq!(announced(&world), [("undelivered".to_owned(), Some(131_026))], "{plan:?}");
         assert_eq!(consent(&world).status, ConsentStatus::None, "{plan:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_set_for_the_number_or_its_organization_goes_before_the_installation() {
+    play(async |world: SimWorld| {
+        prepared(&world).await;
+        let template = |name: &str| TemplateCall {
+            name: name.to_owned(),
+            language: "de".to_owned(),
+            header: vec![],
+            body: vec![],
+            buttons: vec![],
+        };
+        let of_organization = NumberSettings {
+            opt_in_template: Some(template("of_the_organization")),
+            opt_in_limit: Some(1),
+            ..NumberSettings::default()
+        };
+        let of_number =
+            NumberSettings { opt_in_template: Some(template("of_the_number")), ..NumberSettings::default() };
+        for (kind, settings) in [(DirectoryKind::Organization, of_organization), (DirectoryKind::Number, of_number)] {
+            let set = DirectoryRecord { settings: Some(settings), ..directory(kind) };
+            let key = set.key().expect("a key");
+            append(&world, vec![record(&world, Topic::Directory, &key, &set)]).await;
+        }
+        ask(&world, "ask", 1).await;
+        let sends = world.history(&Topics::new("").name(Topic::SendCommands).into());
+        let send: SendMessage = decode(sends[0].value.as_deref().expect("a value")).expect("a command");
+        assert_eq!(send.content.template, Some(template("of_the_number")));
+        event(&world, "failed", message("ask"), failed("wait", Some(131_049))).await;
+        until(&world, "OptInFailed", 1).await;
+        append(&world, vec![command(&world, "again", ConsentAction::RequestOptIn, None)]).await;
+        let refused = until_some(&world, |recorded| matches!(recorded.event, Event::MessageRejected(_))).await;
+        let Event::MessageRejected(rejected) = refused.event else { unreachable!() };
+        assert_eq!(rejected.reason, "opt_in_limit", "once is the organization's limit");
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_set_goes_to_the_dead_letters() {
+    play(async |world: SimWorld| {
+        prepared(&world).await;
+        let settings = NumberSettings { number_rate: Some(0), ..NumberSettings::default() };
+        let set = DirectoryRecord { settings: Some(settings), ..directory(DirectoryKind::Organization) };
+        append(&world, vec![record(&world, Topic::Directory, "organization/acme", &set)]).await;
+        let letters = Topics::new("").dlq(Topic::Directory).into();
+        while world.history(&letters).is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let reason = world.history(&letters)[0]
+            .headers
+            .iter()
+            .any(|(_, value)| value.as_deref() == Some(b"invalid_settings".as_slice()));
+        assert!(reason);
+    })
+    .await;
 }

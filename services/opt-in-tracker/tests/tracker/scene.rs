@@ -79,6 +79,8 @@ pub(crate) fn directory(kind: DirectoryKind) -> DirectoryRecord {
         contact_id: contact.then(|| "bob".into()),
         address: if contact { address() } else { Address::default() },
         name: None,
+        settings: None,
+        state: None,
     }
 }
 

@@ -7,9 +7,10 @@ use std::time::Duration;
 use connector_domain::ids::{CommandId, PhoneNumberId, StreamId};
 use connector_domain::share::Slots;
 use connector_domain::time::Timestamp;
-use connector_ports::Gate;
 use connector_ports::gate::{Grant, Limit};
+use connector_ports::{Gate, Retry};
 use connector_runtime::failure::Failure;
+use connector_runtime::numbers::Numbers;
 use futures::future::join_all;
 
 use super::local::Local;
@@ -23,6 +24,8 @@ const SLOWEST: Duration = Duration::from_secs(60);
 const STOP: Duration = Duration::from_secs(600);
 /// How much later a hold has to end than the one before it to be worth telling everybody.
 const TELL_AGAIN: Duration = Duration::from_secs(5);
+/// What WhatsApp's messaging limit is counted over.
+const DAY: Duration = Duration::from_secs(24 * 3600);
 /// Longest pause, in first pauses.
 const MOST_PAUSES: u32 = 10;
 
@@ -51,7 +54,9 @@ struct Pause {
 /// The limiters in the gate, and what this worker knows about its numbers.
 pub(super) struct Limits {
     gate: Arc<dyn Gate>,
-    number_interval: Duration,
+    /// What is set for each number, and what WhatsApp reports about it.
+    known: Numbers,
+    number_rate: u32,
     number_burst: u32,
     pair_interval: Duration,
     pair_burst: u32,
@@ -76,13 +81,14 @@ fn pair_key(conversation: &StreamId) -> String {
 }
 
 impl Limits {
-    pub(super) fn new(gate: Arc<dyn Gate>, config: &Config, partitions: u32) -> Self {
-        let number_interval = Duration::from_secs(1) / config.number_rate;
-        let slots = Slots { interval: number_interval, burst: config.number_burst, partitions };
+    pub(super) fn new(gate: Arc<dyn Gate>, config: &Config, partitions: u32, known: Numbers) -> Self {
+        let interval = Duration::from_secs(1) / config.number_rate;
+        let slots = Slots { interval, burst: config.number_burst, partitions };
         Self {
             gate,
+            known,
             local: Local::new(slots, config.pair_interval, config.pair_burst),
-            number_interval,
+            number_rate: config.number_rate,
             number_burst: config.number_burst,
             pair_interval: config.pair_interval,
             pair_burst: config.pair_burst,
@@ -93,7 +99,8 @@ impl Limits {
     }
 
     fn number_limit(&self, number: &PhoneNumberId) -> Limit {
-        Limit { key: number_key(number), interval: self.number_interval, burst: self.number_burst }
+        let rate = self.known.rate(number, self.number_rate);
+        Limit { key: number_key(number), interval: Duration::from_secs(1) / rate, burst: self.number_burst }
     }
 
     fn pair_limit(&self, conversation: &StreamId) -> Limit {
@@ -132,13 +139,13 @@ impl Limits {
         let mut refused: BTreeMap<&PhoneNumberId, u32> = BTreeMap::new();
         for ((at, limit), asked) in asking.iter().zip(&numbers).zip(asked_numbers) {
             let number = wanted[*at].number;
-            grants[*at] = match self.local.number(number, &limit.key, asked, now) {
+            grants[*at] = match self.local.number(number, limit, asked, now) {
                 Grant::Granted => Grant::Granted,
                 // One behind the other, instead of all at the moment when only one of them may.
                 Grant::NotBefore(moment) => {
                     let before = refused.entry(number).or_default();
                     *before += 1;
-                    Grant::NotBefore(moment + self.local.spacing(number) * (*before - 1))
+                    Grant::NotBefore(moment + self.local.spacing(number, limit.interval) * (*before - 1))
                 }
             };
         }
@@ -168,6 +175,36 @@ impl Limits {
             }
         }
         Ok(grants)
+    }
+
+    /// Whether a number may be the first to write to somebody: within the messaging limit that WhatsApp reports, counted by the account. Who was
+    /// written to within a day is no new person. Nobody's answer is lost when the gate does not say: WhatsApp keeps its limit itself.
+    pub(super) async fn first_contact(&self, wanted: &Wanted<'_>, now: Timestamp) -> Result<Grant, Failure> {
+        let (Some(limit), Some(conversation)) =
+            (self.known.state(wanted.number).contacts_per_day(), wanted.conversation)
+        else {
+            return Ok(Grant::Granted);
+        };
+        let account = self.known.number(wanted.number, None).await?.and_then(|number| number.waba_id.clone());
+        let account = account.map_or_else(|| wanted.number.to_string(), |account| account.to_string());
+        let person = Limit { key: format!("first:{conversation}"), interval: DAY, burst: 1 };
+        let people = Limit { key: format!("people:{account}"), interval: DAY / limit, burst: limit };
+        if self.asked(&person, now).await? != Grant::Granted {
+            return Ok(Grant::Granted);
+        }
+        let granted = self.asked(&people, now).await?;
+        if granted != Grant::Granted {
+            self.give_back(std::slice::from_ref(&person), now).await;
+        }
+        Ok(granted)
+    }
+
+    async fn asked(&self, limit: &Limit, now: Timestamp) -> Result<Grant, Failure> {
+        match self.gate.take(std::slice::from_ref(limit), now).await {
+            Ok(grants) => Ok(grants.into_iter().next().unwrap_or(Grant::Granted)),
+            Err(error) if error.retry() == Retry::Later => Ok(Grant::Granted),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// The limiters of the pairs of these messages.

@@ -26,7 +26,8 @@ pub(super) struct Local {
     owned: BTreeSet<u32>,
     /// Limiters that do not answer, and when they are asked again.
     away: HashMap<String, Timestamp>,
-    shares: HashMap<PhoneNumberId, Share>,
+    /// With the interval each is counted in.
+    shares: HashMap<PhoneNumberId, (Duration, Share)>,
     pairs: HashMap<StreamId, Owed>,
     /// What is held back: the gate may have heard of it and be gone.
     held: HashMap<String, Timestamp>,
@@ -53,8 +54,9 @@ impl Local {
     /// A partition is ours. Its slots count from now on: the former owner may have used those before.
     pub(super) fn owns(&mut self, partition: u32, now: Timestamp) {
         if self.owned.insert(partition) {
-            let fresh = self.slots.begin(now);
-            self.shares.values_mut().for_each(|share| *share = fresh);
+            for (interval, share) in self.shares.values_mut() {
+                *share = Slots { interval: *interval, ..self.slots }.begin(now);
+            }
         }
     }
 
@@ -148,17 +150,28 @@ impl Local {
     }
 
     /// One for a number, as far as the gate says (`asked`).
-    pub(super) fn number(&mut self, number: &PhoneNumberId, key: &str, asked: Option<Grant>, now: Timestamp) -> Grant {
+    pub(super) fn number(
+        &mut self,
+        number: &PhoneNumberId,
+        limit: &Limit,
+        asked: Option<Grant>,
+        now: Timestamp,
+    ) -> Grant {
         if let Some(answer) = asked {
             self.shares.remove(number);
             return answer;
         }
-        if let Some(until) = self.held.get(key).filter(|until| now < **until) {
+        if let Some(until) = self.held.get(&limit.key).filter(|until| now < **until) {
             return Grant::NotBefore(*until);
         }
-        let fresh = self.slots.begin(now);
+        let slots = Slots { interval: limit.interval, burst: limit.burst, ..self.slots };
+        let fresh = (slots.interval, slots.begin(now));
         let share = self.shares.entry(number.clone()).or_insert(fresh);
-        grant(self.slots.take(share, &self.owned, now))
+        if share.0 != slots.interval {
+            // Another rate is set: slots are counted anew.
+            *share = fresh;
+        }
+        grant(slots.take(&mut share.1, &self.owned, now))
     }
 
     /// One for a pair, as far as the gate says (`asked`). What was taken here the gate does not know, so it counts until it is paid.
@@ -182,12 +195,12 @@ impl Local {
     }
 
     /// Time between two messages of a number that this worker may send.
-    pub(super) fn spacing(&self, number: &PhoneNumberId) -> Duration {
+    pub(super) fn spacing(&self, number: &PhoneNumberId, interval: Duration) -> Duration {
         if !self.shares.contains_key(number) {
-            return self.slots.interval;
+            return interval;
         }
         let owned = u32::try_from(self.owned.len()).unwrap_or(u32::MAX).max(1);
-        self.slots.interval * self.slots.partitions / owned
+        interval * self.slots.partitions / owned
     }
 
     /// Numbers whose limiter does not answer.
@@ -241,7 +254,7 @@ mod tests {
         let (mut sent, mut now) = (vec![0_u32; NUMBERS], began);
         while now.since(began) < ASK_AGAIN {
             for at in 0..NUMBERS {
-                let granted = local.number(&numbers[at], &limits[at].key, asked[at], now);
+                let granted = local.number(&numbers[at], &limits[at], asked[at], now);
                 assert!(asked[at].is_none_or(|answer| answer == granted), "the limiter's own answer counts");
                 sent[at] += u32::from(granted == Grant::Granted);
             }

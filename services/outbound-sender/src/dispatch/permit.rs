@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use connector_domain::command::ContentKind;
 use connector_domain::composer::Situation;
 use connector_domain::decide::{Reason, Rejection, decide_dispatch};
 use connector_domain::template::Template;
@@ -59,11 +60,11 @@ impl Dispatcher {
     ) -> Result<(), Failure> {
         let mut questions = questions(jobs, asking);
         let situations = self.places.settled(&self.situations, &mut questions, now).await?;
-        self.judge(jobs, asking, situations, permits, now).await?;
+        let first = self.judge(jobs, asking, situations, permits, now).await?;
         let free: Vec<_> = asking.iter().copied().filter(|at| permits[*at].is_go()).collect();
         let grants = self.limits.take(&wanted(jobs, &free), false, now).await?;
         limited(&free, grants, permits);
-        Ok(())
+        self.first_contacts(jobs, first, permits, now).await
     }
 
     async fn both_at_once(
@@ -89,12 +90,31 @@ impl Dispatcher {
             .map(|((wanted, _), _)| wanted)
             .collect();
         self.limits.unused(&unused, now).await;
-        judged?;
+        let first = judged?;
         limited(asking, grants, permits);
+        self.first_contacts(jobs, first, permits, now).await
+    }
+
+    /// Those that may leave and are a first word to somebody: not beyond the messaging limit that WhatsApp reports.
+    async fn first_contacts(
+        &mut self,
+        jobs: &[(usize, Job)],
+        mut first: Vec<usize>,
+        permits: &mut [Permit],
+        now: Timestamp,
+    ) -> Result<(), Failure> {
+        first.retain(|at| permits[*at].is_go());
+        let taking = wanted(jobs, &first);
+        for (at, wanted) in first.into_iter().zip(&taking) {
+            if let Grant::NotBefore(until) = self.limits.first_contact(wanted, now).await? {
+                self.limits.unused(&[wanted], now).await;
+                permits[at] = Permit::Wait { until, free: true };
+            }
+        }
         Ok(())
     }
 
-    /// Whether these may leave, by their situations.
+    /// Whether these may leave, by their situations. The answer: which of them are a first word to somebody, outside a window.
     async fn judge(
         &self,
         jobs: &[(usize, Job)],
@@ -102,11 +122,15 @@ impl Dispatcher {
         situations: Vec<Result<Option<Situation>, Timestamp>>,
         permits: &mut [Permit],
         now: Timestamp,
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<usize>, Failure> {
+        let mut first = Vec::new();
         for (&at, situation) in asking.iter().zip(situations) {
             let job = &jobs[at].1;
             // A lane that has to wait for a projection waits for itself.
             let waits = || Permit::Wait { until: again(job.queued_at, now), free: false };
+            if situation.as_ref().is_ok_and(|found| found.as_ref().is_some_and(|found| is_first(job, found, now))) {
+                first.push(at);
+            }
             permits[at] = match situation {
                 Err(until) => Permit::Wait { until, free: false },
                 Ok(None) => waits(),
@@ -120,7 +144,7 @@ impl Dispatcher {
                 },
             };
         }
-        Ok(())
+        Ok(first)
     }
 
     /// Why a message may not leave in this situation. With a patience, numbers and templates that are not there are not there.
@@ -145,6 +169,12 @@ impl Dispatcher {
         let rules = &self.platform.rules;
         Ok(decide_dispatch(situation, dispatch, template.as_deref(), rules, now).err())
     }
+}
+
+/// Whether a message is the business's first word: a template while no window is open. These WhatsApp counts by people and day.
+fn is_first(job: &Job, situation: &Situation, now: Timestamp) -> bool {
+    let open = situation.conversation.deadline.is_some_and(|deadline| now < deadline);
+    job.dispatch.content.kind == ContentKind::Template && !open
 }
 
 impl Permit {

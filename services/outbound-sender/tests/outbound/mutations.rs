@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_contracts::Topic;
+use connector_domain::command::NumberState;
 use connector_domain::ids::{OrganizationId, PhoneNumberId, WabaId};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
 use connector_domain::template::Template;
@@ -201,6 +202,10 @@ impl WhatsApp for Careless {
 
     async fn templates(&self, organization: &OrganizationId, waba: &WabaId) -> Result<Vec<Template>, WhatsAppError> {
         self.0.templates(organization, waba).await
+    }
+
+    async fn number_state(&self, number: &PhoneNumberId) -> Result<NumberState, WhatsAppError> {
+        self.0.number_state(number).await
     }
 
     async fn profile(&self, number: &PhoneNumberId) -> Result<BusinessProfile, WhatsAppError> {

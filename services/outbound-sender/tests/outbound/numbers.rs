@@ -2,12 +2,19 @@
 
 use std::time::Duration;
 
-use connector_domain::command::SendMessage;
+use connector_contracts::Topic;
+use connector_domain::command::{NumberSettings, NumberState, SendMessage};
+use connector_domain::conversation::Conversation;
 use connector_domain::event::Recorded;
 use connector_domain::outcome::GraphError;
+use connector_domain::template::Template;
+use connector_runtime::situation::conversation_key;
 use connector_simulated::{Reaction, SimWorld, When};
 
-use crate::scene::{NUMBER, SECOND, Scene, appears, ended, of, text, text_of_second, types};
+use crate::scene::{
+    NUMBER, SECOND, Scene, appears, conversation_of_second, ended, of, talking, text, text_of_second, types,
+};
+use crate::withdrawn::{call, template};
 
 const CONTACTS: usize = 10;
 /// Messages per partition that may wait in memory.
@@ -219,4 +226,67 @@ async fn a_number_that_is_not_there_for_the_token_is_paused_once_and_nothing_is_
     }
     let count = |wanted: &str| events.iter().filter(|recorded| recorded.envelope.event_type == wanted).count();
     assert_eq!((count("NumberPaused"), count("NumberResumed")), (1, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_number_leaves_as_fast_as_is_set_for_it_and_no_faster_than_whatsapp_takes() {
+    let set = |rate: Option<i32>| NumberSettings { number_rate: rate, ..NumberSettings::default() };
+    let standard = NumberState { throughput: Some("STANDARD".to_owned()), ..NumberState::default() };
+    // 40 messages at 4 a second; at what the organization sets; at 1000 a second, which WhatsApp's 80 bound.
+    for (seed, number, organization, state, least, most) in [
+        (46, Some(4), None, None, 8, 11),
+        (47, None, Some(4), None, 8, 11),
+        (48, Some(8), Some(1), None, 3, 6),
+        (49, None, None, Some(standard), 0, 2),
+    ] {
+        let mut scene = Scene::new(seed).await;
+        scene.config.number_burst = 1;
+        scene.second(40).await;
+        scene.set(SECOND, set(number), set(organization), state).await;
+        let backlog: Vec<_> = (0..40).map(|i| text_of_second(&format!("{i}"), i)).collect();
+        scene.publish(&backlog).await;
+        let run = async |world: SimWorld| ended(&world, &backlog).await;
+        scene.run(run).await;
+        let posts = scene.world.whatsapp_side().posts();
+        let took = posts[39].at.since(posts[0].at);
+        let bounds = Duration::from_secs(least)..=Duration::from_secs(most);
+        assert!(bounds.contains(&took), "{seed}: {took:?}");
+        if seed == 49 {
+            assert!(took >= Duration::from_millis(480), "39 intervals of 12.5 ms: {took:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_people_are_written_to_first_than_whatsapp_reports_as_the_limit() {
+    let scene = Scene::new(50).await;
+    scene.second(6).await;
+    let reminder = template("reminder", "UTILITY");
+    scene.write(Topic::Templates, &Template::key(&reminder.waba_id, "reminder", "en"), &reminder).await;
+    let state = NumberState { messaging_limit: Some("TIER_2".to_owned()), ..NumberState::default() };
+    scene.set(SECOND, NumberSettings::default(), NumberSettings::default(), Some(state)).await;
+    for n in 0..6 {
+        // Accepted, and the last word is more than a day ago.
+        let stream = conversation_of_second(n);
+        let state = Conversation { phone_number_id: Some(SECOND.into()), deadline: None, ..talking() };
+        scene.project(&stream, conversation_key(&stream), &state).await;
+    }
+    let first: Vec<_> = (0..3).map(|n| call("reminder", text_of_second(&format!("first {n}"), n))).collect();
+    let again = call("reminder", text_of_second("again", 0));
+    let publisher = Scene::of(scene.world.clone());
+    scene.publish(&first).await;
+    let run = async |world: SimWorld| {
+        let sent = || world.whatsapp_side().posts().iter().filter(|post| post.accepted).count();
+        while sent() < 2 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert_eq!(sent(), 2, "the limit is two people");
+        publisher.publish(std::slice::from_ref(&again)).await;
+        while sent() < 3 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        assert_eq!(world.whatsapp_side().posts().len(), 3, "who was written to is no new person");
+    };
+    scene.run(run).await;
 }

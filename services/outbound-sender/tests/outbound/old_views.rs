@@ -111,6 +111,8 @@ fn user(enabled: bool) -> DirectoryRecord {
         contact_id: None,
         address: Address::default(),
         name: None,
+        settings: None,
+        state: None,
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::Duration;
 use bytes::Bytes;
 use connector_contracts::{Contract, Topic, Topics, decode_event, encode};
 use connector_domain::command::{
-    Content, DirectoryKind, DirectoryRecord, Recipient, SendMessage, SendPolicy, SendPurpose,
+    Content, DirectoryKind, DirectoryRecord, NumberSettings, NumberState, Recipient, SendMessage, SendPolicy,
+    SendPurpose,
 };
 use connector_domain::consent::{ConsentState, ConsentStatus};
 use connector_domain::conversation::Conversation;
@@ -87,7 +88,7 @@ pub(crate) fn text_of_second(name: &str, n: usize) -> SendMessage {
     SendMessage { user_id: "bob".into(), phone_number_id: SECOND.into(), ..text(name, n) }
 }
 
-fn conversation_of_second(n: usize) -> StreamId {
+pub(crate) fn conversation_of_second(n: usize) -> StreamId {
     keys().conversation(&SECOND.into(), &address(n)).expect("it has a phone")
 }
 
@@ -153,9 +154,42 @@ impl Scene {
             contact_id: None,
             address: Address::default(),
             name: None,
+            settings: None,
+            state: None,
         };
         let key = number.key().expect("a number has a key");
         self.write(Topic::Directory, &key, &number).await;
+    }
+
+    /// What is set for a number and for its organization, and what WhatsApp reports about it.
+    pub(crate) async fn set(
+        &self,
+        id: &str,
+        number: NumberSettings,
+        organization: NumberSettings,
+        state: Option<NumberState>,
+    ) {
+        let record = |kind, settings, state| DirectoryRecord {
+            kind,
+            organization_id: "acme".into(),
+            phone_number_id: Some(id.into()),
+            waba_id: Some("waba".into()),
+            user_id: None,
+            enabled: false,
+            contact_id: None,
+            address: Address::default(),
+            name: None,
+            settings,
+            state,
+        };
+        for record in [
+            record(DirectoryKind::Number, Some(number), None),
+            record(DirectoryKind::Organization, Some(organization), None),
+            record(DirectoryKind::NumberState, None, state),
+        ] {
+            let key = record.key().expect("it has a key");
+            self.write(Topic::Directory, &key, &record).await;
+        }
     }
 
     /// The second number with user `bob`, whose contacts 0 to `contacts` have accepted and wrote a moment ago.

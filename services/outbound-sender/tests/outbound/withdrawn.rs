@@ -58,7 +58,7 @@ fn texts() -> [SendMessage; 3] {
     [text("a", 1), text("b", 1), text("c", 2)]
 }
 
-fn template(name: &str, category: &str) -> Template {
+pub(crate) fn template(name: &str, category: &str) -> Template {
     Template {
         waba_id: "waba".into(),
         organization_id: "acme".into(),
@@ -76,7 +76,7 @@ fn template(name: &str, category: &str) -> Template {
     }
 }
 
-fn call(name: &str, command: SendMessage) -> SendMessage {
+pub(crate) fn call(name: &str, command: SendMessage) -> SendMessage {
     let call = TemplateCall {
         name: name.to_owned(),
         language: "en".to_owned(),

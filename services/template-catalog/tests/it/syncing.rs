@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_contracts::{Topic, Topics, decode, encode};
-use connector_domain::command::{DirectoryKind, DirectoryRecord};
+use connector_domain::command::{DirectoryKind, DirectoryRecord, NumberState};
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::settings::Rules;
 use connector_domain::template::Template;
@@ -59,6 +59,8 @@ async fn add_number(world: &SimWorld) {
         contact_id: None,
         address: Address::default(),
         name: None,
+        settings: None,
+        state: None,
     };
     let append = Append {
         topic: Topics::default().name(Topic::Directory).into(),
@@ -183,4 +185,29 @@ async fn after_a_crash_or_failure_at_any_port_call_the_table_still_becomes_right
             assert!(run.is_ok(), "{fault:?} at {point}: {run:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_whatsapp_reports_about_a_number_is_written_when_it_changes() {
+    let world = scene(SimWorld::new(1)).await;
+    add_number(&world).await;
+    let states = |world: &SimWorld| -> Vec<NumberState> {
+        let records = world.history(&Topics::default().name(Topic::Directory).into());
+        let records = records.iter().filter(|record| record.key.as_deref() == Some(b"number-state/1"));
+        let decoded = records.map(|record| decode::<DirectoryRecord>(record.value.as_deref().unwrap()).unwrap());
+        decoded.filter_map(|record| record.state).collect()
+    };
+    let story = |world: SimWorld| async move {
+        let tier = |tier: &str| NumberState { messaging_limit: Some(tier.to_owned()), ..NumberState::default() };
+        for (at, word) in ["TIER_250", "TIER_2K"].iter().enumerate() {
+            world.whatsapp_side().set_number_state(&"1".into(), tier(word));
+            while states(&world).last() != Some(&tier(word)) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+            tokio::time::sleep(3 * INTERVAL).await;
+            let of_tiers = states(&world).iter().filter(|state| state.messaging_limit.is_some()).count();
+            assert_eq!(of_tiers, at + 1, "what did not change is not written again");
+        }
+    };
+    world.run(Duration::from_secs(1200), service, story).await.unwrap();
 }

@@ -72,6 +72,8 @@ pub(super) async fn prepare(log: &dyn Log, contacts: &[Contact], now: Timestamp)
         contact_id: None,
         address: Address::default(),
         name: None,
+        settings: None,
+        state: None,
     };
     let number = |id: &String| DirectoryRecord {
         phone_number_id: Some(id.as_str().into()),

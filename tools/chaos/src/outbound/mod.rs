@@ -151,6 +151,8 @@ fn record(kind: DirectoryKind) -> DirectoryRecord {
         contact_id: None,
         address: Address::default(),
         name: None,
+        settings: None,
+        state: None,
     }
 }
 

@@ -56,14 +56,14 @@ fn phone<'a>(world: &'a World, method: &str, id: &str) -> Result<&'a Phone, Grap
     world.phone(id).map(|(_, phone)| phone).ok_or_else(|| GraphError::no_such_object(method, id))
 }
 
-fn phone_json(phone: &Phone, callback: Option<&str>) -> Value {
+fn phone_json(phone: &Phone, callback: Option<&str>, throughput: u32) -> Value {
     json!({
         "id": phone.id, "display_phone_number": phone.display_phone_number, "verified_name": phone.verified_name,
         "quality_rating": phone.quality_rating, "code_verification_status": "VERIFIED", "name_status": "APPROVED",
-        "status": if phone.registered { "CONNECTED" } else { "DISCONNECTED" }, "throughput": {"level": "STANDARD"},
+        "status": if phone.registered { "CONNECTED" } else { "DISCONNECTED" }, "throughput": {"level": phone.level(throughput)},
         "platform_type": "CLOUD_API", "webhook_configuration": {"application": callback},
         "is_official_business_account": phone.is_official(),
-        "whatsapp_business_manager_messaging_limit": "TIER_UNLIMITED",
+        "whatsapp_business_manager_messaging_limit": phone.messaging_limit,
     })
 }
 
@@ -86,7 +86,7 @@ pub(crate) async fn node(
         if let Some((account, phone)) = world.phone(&id) {
             let callback = account.override_callback_uri.clone().or_else(|| app.outbox.app_callback());
             return Ok(select(
-                phone_json(phone, callback.as_deref()),
+                phone_json(phone, callback.as_deref(), app.config.throughput),
                 Some(query.fields.as_deref().unwrap_or(PHONE_DEFAULTS)),
             ));
         }
@@ -113,8 +113,9 @@ pub(crate) async fn phone_numbers(
         let callback = account.override_callback_uri.clone().or_else(|| app.outbox.app_callback());
         let fields = query.fields.as_deref().unwrap_or(PHONE_DEFAULTS);
         let numbers = account.phone_numbers.iter();
-        let data: Vec<Value> =
-            numbers.map(|phone| select(phone_json(phone, callback.as_deref()), Some(fields))).collect();
+        let data: Vec<Value> = numbers
+            .map(|phone| select(phone_json(phone, callback.as_deref(), app.config.throughput), Some(fields)))
+            .collect();
         Ok(json!({ "data": data }))
     });
     answer(&app, result)

@@ -95,6 +95,8 @@ fn entry(row: &mut Row, default: Option<&str>) -> Option<Entry> {
         contact_id: None,
         address: connector_domain::identity::Address::default(),
         name: None,
+        settings: None,
+        state: None,
     };
     match kind {
         DirectoryKind::Number => {
