@@ -83,13 +83,19 @@ pub fn heeding(own: &StreamId, known: &BTreeMap<StreamId, Conversation>) -> Conv
         })
         .filter(|(from, to)| from != to)
         .collect();
-    // A no goes over one link after the other, so after as many rounds as there are links it is where it leads.
+    // A no goes over one link after the other, so after as many rounds as there are links it is where it leads; mostly after one.
     for _ in 0..links.len() {
+        let mut moved = false;
         for (from, to) in &links {
             let Some(alias) = heard.get(*from).cloned() else { continue };
             if let Some(conversation) = heard.get_mut(*to) {
+                let before = conversation.clone();
                 conversation.heed(&alias);
+                moved |= *conversation != before;
             }
+        }
+        if !moved {
+            break;
         }
     }
     heard.remove(own).unwrap_or_default()

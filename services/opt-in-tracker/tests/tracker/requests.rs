@@ -7,18 +7,21 @@ use connector_domain::command::{
     ConsentAction, DirectoryKind, DirectoryRecord, NumberSettings, SendMessage, SendPurpose, TemplateCall,
 };
 use connector_domain::consent::{ConsentStatus, Intent};
+use connector_domain::conversation::Conversation;
 use connector_domain::decide::{Reason, opt_in_command};
 use connector_domain::event::{
-    Event, MessageFailed, MessageRejected, MessageSent, MessageStatusChanged, MessageUnconfirmed, OptInFailed,
+    Event, MessageFailed, MessageReceived, MessageRejected, MessageSent, MessageStatusChanged, MessageUnconfirmed,
+    OptInFailed,
 };
 use connector_domain::ids::{AttemptId, CommandId};
 use connector_domain::status::DeliveryStatus;
+use connector_runtime::situation::{conversation_key, load};
 use connector_simulated::{Fault, Plan, SimWorld, When};
 use connector_testkit::wait::still;
 
 use crate::scene::{
-    LIMIT, address, append, command, consent, counts, directory, event, play, prepared, record, service, until,
-    until_some, world, write,
+    LIMIT, address, append, command, consent, conversation, counts, directory, event, platform, play, prepared, record,
+    service, until, until_some, view, world, write,
 };
 
 fn message(ask: &str) -> Option<CommandId> {
@@ -167,6 +170,73 @@ async fn nobody_is_asked_more_often_than_the_limit_and_the_refusal_names_it() {
         assert_eq!(counts(&world)["OptInRequested"], 3);
     })
     .await;
+}
+
+/// The contact taps a button without a payload of ours under a message.
+fn tapped(world: &SimWorld, on: &str, answer: Intent) -> MessageReceived {
+    MessageReceived {
+        phone_number_id: "number".into(),
+        wamid: format!("tap on {on}").as_str().into(),
+        address: address(),
+        profile_name: None,
+        message_type: "button".to_owned(),
+        text: None,
+        unsupported: false,
+        reply_to: Some(on.into()),
+        intent: Intent::Other,
+        answer,
+        window_deadline: Some(platform(world).clock.now() + Duration::from_secs(24 * 3600)),
+        raw: "{}".into(),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_tap_is_an_answer_under_the_opt_in_message_and_conversation_elsewhere() {
+    let world = play(async |world: SimWorld| {
+        prepared(&world).await;
+        ask(&world, "ask", 1).await;
+        // The contact is faster than our own word on the message.
+        event(&world, "1", None, tapped(&world, "ask", Intent::Accept)).await;
+        event(&world, "2", None, tapped(&world, "offer", Intent::Decline)).await;
+        event(&world, "3", message("ask"), sent("ask")).await;
+        until(&world, "OptInAccepted", 1).await;
+        event(&world, "4", None, tapped(&world, "offer", Intent::Stop)).await;
+        event(&world, "5", None, tapped(&world, "ask", Intent::Decline)).await;
+        until(&world, "OptInDeclined", 1).await;
+    })
+    .await;
+    assert_eq!((counts(&world).get("OptedOut"), counts(&world)["OptInAccepted"]), (None, 1));
+    let source = crate::scene::history(&world).into_iter().find_map(|recorded| match recorded.event {
+        Event::MessageReceived(tap) if tap.wamid.as_str() == "tap on ask" => Some(recorded.envelope.event_id),
+        _ => None,
+    });
+    let told = crate::scene::history(&world).into_iter().find_map(|recorded| match recorded.event {
+        Event::OptInAccepted(accepted) => Some((accepted.source, accepted.how)),
+        _ => None,
+    });
+    assert_eq!(told, source.map(|source| (source, "button".to_owned())));
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_that_speak_of_marketing_stand_in_the_view() {
+    let world = play(async |world: SimWorld| {
+        prepared(&world).await;
+        let refused =
+            |code| MessageStatusChanged { error_code: Some(code), ..status("out", DeliveryStatus::Failed, true) };
+        event(&world, "1", None, refused(131_050)).await;
+        event(&world, "2", Some(CommandId::derived("out")), failed("wait", Some(131_049))).await;
+        let stream = conversation(&world);
+        loop {
+            let folded: Conversation =
+                load(view(&world, &stream, conversation_key(&stream)).await.as_ref()).expect("ours");
+            if folded.marketing_stopped && folded.marketing_refused.is_some() {
+                break;
+            }
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    })
+    .await;
+    assert_eq!(counts(&world).get("OptedOut"), None, "everything else goes on");
 }
 
 async fn one_failure(world: SimWorld) {
