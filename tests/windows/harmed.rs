@@ -1,6 +1,6 @@
 //! What stands between a worker and the world: a clock of its own, a gate that stands still, and gates that are broken on purpose.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -8,7 +8,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
-use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
+use connector_ports::gate::{
+    Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Register, Reservation, Snapshot, Timer, View,
+};
 use connector_ports::log::Offset;
 use connector_ports::{Clock, Gate};
 use connector_runtime::platform::views;
@@ -139,6 +141,24 @@ impl Gate for Harmed {
     async fn discard(&self, view: &View) -> Result<(), GateError> {
         self.thawed().await;
         self.inner.discard(view).await
+    }
+
+    async fn reserve(&self, register: &Register, ids: &[Reservation]) -> Result<Option<Vec<u64>>, GateError> {
+        self.inner.reserve(register, ids).await
+    }
+
+    async fn tell(
+        &self,
+        register: &Register,
+        partition: u32,
+        ids: &[Reservation],
+        complete: bool,
+    ) -> Result<(), GateError> {
+        self.inner.tell(register, partition, ids, complete).await
+    }
+
+    async fn told(&self, register: &Register) -> Result<BTreeSet<u32>, GateError> {
+        self.inner.told(register).await
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {

@@ -16,11 +16,13 @@ pub mod topic;
 
 mod event;
 mod glimpse;
+mod salvage;
 mod webhook;
 
 pub use codec::{Contract, ContractError, decode, encode, encode_into};
 pub use event::{decode_event, encode_event};
 pub use glimpse::{Glimpse, event_type, glimpse};
 pub use headers::event_headers;
+pub use salvage::{Salvaged, salvage};
 pub use topic::{Topic, Topics};
 pub use webhook::encode_webhook_item;

@@ -9,10 +9,13 @@ use crate::ids::{
 use crate::settings::Rules;
 use crate::time::Timestamp;
 
+mod check;
 mod digest;
 mod number;
 
 pub use number::{NumberSettings, NumberState};
+
+pub use check::LONGEST_LIFE;
 
 /// What a send command wants to send. Everything but text and templates is refused as `unsupported_content` (P5).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,7 +174,7 @@ impl SendMessage {
     /// After this moment the message is not sent any more. A clock from the future cannot extend the default life.
     #[must_use]
     pub fn effective_not_after(&self, rules: &Rules, now: Timestamp) -> Timestamp {
-        self.not_after.unwrap_or_else(|| self.issued_at.min(now) + rules.command_life)
+        self.not_after.unwrap_or_else(|| self.issued_at.min(now) + rules.command_life.min(LONGEST_LIFE))
     }
 }
 
@@ -344,6 +347,12 @@ pub struct DirectoryRecord {
 }
 
 impl DirectoryRecord {
+    /// Whether this is the record of a number of the organization (P4).
+    #[must_use]
+    pub fn is_of(&self, organization: &OrganizationId) -> bool {
+        self.kind == DirectoryKind::Number && self.organization_id == *organization
+    }
+
     /// The key of this record's slot in the compacted topic; `None` when a needed id is missing.
     #[must_use]
     pub fn key(&self) -> Option<String> {

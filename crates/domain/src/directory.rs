@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::command::{DirectoryKind, DirectoryRecord};
+use crate::decide::{Reason, Rejection};
 use crate::event::{
     ActivationNoticeAcknowledged, ActivationNoticeRaised, ContactAdded, ContactRemoved, Event, WhatsAppDisabled,
     WhatsAppEnabled,
@@ -212,12 +213,15 @@ pub fn decide_contact_removed(old: &ContactEntry, user: &UserId, contact: &Conta
     removed.into_iter().collect()
 }
 
-/// What follows when the user dismisses the activation notice (P2). Nothing when there is none to dismiss.
-#[must_use]
-pub fn decide_acknowledge(enablement: &Enablement, user: &UserId) -> Vec<Event> {
-    if enablement.notice_pending {
-        vec![ActivationNoticeAcknowledged { user_id: user.clone() }.into()]
+/// What follows when the user dismisses the activation notice (P2). Once more changes nothing, and is said again: the command has an
+/// outcome.
+///
+/// # Errors
+/// When the user was never told of anything.
+pub fn decide_acknowledge(enablement: &Enablement, user: &UserId) -> Result<Event, Rejection> {
+    if enablement.notice_raised {
+        Ok(ActivationNoticeAcknowledged { user_id: user.clone() }.into())
     } else {
-        Vec::new()
+        Err(Reason::NotEnabled.at("user_id"))
     }
 }

@@ -116,6 +116,16 @@ impl StreamKeys {
         StreamId(id)
     }
 
+    /// A number that stands for bytes which may have somebody's details in them: nobody without the secret can tell which.
+    #[must_use]
+    pub fn digest(&self, bytes: &[u8]) -> u64 {
+        let mut mac = self.mac.clone();
+        mac.update(b"digest");
+        mac.update(bytes);
+        let tag = mac.finalize().into_bytes();
+        tag[..8].iter().fold(0, |number, byte| number << 8 | u64::from(*byte))
+    }
+
     /// The conversation of a business number with the person known under this phone number, however it is written: WhatsApp's own form
     /// of it and the one in a contact list name the same conversation.
     #[must_use]

@@ -12,6 +12,7 @@ pub mod conversation;
 pub mod decide;
 pub mod directory;
 pub mod event;
+pub mod form;
 pub mod identity;
 pub mod ids;
 pub mod outcome;

@@ -3,7 +3,9 @@
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
-use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
+use connector_ports::gate::{
+    Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Register, Reservation, Snapshot, Timer, View,
+};
 use connector_ports::log::{LogId, Offset};
 use connector_ports::{Clock, Gate};
 use std::collections::{BTreeSet, HashMap};
@@ -22,8 +24,40 @@ pub struct MemoryGate {
 struct State {
     views: HashMap<View, Projection>,
     limiters: Limiters,
+    registers: Registers,
     /// Greatest epoch ever given out. Not part of what a wipe loses.
     last_epoch: u64,
+}
+
+/// Which partitions were told to a register: by its name and its teller.
+type Told = HashMap<(&'static str, &'static str), BTreeSet<u32>>;
+
+/// What is reserved, by register and id.
+#[derive(Clone, Default)]
+struct Registers {
+    told: Told,
+    ids: HashMap<(&'static str, Bytes), (u64, Timestamp)>,
+    by_end: BTreeSet<(Timestamp, &'static str, Bytes)>,
+}
+
+impl Registers {
+    fn reserve(&mut self, name: &'static str, reservation: &Reservation) -> u64 {
+        let key = (name, reservation.id.clone());
+        if let Some((digest, _)) = self.ids.get(&key) {
+            return *digest;
+        }
+        self.ids.insert(key, (reservation.digest, reservation.until));
+        self.by_end.insert((reservation.until, name, reservation.id.clone()));
+        reservation.digest
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        while self.by_end.first().is_some_and(|(until, ..)| *until < now) {
+            if let Some((_, name, id)) = self.by_end.pop_first() {
+                self.ids.remove(&(name, id));
+            }
+        }
+    }
 }
 
 /// The content of one view.
@@ -48,7 +82,7 @@ struct Held {
 
 /// All views of a gate at one moment, for [`MemoryGate::restore`].
 #[derive(Clone)]
-pub struct GateSnapshot(HashMap<View, Projection>);
+pub struct GateSnapshot(HashMap<View, Projection>, Registers);
 
 impl Projection {
     fn change(&mut self, change: Change) {
@@ -153,11 +187,17 @@ impl MemoryGate {
         self.state().views.remove(view);
     }
 
+    /// Loses the registers.
+    pub fn wipe_registers(&self) {
+        self.state().registers = Registers::default();
+    }
+
     /// Loses everything, limiters included.
     pub fn wipe(&self) {
         let mut state = self.state();
         state.views.clear();
         state.limiters = Limiters::default();
+        state.registers = Registers::default();
     }
 
     /// Changes a view without its owner's knowledge, as somebody with his hands in the store does: position and owner stay.
@@ -170,12 +210,15 @@ impl MemoryGate {
     /// All views as they are.
     #[must_use]
     pub fn snapshot(&self) -> GateSnapshot {
-        GateSnapshot(self.state().views.clone())
+        let state = self.state();
+        GateSnapshot(state.views.clone(), state.registers.clone())
     }
 
     /// Goes back to an earlier state of all views, their owners included, as a failover to a replica that lags does.
     pub fn restore(&self, snapshot: &GateSnapshot) {
-        self.state().views.clone_from(&snapshot.0);
+        let mut state = self.state();
+        state.views.clone_from(&snapshot.0);
+        state.registers.clone_from(&snapshot.1);
     }
 }
 
@@ -247,6 +290,36 @@ impl Gate for MemoryGate {
             *projection = Projection { epoch: projection.epoch, ..Projection::default() };
         }
         Ok(())
+    }
+
+    async fn reserve(&self, register: &Register, ids: &[Reservation]) -> Result<Option<Vec<u64>>, GateError> {
+        let now = self.clock.now();
+        let registers = &mut self.state().registers;
+        registers.forget(now);
+        let told = registers.told.get(&(register.name, register.teller)).map_or(0, BTreeSet::len);
+        let digests = ids.iter().map(|reservation| registers.reserve(register.name, reservation)).collect();
+        Ok((told >= register.partitions as usize).then_some(digests))
+    }
+
+    async fn tell(
+        &self,
+        register: &Register,
+        partition: u32,
+        ids: &[Reservation],
+        complete: bool,
+    ) -> Result<(), GateError> {
+        let registers = &mut self.state().registers;
+        for reservation in ids {
+            registers.reserve(register.name, reservation);
+        }
+        if complete {
+            registers.told.entry((register.name, register.teller)).or_default().insert(partition);
+        }
+        Ok(())
+    }
+
+    async fn told(&self, register: &Register) -> Result<BTreeSet<u32>, GateError> {
+        Ok(self.state().registers.told.get(&(register.name, register.teller)).cloned().unwrap_or_default())
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {

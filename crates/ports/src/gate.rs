@@ -3,6 +3,7 @@
 //! A *view* is one projection of one partition. Everything in it (offset, owner epoch, values, marks, timers) changes in one atomic
 //! step. Redis keeps a view in one hash slot; the embedded gate keeps it in memory and rebuilds it from the log.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::time::Duration;
 
@@ -164,6 +165,29 @@ pub enum Grant {
     NotBefore(Timestamp),
 }
 
+/// Ids that are given out once over all partitions, whoever asks first. Like a view a register is built from the log: each partition's
+/// owner tells it which ids stand there, and as long as one has not (the register was lost), nothing can be reserved.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Register {
+    /// Of what: ids of registers with different names have nothing to do with each other.
+    pub name: &'static str,
+    /// Who tells: owners of one name tell each for themselves.
+    pub teller: &'static str,
+    /// How many partitions have to be told.
+    pub partitions: u32,
+}
+
+/// An id and what it is to stand for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// The id (a hash of it is fine), up to 32 bytes.
+    pub id: Bytes,
+    /// What it stands for from now on, unless it stands for something else already.
+    pub digest: u64,
+    /// Kept at least until then.
+    pub until: Timestamp,
+}
+
 /// Why a call on the gate failed.
 #[derive(Debug, Error)]
 pub enum GateError {
@@ -251,6 +275,22 @@ pub trait Gate: Send + Sync {
 
     /// The view counts as empty from now on, so that its owner builds it again.
     async fn discard(&self, view: &View) -> Result<(), GateError>;
+
+    /// Reserves ids: what each of them stands for afterwards, which is what the first asked for. `None`: not every partition was told yet;
+    /// some of the ids may be reserved nevertheless. The same reservation again has the same answer.
+    async fn reserve(&self, register: &Register, ids: &[Reservation]) -> Result<Option<Vec<u64>>, GateError>;
+
+    /// Tells a register what stands in a partition. In several calls, the last of which is `complete`.
+    async fn tell(
+        &self,
+        register: &Register,
+        partition: u32,
+        ids: &[Reservation],
+        complete: bool,
+    ) -> Result<(), GateError>;
+
+    /// The partitions that were told completely.
+    async fn told(&self, register: &Register) -> Result<BTreeSet<u32>, GateError>;
 
     /// Takes one from each limiter independently, at `now`.
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError>;

@@ -1,13 +1,15 @@
 //! The gate on Redis.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
-use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
+use connector_ports::gate::{
+    Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Register, Reservation, Snapshot, Timer, View,
+};
 use connector_ports::log::{LogId, Offset};
 use redis::{RedisError, RedisResult, Script, ScriptInvocation};
 use std::sync::{Mutex, PoisonError};
@@ -37,7 +39,7 @@ pub struct RedisGate {
     connection: Connection,
     pub(crate) cluster: bool,
     pub(crate) scripts: Scripts,
-    prefix: String,
+    pub(crate) prefix: String,
     told: Mutex<Option<Instant>>,
 }
 
@@ -87,7 +89,7 @@ impl RedisGate {
     }
 
     /// The result of a call, with one meaning per error.
-    async fn checked<T>(&self, result: RedisResult<T>) -> Result<T, GateError> {
+    pub(crate) async fn checked<T>(&self, result: RedisResult<T>) -> Result<T, GateError> {
         let error = match result {
             Ok(answer) => return Ok(answer),
             Err(error) => error,
@@ -110,6 +112,10 @@ impl RedisGate {
             tracing::warn!(target: "redis", reason, "Redis is not available; it is tried again");
         }
         Err(GateError::Unavailable { reason })
+    }
+
+    pub(crate) fn connection(&self) -> Connection {
+        self.connection.clone()
     }
 
     pub(crate) async fn run<T: redis::FromRedisValue>(&self, call: &ScriptInvocation<'_>) -> Result<T, GateError> {
@@ -342,6 +348,24 @@ impl Gate for RedisGate {
             Ok(_) | Err(GateError::Conflict { .. }) => Ok(()),
             Err(error) => Err(error),
         }
+    }
+
+    async fn reserve(&self, register: &Register, ids: &[Reservation]) -> Result<Option<Vec<u64>>, GateError> {
+        self.reserve_all(register, ids).await
+    }
+
+    async fn tell(
+        &self,
+        register: &Register,
+        partition: u32,
+        ids: &[Reservation],
+        complete: bool,
+    ) -> Result<(), GateError> {
+        self.tell_all(register, partition, ids, complete).await
+    }
+
+    async fn told(&self, register: &Register) -> Result<BTreeSet<u32>, GateError> {
+        self.all_told(register).await
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {

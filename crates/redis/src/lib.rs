@@ -22,6 +22,7 @@ mod error;
 mod gate;
 mod limiters;
 mod probe;
+mod registers;
 mod scripts;
 mod stored;
 

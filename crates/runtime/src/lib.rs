@@ -4,6 +4,7 @@
 //! drain, batches, lanes, back-pressure, the contiguous frontier of finished work ([`ledger`]), transactions, dead letters,
 //! shutdown within a bound, and what to do after each kind of failure.
 
+pub mod assignment;
 pub mod audit;
 pub mod backoff;
 pub mod commands;
@@ -20,6 +21,7 @@ pub mod projection;
 pub mod provision;
 mod rebuild;
 pub mod replay;
+pub mod reserved;
 pub mod service;
 pub mod situation;
 pub mod status;

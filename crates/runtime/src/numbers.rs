@@ -1,5 +1,6 @@
 //! The business numbers of the directory, what is set for them and their organizations, and what WhatsApp reports about them.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -60,6 +61,21 @@ impl Numbers {
             table.follow(shutdown).await;
             Ok(())
         });
+    }
+
+    /// A business number, as far as it is known.
+    #[must_use]
+    pub fn get(&self, id: &PhoneNumberId) -> Option<Arc<DirectoryRecord>> {
+        self.table.get(&number_key(id))
+    }
+
+    /// Waits until what is known of these numbers is what the directory says as of this call.
+    ///
+    /// # Errors
+    /// `Later` when the topic cannot be read to its end in time.
+    pub async fn at_end(&self, ids: impl Iterator<Item = &PhoneNumberId>, within: Duration) -> Result<(), Failure> {
+        let keys: BTreeSet<String> = ids.map(number_key).collect();
+        self.table.at_end(&keys.into_iter().collect::<Vec<_>>(), within).await
     }
 
     async fn find(&self, key: &str, patience: Option<Duration>) -> Result<Option<Arc<DirectoryRecord>>, Failure> {

@@ -1,16 +1,43 @@
 //! A compacted topic as a table in memory, for what is small and asked often: numbers and templates.
+//!
+//! The same question has the same answer, before and after a restart or an error of the reader: the newest record of a key counts and no
+//! other (one that cannot be read counts as none, because what it replaced may be compacted away), and what is asked is answered when the
+//! table has been read up to the end of the topic as of the question (R2). After an error a new table is read beside the old one and takes
+//! its place at the end: so the table never goes back, and what was deleted meanwhile is gone even if its tombstone is gone, too.
 
-use std::collections::HashMap;
-use std::sync::{Arc, RwLock};
+use std::collections::{BTreeSet, HashMap};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use connector_contracts::{Contract, decode};
-use connector_ports::log::{Isolation, Offset, Polled, Start, TopicName, TopicPartition};
+use connector_domain::command::DirectoryRecord;
+use connector_domain::template::Template;
+use connector_ports::log::{Isolation, Offset, Polled, Record, Start, TopicName, TopicPartition};
+use connector_ports::partition::partition_for;
 use connector_ports::{Clock, Log};
+use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::failure::Failure;
+
+/// What stands in a compacted topic under a key that follows from itself.
+pub trait Entry: Contract + Send + Sync + 'static {
+    /// Its key; `None` when it lacks what the key is made of.
+    fn slot(&self) -> Option<String>;
+}
+
+impl Entry for DirectoryRecord {
+    fn slot(&self) -> Option<String> {
+        self.key()
+    }
+}
+
+impl Entry for Template {
+    fn slot(&self) -> Option<String> {
+        Some(Self::key(&self.waba_id, &self.name, &self.language))
+    }
+}
 
 /// The newest value of each key. Clones share the same table.
 pub struct Table<T> {
@@ -26,9 +53,14 @@ struct Inner<T> {
 }
 
 struct State<T> {
-    /// With the partition each was read in: a newer one comes in the same.
-    values: HashMap<String, (u32, Arc<T>)>,
+    values: HashMap<String, Arc<T>>,
     positions: HashMap<u32, Offset>,
+}
+
+impl<T> Default for State<T> {
+    fn default() -> Self {
+        Self { values: HashMap::new(), positions: HashMap::new() }
+    }
 }
 
 impl<T> Clone for Table<T> {
@@ -37,39 +69,76 @@ impl<T> Clone for Table<T> {
     }
 }
 
-impl<T: Contract + Send + Sync + 'static> Table<T> {
+impl<T: Entry> State<T> {
+    fn is_at(&self, ends: &[(u32, Offset)]) -> bool {
+        ends.iter().all(|(partition, end)| *end <= self.positions.get(partition).copied().unwrap_or_default())
+    }
+
+    fn apply(&mut self, record: &Record, partitions: u32, keep: fn(&str) -> bool) {
+        self.positions.insert(record.source.partition, record.offset.next());
+        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        let Some(key) = key.filter(|key| keep(key)) else { return };
+        // A key has one partition: what stands elsewhere is not compacted with it.
+        if partition_for(key.as_bytes(), partitions) != record.source.partition {
+            tracing::warn!(source = %record.source, offset = record.offset.0, "in another partition than its key's; skipped");
+            return;
+        }
+        match record.value.as_deref().map(decode::<T>) {
+            Some(Ok(value)) if value.slot().as_deref() == Some(key) => {
+                self.values.insert(key.to_owned(), Arc::new(value));
+            }
+            None => {
+                self.values.remove(key);
+            }
+            Some(Ok(_)) => {
+                tracing::warn!(source = %record.source, offset = record.offset.0, "its key names something else");
+                self.values.remove(key);
+            }
+            Some(Err(error)) => {
+                tracing::warn!(source = %record.source, offset = record.offset.0, %error, "cannot be read");
+                self.values.remove(key);
+            }
+        }
+    }
+}
+
+impl<T: Entry> Table<T> {
     /// A table of the keys that `keep` accepts. Empty until [`Table::follow`] runs.
     #[must_use]
     pub fn new(log: Arc<dyn Log>, clock: Arc<dyn Clock>, topic: TopicName, keep: fn(&str) -> bool) -> Self {
-        let state = RwLock::new(State { values: HashMap::new(), positions: HashMap::new() });
-        Self { inner: Arc::new(Inner { log, clock, topic, keep, state }) }
+        Self { inner: Arc::new(Inner { log, clock, topic, keep, state: RwLock::default() }) }
     }
 
     /// The value of a key, as far as the table has been read.
     #[must_use]
     pub fn get(&self, key: &str) -> Option<Arc<T>> {
-        self.inner.state.read().ok()?.values.get(key).map(|(_, value)| value.clone())
+        self.with(|state| state.values.get(key).cloned())
     }
 
     /// Every value.
     #[must_use]
     pub fn all(&self) -> Vec<Arc<T>> {
-        self.inner
-            .state
-            .read()
-            .map(|state| state.values.values().map(|(_, value)| value.clone()).collect())
-            .unwrap_or_default()
+        self.with(|state| state.values.values().cloned().collect())
     }
 
     /// Every value whose key begins so.
     #[must_use]
     pub fn all_of(&self, prefix: &str) -> Vec<Arc<T>> {
-        let Ok(state) = self.inner.state.read() else { return Vec::new() };
-        let of = state.values.iter().filter(|(key, _)| key.starts_with(prefix));
-        of.map(|(_, (_, value))| value.clone()).collect()
+        self.with(|state| {
+            state.values.iter().filter(|(key, _)| key.starts_with(prefix)).map(|(_, value)| value.clone()).collect()
+        })
     }
 
-    /// The value of a key; absent means absent: the table has been read up to the end of the topic as of this call.
+    fn with<R>(&self, look: impl FnOnce(&State<T>) -> R) -> R {
+        look(&self.inner.state.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State<T>)) {
+        change(&mut self.inner.state.write().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    /// The value of a key; absent means absent: the table has been read up to the end of the topic as of this call. A value that is there
+    /// may be replaced already: for readings on which no decision depends.
     ///
     /// # Errors
     /// `Later` when the table does not catch up within `within`.
@@ -80,38 +149,63 @@ impl<T: Contract + Send + Sync + 'static> Table<T> {
         }
     }
 
-    /// The newest value of a key as of this call, or its absence: good enough to refuse with (R2).
+    /// The newest value of a key as of this call, or its absence: good enough to decide with (R2).
     ///
     /// # Errors
     /// `Later` when the table does not catch up within `within`.
     pub async fn newest(&self, key: &str, within: Duration) -> Result<Option<Arc<T>>, Failure> {
-        let home =
-            self.inner.state.read().ok().and_then(|state| state.values.get(key).map(|(partition, _)| *partition));
-        let asked = match home {
-            Some(partition) => vec![partition],
-            None => (0..self.partitions().await?).collect(),
-        };
-        let mut ends = Vec::new();
-        for partition in asked {
-            let source = TopicPartition { topic: self.inner.topic.clone(), partition };
-            ends.push((partition, self.inner.log.end_offset(&source, Isolation::Committed).await?));
+        self.at_end(&[key], within).await?;
+        Ok(self.get(key))
+    }
+
+    /// Waits until the table has been read up to the end of the topic as of this call, as far as these keys are concerned.
+    ///
+    /// # Errors
+    /// `Later` when the table does not catch up within `within`.
+    pub async fn at_end(&self, keys: &[impl AsRef<str>], within: Duration) -> Result<(), Failure> {
+        if keys.is_empty() {
+            return Ok(());
         }
+        let partitions = self.partitions().await?;
+        let homes: BTreeSet<u32> = keys.iter().map(|key| partition_for(key.as_ref().as_bytes(), partitions)).collect();
+        self.wait(homes, within).await
+    }
+
+    /// Waits until the whole table has been read up to the end of the topic as of this call: what it has not is not there.
+    ///
+    /// # Errors
+    /// `Later` when the table does not catch up within `within`.
+    pub async fn complete(&self, within: Duration) -> Result<(), Failure> {
+        let partitions = self.partitions().await?;
+        self.wait((0..partitions).collect(), within).await
+    }
+
+    async fn wait(&self, partitions: BTreeSet<u32>, within: Duration) -> Result<(), Failure> {
+        let ends = self.ends(partitions).await?;
         let until = self.inner.clock.now() + within;
-        loop {
-            if let Ok(state) = self.inner.state.read() {
-                let read = |(p, end): &(u32, Offset)| *end <= state.positions.get(p).copied().unwrap_or_default();
-                if ends.iter().all(read) {
-                    return Ok(state.values.get(key).map(|(_, value)| value.clone()));
-                }
-            }
+        while !self.with(|state| state.is_at(&ends)) {
             if self.inner.clock.now() >= until {
                 return Err(Failure::Later(format!("the table of {} is behind", self.inner.topic)));
             }
             self.inner.clock.sleep(Duration::from_millis(5)).await;
         }
+        Ok(())
+    }
+
+    async fn ends(&self, partitions: BTreeSet<u32>) -> Result<Vec<(u32, Offset)>, Failure> {
+        let asked = partitions.into_iter().map(async |partition| {
+            let source = TopicPartition { topic: self.inner.topic.clone(), partition };
+            Ok::<_, Failure>((partition, self.inner.log.end_offset(&source, Isolation::Committed).await?))
+        });
+        try_join_all(asked).await
     }
 
     async fn partitions(&self) -> Result<u32, Failure> {
+        // Their number is for ever, and every one of them has a position once the table was read.
+        let known = self.with(|state| state.positions.len());
+        if let Ok(known @ 1..) = u32::try_from(known) {
+            return Ok(known);
+        }
         let missing = || Failure::Later(format!("topic {} does not exist yet", self.inner.topic));
         Ok(self.inner.log.topic(&self.inner.topic).await?.ok_or_else(missing)?.partitions)
     }
@@ -138,40 +232,45 @@ impl<T: Contract + Send + Sync + 'static> Table<T> {
     }
 
     async fn read(&self, backoff: &mut Backoff) -> Result<(), Failure> {
-        let partitions = self.partitions().await?;
+        let missing = || Failure::Later(format!("topic {} does not exist yet", self.inner.topic));
+        let partitions = self.inner.log.topic(&self.inner.topic).await?.ok_or_else(missing)?.partitions;
+        let ends = self.ends((0..partitions).collect()).await?;
         let all = (0..partitions)
             .map(|partition| (TopicPartition { topic: self.inner.topic.clone(), partition }, Start::Beginning))
             .collect();
         let mut reader = self.inner.log.assign(all, Isolation::Committed).await?;
+        // Nobody sees the new table before it is complete.
+        let mut fresh: Option<State<T>> = Some(State::default());
         loop {
-            match reader.poll(Duration::from_secs(1), 1000).await? {
+            let polled = reader.poll(Duration::from_secs(1), 1000).await?;
+            let apply = |state: &mut State<T>| match polled {
                 Polled::Records(records) => {
-                    backoff.reset();
-                    let Ok(mut state) = self.inner.state.write() else { return Ok(()) };
-                    for record in records {
-                        state.positions.insert(record.source.partition, record.offset.next());
-                        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-                        let Some(key) = key.filter(|key| (self.inner.keep)(key)) else { continue };
-                        match record.value.as_deref().map(decode::<T>) {
-                            None => {
-                                state.values.remove(key);
-                            }
-                            Some(Ok(value)) => {
-                                let partition = record.source.partition;
-                                state.values.insert(key.to_owned(), (partition, Arc::new(value)));
-                            }
-                            Some(Err(error)) => {
-                                tracing::warn!(source = %record.source, offset = record.offset.0, %error, "skipped");
-                            }
-                        }
-                    }
+                    records.iter().for_each(|record| state.apply(record, partitions, self.inner.keep));
+                    true
                 }
                 Polled::CaughtUp(partition, position) => {
-                    if let Ok(mut state) = self.inner.state.write() {
-                        state.positions.insert(partition.partition, position);
+                    state.positions.insert(partition.partition, position);
+                    false
+                }
+                Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) | Polled::Idle => false,
+            };
+            match &mut fresh {
+                Some(state) => {
+                    if apply(state) {
+                        backoff.reset();
+                    }
+                    let whole = state.positions.len() == partitions as usize && state.is_at(&ends);
+                    if whole && let Some(state) = fresh.take() {
+                        self.change(|live| *live = state);
                     }
                 }
-                _ => {}
+                None => {
+                    let mut progress = false;
+                    self.change(|live| progress = apply(live));
+                    if progress {
+                        backoff.reset();
+                    }
+                }
             }
         }
     }
@@ -188,6 +287,19 @@ mod tests {
 
     use super::*;
 
+    const PATIENCE: Duration = Duration::from_secs(5);
+
+    async fn a_world() -> SimWorld {
+        let world = SimWorld::new(1);
+        let spec = TopicSpec { name: "table".into(), partitions: 3, replication: 1, settings: Vec::new() };
+        world.calm_log().create_topic(&spec).await.expect("a topic");
+        world
+    }
+
+    fn a_table(world: &SimWorld) -> Table<DirectoryRecord> {
+        Table::new(world.calm_log(), world.clock(), "table".into(), |_| true)
+    }
+
     async fn write(world: &SimWorld, enabled: bool) {
         let record = DirectoryRecord {
             kind: DirectoryKind::Number,
@@ -202,11 +314,15 @@ mod tests {
             settings: None,
             state: None,
         };
+        put(world, "number/1", Some(encode(&record).expect("it fits its schema"))).await;
+    }
+
+    async fn put(world: &SimWorld, key: &str, value: Option<Vec<u8>>) {
         let append = Append {
             topic: "table".into(),
             partition: None,
-            key: Some(Bytes::from_static(b"number/1")),
-            value: Some(encode(&record).expect("it fits its schema").into()),
+            key: Some(Bytes::from(key.to_owned())),
+            value: value.map(Bytes::from),
             headers: Vec::new(),
         };
         world.calm_log().appender().await.expect("an appender").append(vec![append]).await.expect("written");
@@ -214,11 +330,9 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_value_that_a_newer_one_has_replaced_is_never_the_newest() {
-        let world = SimWorld::new(1);
-        let spec = TopicSpec { name: "table".into(), partitions: 3, replication: 1, settings: Vec::new() };
-        world.calm_log().create_topic(&spec).await.expect("a topic");
-        let table: Table<DirectoryRecord> = Table::new(world.calm_log(), world.clock(), "table".into(), |_| true);
-        let patience = Duration::from_secs(5);
+        let world = a_world().await;
+        let table = a_table(&world);
+        let patience = PATIENCE;
         write(&world, false).await;
         let following = tokio::spawn(table.clone().follow(CancellationToken::new()));
         let old = table.newest("number/1", patience).await.expect("the log is calm").expect("it was written");
@@ -232,5 +346,68 @@ mod tests {
         assert!(new.enabled);
         assert!(table.newest("number/2", patience).await.expect("the log is calm").is_none());
         following.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_answer_is_the_same_before_and_after_a_restart() {
+        let world = a_world().await;
+        let lasting = a_table(&world);
+        let following = tokio::spawn(lasting.clone().follow(CancellationToken::new()));
+        let mut answers = Vec::new();
+        let contents: [Option<Vec<u8>>; 2] = [Some(b"damaged".to_vec()), None];
+        for content in contents {
+            write(&world, true).await;
+            assert!(lasting.newest("number/1", PATIENCE).await.expect("calm").is_some());
+            put(&world, "number/1", content).await;
+            let restarted = a_table(&world);
+            let beside = tokio::spawn(restarted.clone().follow(CancellationToken::new()));
+            answers.push(lasting.newest("number/1", PATIENCE).await.expect("calm"));
+            answers.push(restarted.newest("number/1", PATIENCE).await.expect("calm"));
+            beside.abort();
+        }
+        assert!(answers.iter().all(Option::is_none), "what it replaced may be compacted away at any time: {answers:?}");
+        write(&world, true).await;
+        // Under another key than its own it says nothing.
+        let record = lasting.newest("number/1", PATIENCE).await.expect("calm").expect("written");
+        put(&world, "number/2", Some(encode(&*record).expect("it fits its schema"))).await;
+        assert!(lasting.newest("number/2", PATIENCE).await.expect("calm").is_none());
+        following.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_table_that_is_read_again_never_goes_back_and_keeps_nothing_that_is_gone() {
+        let world = a_world().await;
+        let table = a_table(&world);
+        write(&world, false).await;
+        write(&world, true).await;
+        let following = tokio::spawn(table.clone().follow(CancellationToken::new()));
+        assert!(table.newest("number/1", PATIENCE).await.expect("calm").expect("written").enabled);
+        following.abort();
+        // A number that the topic does not have any more, not even as a tombstone: both were compacted away meanwhile.
+        let ghost = table.get("number/1").expect("written");
+        table.change(|state| drop(state.values.insert("number/9".to_owned(), ghost)));
+        // Read again from its beginning, in which the older record stands: whoever looks on sees the newer one only.
+        let table_again = table.clone();
+        let seen = Arc::new(std::sync::Mutex::new(BTreeSet::new()));
+        let looking = seen.clone();
+        let watch = tokio::spawn(async move {
+            loop {
+                if let Ok(mut seen) = looking.lock() {
+                    seen.insert(table_again.get("number/1").is_some_and(|number| number.enabled));
+                }
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+        });
+        let following = tokio::spawn(table.clone().follow(CancellationToken::new()));
+        put(&world, "number/5", None).await;
+        let whole = async {
+            while table.get("number/9").is_some() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        tokio::time::timeout(PATIENCE, whole).await.expect("what is gone goes");
+        watch.abort();
+        following.abort();
+        assert_eq!(*seen.lock().expect("no panic"), BTreeSet::from([true]));
     }
 }

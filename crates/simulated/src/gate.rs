@@ -1,10 +1,14 @@
 //! The gate with faults at every call.
 
+use std::collections::BTreeSet;
+
 use async_trait::async_trait;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
-use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
+use connector_ports::gate::{
+    Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Register, Reservation, Snapshot, Timer, View,
+};
 use connector_ports::log::Offset;
 
 use crate::world::Process;
@@ -94,6 +98,26 @@ impl Gate for SimGate {
     async fn discard(&self, view: &View) -> Result<(), GateError> {
         self.see(view)?;
         self.process.call("gate.discard", unavailable, self.gate().discard(view)).await
+    }
+
+    async fn reserve(&self, register: &Register, ids: &[Reservation]) -> Result<Option<Vec<u64>>, GateError> {
+        self.process.call("gate.reserve", unavailable, self.gate().reserve(register, ids)).await
+    }
+
+    async fn tell(
+        &self,
+        register: &Register,
+        partition: u32,
+        ids: &[Reservation],
+        complete: bool,
+    ) -> Result<(), GateError> {
+        self.process.call("gate.tell", unavailable, self.gate().tell(register, partition, ids, complete)).await
+    }
+
+    /// No point: it changes nothing, and there would be no end of them.
+    async fn told(&self, register: &Register) -> Result<BTreeSet<u32>, GateError> {
+        self.process.alive().await;
+        self.gate().told(register).await
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {

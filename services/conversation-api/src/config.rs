@@ -20,6 +20,12 @@ const TOKENS: Variable = Variable::required(
     "Who may use the API: a JSON object {\"<token>\": \"<organization id>\"}. A token sees its organization only.",
 )
 .secret();
+const OPERATOR_TOKENS: Variable = Variable::optional(
+    "OPERATOR_TOKENS",
+    Kind::Text,
+    "Who may assign numbers and accounts by HTTP: a JSON object {\"<token>\": \"<operator>\"}. Without it that is done by connectorctl.",
+)
+.secret();
 const READ_MODEL_PATH: Variable = Variable::optional(
     "READ_MODEL_PATH",
     Kind::Path,
@@ -46,6 +52,8 @@ pub struct Config {
     pub listen: SocketAddr,
     /// JSON of tokens and organizations; read again when its file changes.
     pub tokens: SecretSource,
+    /// JSON of tokens and operators; read again when its file changes.
+    pub operators: Option<SecretSource>,
     /// The read model's file; `None`: in memory.
     pub read_model: Option<PathBuf>,
     /// Of the HTTP server.
@@ -58,7 +66,7 @@ impl Config {
         title: "Conversation API",
         doc: "The HTTP API for commands, conversations, templates and live updates, and its read model.",
         used_by: &["conversation-api", "connector"],
-        variables: &[LISTEN, TOKENS, READ_MODEL_PATH, CONNECTIONS, HEADER_TIMEOUT],
+        variables: &[LISTEN, TOKENS, OPERATOR_TOKENS, READ_MODEL_PATH, CONNECTIONS, HEADER_TIMEOUT],
     };
 
     /// Reads it; `None` leaves a problem behind in the reader.
@@ -73,10 +81,19 @@ impl Config {
                 "expected a JSON object {\"<token>\": \"<organization id>\"} with at least one token",
             );
         }
+        let operators = if reader.is_set(&OPERATOR_TOKENS) { reader.secret_source(&OPERATOR_TOKENS) } else { None };
+        if let Some(Ok(secret)) = operators.as_ref().map(SecretSource::current)
+            && auth::parse(secret.expose()).is_none()
+        {
+            reader.problem(
+                &OPERATOR_TOKENS,
+                "expected a JSON object {\"<token>\": \"<operator>\"} with at least one token",
+            );
+        }
         let read_model = if reader.is_set(&READ_MODEL_PATH) { reader.path(&READ_MODEL_PATH) } else { None };
         let connections = reader.number_in(&CONNECTIONS, 1..=1_000_000);
         let header_timeout = reader.duration(&HEADER_TIMEOUT);
         let limits = Limits { connections: connections?, header_timeout: header_timeout?, ..Limits::default() };
-        Some(Self { listen: listen?, tokens: tokens?, read_model, limits })
+        Some(Self { listen: listen?, tokens: tokens?, operators, read_model, limits })
     }
 }

@@ -86,6 +86,7 @@ pub fn start_on(
     let api = http::Api {
         writer: Arc::new(write::Writer::new(platform.log.clone())),
         tokens: Arc::new(http::auth::Tokens::new(config.tokens)),
+        operators: config.operators.map(|operators| Arc::new(http::auth::Tokens::new(operators))),
         platform,
         model,
         changes,

@@ -51,17 +51,29 @@ async fn nobody_gets_in_without_a_token_and_no_organization_sees_another_one() {
 }
 
 #[tokio::test]
-async fn a_number_belongs_to_the_organization_that_has_registered_it() {
+async fn a_number_belongs_to_the_organization_an_operator_assigned_it_to() {
     let installation = Installation::start().await;
     let (api, other) = (installation.api("token-a"), installation.api("token-b"));
     let number = format!("/v1/directory/numbers/{NUMBER}");
     let enabled = json!({ "phone_number_id": NUMBER });
     let (status, problem) = api.put("/v1/directory/users/ann", &enabled).await;
     assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("phone_number_id")));
-    assert_eq!(api.put(&number, &json!({ "waba_id": "waba" })).await.0, 202);
+    let operator = installation.api("token-o");
+    let (to_a, to_b) =
+        (json!({ "organization_id": "a", "waba_id": "waba" }), json!({ "organization_id": "b", "waba_id": "waba" }));
+    // No tenant assigns anything, whether the number is somebody's or nobody's.
+    assert_eq!((api.put(&number, &to_a).await.0, api.delete(&number).await.0), (403, 403));
+    assert_eq!(installation.api("nobody").put(&number, &to_a).await.0, 401);
+    assert_eq!(operator.put(&number, &to_a).await.0, 202);
+    assert_eq!((other.put(&number, &to_b).await.0, other.delete(&number).await.0), (403, 403));
+    assert_eq!(operator.get("/v1/conversations?user_id=ann").await.0, 401, "an operator is no tenant");
     assert_eq!(api.put("/v1/directory/users/ann", &enabled).await.0, 202);
-
-    assert_eq!(other.put(&number, &json!({ "waba_id": "waba" })).await.0, 404);
+    assert_eq!(api.get(&number).await, (200, json!({ "phone_number_id": NUMBER, "waba_id": "waba" })));
+    assert_eq!(other.get(&number).await.0, 404);
+    assert_eq!(api.get("/v1/directory/numbers").await.1["numbers"].as_array().map(Vec::len), Some(1));
+    assert_eq!(other.get("/v1/directory/numbers").await.1, json!({ "numbers": [] }));
+    // It has to be given back before another organization gets it.
+    assert_eq!(operator.put(&number, &to_b).await.0, 409);
     assert_eq!(other.put("/v1/directory/users/eve", &enabled).await.0, 422);
     let profile = format!("/v1/numbers/{NUMBER}/profile");
     assert_eq!((api.get(&profile).await.0, other.get(&profile).await.0), (200, 404));
@@ -74,14 +86,18 @@ async fn a_number_belongs_to_the_organization_that_has_registered_it() {
     let contact = "/v1/directory/users/ann/contacts/ben";
     assert_eq!(api.put(contact, &json!({ "phone": "491701234567", "name": "Ben" })).await.0, 202);
     assert_eq!(api.delete(contact).await.0, 202);
-    let records = installation.records(Topic::Directory, 4).await;
+    assert_eq!(operator.delete(&number).await.0, 202);
+    assert_eq!(api.get(&number).await.0, 404);
+    assert_eq!(operator.put(&number, &to_b).await.0, 202);
+    assert_eq!(other.get(&number).await.0, 200);
+    let records = installation.records(Topic::Directory, 6).await;
     let keys: Vec<_> =
         records.iter().map(|record| String::from_utf8_lossy(record.key.as_deref().unwrap()).into_owned()).collect();
     for key in [format!("number/{NUMBER}"), "user/a/ann".to_owned(), "contact/a/ann/ben".to_owned()] {
         assert!(keys.contains(&key), "{key} is not in {keys:?}");
     }
     let gone = records.iter().filter(|record| record.value.is_none()).count();
-    assert_eq!(gone, 1, "a deletion is a tombstone");
+    assert_eq!(gone, 2, "a deletion is a tombstone");
     let first = records.iter().find_map(|record| decode::<DirectoryRecord>(record.value.as_deref()?).ok()).unwrap();
     assert_eq!(first.organization_id.as_str(), "a");
 }
@@ -122,15 +138,17 @@ async fn every_field_at_fault_is_named_and_nothing_is_written() {
 #[tokio::test]
 async fn a_command_is_in_its_topic_when_it_is_acknowledged() {
     let installation = Installation::start().await;
+    installation.assign("a").await;
     let api = installation.api("token-a");
+    let id = "k1-0123456789abcdef0123456789abcdef";
     let body = json!({
-        "user_id": "ann", "phone_number_id": NUMBER, "recipient": { "conversation_id": "k1-c" },
+        "user_id": "ann", "phone_number_id": NUMBER, "recipient": { "conversation_id": id },
         "content": { "type": "sticker", "sticker": "x" }, "reply_to": "wamid.1",
     });
     let (status, answer) = api.post("/v1/commands/send", &body).await;
-    assert_eq!((status, &answer["conversation_id"]), (202, &json!("k1-c")));
+    assert_eq!((status, &answer["conversation_id"]), (202, &json!(id)));
     let record = installation.records(Topic::SendCommands, 1).await.remove(0);
-    assert_eq!(record.key.as_deref(), Some(b"k1-c".as_slice()));
+    assert_eq!(record.key.as_deref(), Some(id.as_bytes()));
     let command: SendMessage = decode(record.value.as_deref().unwrap()).unwrap();
     assert_eq!(json!(command.command_id), answer["command_id"]);
     assert_eq!(command.organization_id.as_str(), "a", "the token decides, not the body");
@@ -326,7 +344,7 @@ async fn the_stream_goes_on_where_the_client_was() {
 async fn templates_are_listed_and_previewed() {
     let installation = Installation::start().await;
     let api = installation.api("token-a");
-    api.put(&format!("/v1/directory/numbers/{NUMBER}"), &json!({ "waba_id": "waba" })).await;
+    installation.assign("a").await;
     installation.append(vec![a_template("a", "waba"), a_template("b", "other")]).await;
     let path = format!("/v1/templates?phone_number_id={NUMBER}");
     let list = api.until(&path, |list| list["templates"].as_array().is_some_and(|all| !all.is_empty())).await;
@@ -352,7 +370,7 @@ async fn templates_are_listed_and_previewed() {
 async fn a_template_that_cannot_be_filled_is_listed_and_previewed_with_the_reason() {
     let installation = Installation::start().await;
     let api = installation.api("token-a");
-    api.put(&format!("/v1/directory/numbers/{NUMBER}"), &json!({ "waba_id": "waba" })).await;
+    installation.assign("a").await;
     let flow = TemplateButton { kind: "FLOW".to_owned(), text: "Choose".to_owned(), url: None };
     let mut picture = a_template("a", "waba");
     picture.header_format = Some("IMAGE".to_owned());
@@ -428,4 +446,116 @@ async fn a_reopened_read_model_goes_on_and_repeats_nothing() {
     let path = format!("{CONVERSATION}/events");
     let seen = api.until(&path, |seen| seen["events"].as_array().is_some_and(|events| events.len() > 1)).await;
     assert_eq!(seen["events"].as_array().map(Vec::len), Some(2));
+}
+
+#[tokio::test]
+async fn two_who_assign_one_number_at_once_do_not_both_have_it() {
+    let installation = Installation::start().await;
+    let number = format!("/v1/directory/numbers/{NUMBER}");
+    let assign = async |organization: &str| {
+        let body = json!({ "organization_id": organization, "waba_id": "waba" });
+        installation.api("token-o").put(&number, &body).await.0
+    };
+    let (one, other) = tokio::join!(assign("a"), assign("b"));
+    let has = async |token: &str| installation.api(token).get(&number).await.0 == 200;
+    let owners = (has("token-a").await, has("token-b").await);
+    match (one, other) {
+        (202, 409) => assert_eq!(owners, (true, false)),
+        (409, 202) => assert_eq!(owners, (false, true)),
+        other => panic!("one wins and the other is told: {other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn what_is_no_opaque_id_is_refused_with_its_name_and_becomes_no_key() {
+    let installation = Installation::start().await;
+    installation.assign("a").await;
+    let api = installation.api("token-a");
+    let phone = "+491701234567";
+    let content = json!({ "type": "text", "text": "hi" });
+    let command = |change: &dyn Fn(&mut Value)| {
+        let mut body = json!({
+            "user_id": "ann", "phone_number_id": NUMBER, "recipient": { "phone": phone }, "content": content,
+        });
+        change(&mut body);
+        body
+    };
+    let bodies: [(&str, Value); 5] = [
+        (
+            "recipient.conversation_id",
+            command(&|body| body["recipient"] = json!({ "conversation_id": "491701234567" })),
+        ),
+        ("user_id", command(&|body| body["user_id"] = json!(phone))),
+        ("phone_number_id", command(&|body| body["phone_number_id"] = json!("a/b"))),
+        ("reply_to", command(&|body| body["reply_to"] = json!(phone))),
+        ("not_after", command(&|body| body["not_after"] = json!(installation.now() + 7 * 24 * 3_600_000))),
+    ];
+    for (field, body) in &bodies {
+        let (status, problem) = api.post("/v1/commands/send", body).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!(field)), "{problem}");
+        assert!(!problem.to_string().contains("4917"), "{problem}");
+    }
+    for (path, field) in [
+        ("/v1/directory/users/%2B491701234567/contacts/ben", "user"),
+        ("/v1/directory/users/ann/contacts/491701234567", "contact"),
+    ] {
+        let (status, problem) = api.put(path, &json!({ "phone": phone })).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!(field)), "{problem}");
+    }
+    for (path, field) in [
+        ("/v1/conversations/491701234567?user_id=ann", "conversation_id"),
+        ("/v1/conversations/491701234567/events", "conversation_id"),
+        ("/v1/conversations/491701234567/messages", "conversation_id"),
+        ("/v1/conversations?user_id=491701234567", "user_id"),
+        ("/v1/users/491701234567/notices", "user"),
+        ("/v1/numbers/a%20b/profile", "phone_number_id"),
+        ("/v1/stream?conversation=491701234567", "conversation"),
+    ] {
+        let (status, problem) = api.get(path).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!(field)), "{path}: {problem}");
+    }
+    let written = installation.records(Topic::Directory, 1).await;
+    assert_eq!(written.len(), 1, "the number alone");
+}
+
+#[tokio::test]
+async fn nothing_is_said_about_the_conversations_of_a_number_that_is_not_ones_own() {
+    let installation = Installation::start().await;
+    installation.assign("a").await;
+    let body = |number: &str| {
+        json!({
+            "user_id": "ann", "phone_number_id": number, "recipient": { "phone": "491701234567" },
+            "content": { "type": "text", "text": "hi" },
+        })
+    };
+    let (status, own) = installation.api("token-a").post("/v1/commands/send", &body(NUMBER)).await;
+    assert_eq!(status, 202);
+    assert!(own["conversation_id"].is_string(), "{own}");
+    let other = installation.api("token-b");
+    for number in [NUMBER, "404"] {
+        let (status, accepted) = other.post("/v1/commands/send", &body(number)).await;
+        assert_eq!((status, &accepted["conversation_id"]), (202, &Value::Null));
+        let mut revoke = body(number);
+        revoke["action"] = json!("revoke");
+        let (status, accepted) = other.post("/v1/commands/consent", &revoke).await;
+        assert_eq!((status, &accepted["conversation_id"]), (202, &Value::Null));
+    }
+}
+
+#[tokio::test]
+async fn organizations_that_share_an_account_see_its_templates() {
+    let installation = Installation::start().await;
+    installation.assign("a").await;
+    let second = json!({ "organization_id": "b", "waba_id": "waba" });
+    assert_eq!(installation.api("token-o").put("/v1/directory/numbers/200", &second).await.0, 202);
+    installation.append(vec![a_template("a", "waba")]).await;
+    for (token, number) in [("token-a", NUMBER), ("token-b", "200")] {
+        let path = format!("/v1/templates?phone_number_id={number}");
+        let has = |answer: &Value| answer["templates"].as_array().is_some_and(|found| found.len() == 1);
+        installation.api(token).until(&path, has).await;
+        let asked =
+            json!({ "phone_number_id": number, "name": "reminder", "language": "en_US", "body": ["Ben", "Monday"] });
+        assert_eq!(installation.api(token).post("/v1/templates/preview", &asked).await.0, 200);
+    }
+    assert_eq!(installation.api("token-b").get(&format!("/v1/templates?phone_number_id={NUMBER}")).await.0, 404);
 }

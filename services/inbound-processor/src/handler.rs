@@ -1,6 +1,6 @@
 //! Batches of webhook items become events: understood, told from repeats, put into the conversation they belong to.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -68,6 +68,8 @@ struct Written {
 struct Item {
     meaning: Meaning,
     organization: OrganizationId,
+    /// Who else has a number of the account that the item is about.
+    others: BTreeSet<OrganizationId>,
     /// Where the record says it belongs: its own stream, or the one it was sent on to.
     home: StreamId,
     forwarded: bool,
@@ -111,28 +113,24 @@ impl InboundHandler {
         }
     }
 
-    /// Whose item it is. `None` when neither its number nor its account belongs to anybody.
-    async fn owner(&self, item: &WebhookItem) -> Result<Option<OrganizationId>, Failure> {
+    /// Whose item it is: one organization's, if it is about a number; else that of all who have a number of the account. Empty when neither
+    /// belongs to anybody.
+    async fn owners(&self, item: &WebhookItem) -> Result<BTreeSet<OrganizationId>, Failure> {
         if let Some(number) = &item.phone_number_id {
             let record = self.numbers.settled(&format!("number/{number}"), SETTLE).await?;
-            return Ok(record.map(|record| record.organization_id.clone()));
+            return Ok(record.map(|record| record.organization_id.clone()).into_iter().collect());
         }
-        let of_account = || {
-            let all = self.numbers.all();
-            all.iter().find(|n| n.waba_id.as_ref() == Some(&item.waba_id)).map(|n| n.organization_id.clone())
-        };
-        if let Some(owner) = of_account() {
-            return Ok(Some(owner));
-        }
-        // A key that no number has: it is absent for certain when the table was read up to its end.
-        self.numbers.settled("number/", SETTLE).await?;
-        Ok(of_account())
+        // All of them are known for certain when the table was read up to its end.
+        self.numbers.complete(SETTLE).await?;
+        let all = self.numbers.all();
+        let of_account = all.iter().filter(|number| number.waba_id.as_ref() == Some(&item.waba_id));
+        Ok(of_account.map(|number| number.organization_id.clone()).collect())
     }
 
     async fn understand(
         &self,
         record: &Record,
-        owners: &mut HashMap<(Option<String>, String), Option<OrganizationId>>,
+        owners: &mut HashMap<(Option<String>, String), BTreeSet<OrganizationId>>,
     ) -> Result<Result<Item, Reason>, Failure> {
         let Some(value) = record.value.as_deref() else {
             return Ok(Err(Reason::new("tombstone", "a webhook item has a value")));
@@ -142,15 +140,15 @@ impl InboundHandler {
             Err(error) => return Ok(Err(Reason::new(error.reason(), error))),
         };
         let who = (item.phone_number_id.as_ref().map(|n| n.0.clone()), item.waba_id.0.clone());
-        let owner = match owners.get(&who) {
-            Some(owner) => owner.clone(),
+        let mut owners = match owners.get(&who) {
+            Some(owners) => owners.clone(),
             None => {
-                let owner = self.owner(&item).await?;
-                owners.insert(who, owner.clone());
-                owner
+                let found = self.owners(&item).await?;
+                owners.insert(who, found.clone());
+                found
             }
         };
-        let Some(organization) = owner else {
+        let Some(organization) = owners.pop_first() else {
             let word = if item.phone_number_id.is_some() { "unknown_number" } else { "unknown_account" };
             return Ok(Err(Reason::new(word, "no organization has it")));
         };
@@ -160,6 +158,7 @@ impl InboundHandler {
             let sent_on_to = key.filter(|_| record.header(FORWARDED).is_some()).map(StreamId::from);
             Item {
                 organization,
+                others: owners,
                 forwarded: sent_on_to.is_some(),
                 home: sent_on_to.unwrap_or_else(|| meaning.home.clone()),
                 meaning,
@@ -288,6 +287,22 @@ impl Writer<'_> {
             self.marks.entry(self.item.partition).or_default().extend(mark(&recorded));
         }
         self.appends.push(self.emitter.event(&recorded)?);
+        Ok(())
+    }
+
+    /// The event once more for another organization.
+    fn event_of(&mut self, organization: &OrganizationId, stream: &StreamId) -> Result<(), Failure> {
+        let meaning = &self.item.meaning;
+        let cause = Cause {
+            organization_id: organization.clone(),
+            stream_id: stream.clone(),
+            cause_id: format!("{}:{organization}", meaning.cause_id),
+            command_id: None,
+            occurred_at: meaning.occurred_at,
+            time_source: meaning.time_source,
+            traceparent: self.item.traceparent.clone(),
+        };
+        self.appends.push(self.emitter.emit(meaning.event.clone(), &cause)?);
         Ok(())
     }
 
@@ -431,6 +446,9 @@ impl InboundHandler {
             }
         }
         writer.event(meaning.event.clone(), &stream, meaning.cause_id.clone())?;
+        for other in &item.others {
+            writer.event_of(other, &stream)?;
+        }
         writer.moved(&stream, people)?;
         for (stream, event, cause_id, at) in &meaning.also {
             writer.event_at(event.clone(), &people.root(stream), cause_id.clone(), (*at, TimeSource::Whatsapp))?;

@@ -1,7 +1,6 @@
 //! Answers consent commands: opt-in requests, imports, revocations, the activation notice.
 //!
-//! A command that changes nothing (a notice that was dismissed already) is answered by nothing: the state is what was asked for,
-//! and asking again leads to nothing again.
+//! Every command has an outcome in the log under its id, also one that changes nothing (a notice that was dismissed already).
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,15 +9,18 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{BufMut, Bytes, BytesMut};
-use connector_contracts::{Topic, decode};
-use connector_domain::command::{ConsentAction, ConsentCommand, NumberSettings, TemplateCall};
+use connector_contracts::{Salvaged, Topic, decode, salvage};
+use connector_domain::command::{ConsentAction, ConsentCommand, NumberSettings, Recipient, TemplateCall};
 use connector_domain::composer::Situation;
-use connector_domain::decide::{Novelty, Reason as Rule, Rejection, check_repeat, decide_consent};
-use connector_domain::event::{Event, Recorded, TimeSource};
-use connector_domain::ids::{CommandId, EventId, StreamId};
+use connector_domain::decide::{
+    Acting, NotOwned, Novelty, Reason as Rule, Rejection, check_owner, check_repeat, decide_consent,
+};
+use connector_domain::event::{Event, MessageRejected, Recorded, TimeSource};
+use connector_domain::form::Formed;
+use connector_domain::ids::{EventId, OrganizationId, PhoneNumberId, StreamId, UserId};
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
-use connector_ports::log::{Appended, Offset, Record, TopicPartition};
+use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use connector_runtime::commands;
 use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
@@ -26,12 +28,19 @@ use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::{LaneKey, Work};
 use connector_runtime::numbers::Numbers;
 use connector_runtime::platform::{Platform, views};
+use connector_runtime::reserved::Reserved;
 use connector_runtime::situation::{Question, Situations, partition_of};
 use connector_runtime::tail::again;
 use connector_runtime::view::{Mark, Memory};
 
 use crate::PRODUCER;
 use crate::settling::Own;
+
+/// How often it is looked whether the register of command ids is still there: others wait for us when it was lost.
+const CHECKED_EVERY: Duration = Duration::from_secs(2);
+
+/// How long a batch waits for what it depends on before it is tried again.
+const WITHIN: Duration = Duration::from_secs(2);
 
 /// How often a command is sent on when links are written while it is on its way (R10).
 const MOST_LINKS: usize = 4;
@@ -50,6 +59,7 @@ pub struct Consent {
     situations: Situations,
     own: Own,
     memory: Memory,
+    reserved: Reserved,
     template: TemplateCall,
     numbers: Numbers,
     /// What the batch in hand leaves in the memory, per partition.
@@ -67,7 +77,7 @@ pub(crate) fn mark(recorded: &Recorded) -> Option<Mark> {
     match &recorded.event {
         // The id stands for the command it was used for first; the conflicting one is remembered beside it.
         Event::MessageRejected(rejected) if rejected.reason == Rule::Conflict.as_str() => {
-            Some(Mark { id: conflict_id(recorded.envelope.command_id?, mark.digest), ..mark })
+            Some(Mark { id: conflict_id(&mark.id, mark.digest), ..mark })
         }
         Event::MessageRejected(_)
         | Event::OptInRequested(_)
@@ -79,8 +89,8 @@ pub(crate) fn mark(recorded: &Recorded) -> Option<Mark> {
 }
 
 /// The id under which a command is remembered that used the id of another one.
-fn conflict_id(command: CommandId, digest: u64) -> Bytes {
-    let mut id = BytesMut::from(&commands::mark_id(command)[..]);
+fn conflict_id(command: &Bytes, digest: u64) -> Bytes {
+    let mut id = BytesMut::from(&command[..]);
     id.put_u64(digest);
     id.freeze()
 }
@@ -95,9 +105,20 @@ struct Open {
     /// The stream the answer belongs to.
     home: StreamId,
     situation: Situation,
+    /// It is refused whatever the situation is: the reason and the field.
+    refused: Option<(Rule, String)>,
 }
 
 impl Open {
+    fn mark_id(&self) -> Bytes {
+        commands::mark_id(&self.command.organization_id, self.command.command_id)
+    }
+
+    /// Whether it has to do with a conversation.
+    fn is_of_conversation(&self) -> bool {
+        self.home != self.user
+    }
+
     fn question(&self) -> Question {
         Question {
             organization_id: self.command.organization_id.clone(),
@@ -127,6 +148,7 @@ impl Consent {
             situations: Situations::new(platform),
             own: Own::default(),
             memory: Memory::new(gate, log, views::CONSENT_COMMANDS, source, mark),
+            reserved: Reserved::new(platform, views::CONSENT_COMMANDS),
             platform: platform.clone(),
             template,
             numbers,
@@ -139,22 +161,55 @@ impl Consent {
         let Some(value) = record.value.as_deref() else {
             return Err(Step::DeadLetter(Reason::new("tombstone", "a command cannot be taken back")));
         };
-        let command =
-            decode::<ConsentCommand>(value).map_err(|error| Step::DeadLetter(Reason::new(error.reason(), error)))?;
+        let (command, digest, refused) = match decode::<ConsentCommand>(value) {
+            Ok(command) => {
+                let refused = command.check().err().or_else(|| commands::disowned(record));
+                let digest = commands::digest(record, command.digest());
+                (command, digest, refused.map(|refused| (refused.reason, refused.field.to_owned())))
+            }
+            // Damaged, but it says who published it: it is refused, not lost (R3).
+            Err(error) => match salvage::<ConsentCommand>(value) {
+                Some(found) => {
+                    let refused = Some((Rule::Invalid, found.field.to_owned()));
+                    (self.damaged(found), self.platform.keys.digest(value), refused)
+                }
+                None => return Err(Step::DeadLetter(Reason::new(error.reason(), error))),
+            },
+        };
         let user = self.platform.keys.user(&command.organization_id, &command.user_id);
         let recipient = &command.recipient;
         let conversation = || self.platform.keys.conversation(&command.phone_number_id, &recipient.address);
         let home = match command.action {
             ConsentAction::AcknowledgeNotice => None,
+            _ if refused.is_some() => None,
             _ => recipient.conversation_id.clone().or_else(conversation),
         };
         let home = home.unwrap_or_else(|| user.clone());
         match commands::forward(record, &home, self.platform.partitions) {
             Some(append) => Err(Step::Done(vec![append])),
-            None => {
-                let digest = command.digest();
-                Ok(Open { at, command, digest, user, home, situation: Situation::default() })
+            None if partition_of(&home, self.platform.partitions) != record.source.partition => {
+                // Its answer would stand where this worker's memory is not kept.
+                let detail = "sent on once and still not in the partition of its conversation";
+                Err(Step::DeadLetter(Reason::new("misplaced", detail)))
             }
+            None => {
+                let situation = Situation::default();
+                Ok(Open { at, command, digest, user, home, situation, refused })
+            }
+        }
+    }
+
+    fn damaged(&self, found: Salvaged) -> ConsentCommand {
+        ConsentCommand {
+            command_id: found.command_id,
+            organization_id: OrganizationId(found.organization_id.unwrap_or_default()),
+            user_id: UserId(found.user_id.unwrap_or_default()),
+            phone_number_id: PhoneNumberId(String::new()),
+            recipient: Recipient::default(),
+            action: ConsentAction::Unknown,
+            template: None,
+            proof: None,
+            issued_at: self.clock.now(),
         }
     }
 
@@ -167,8 +222,9 @@ impl Consent {
         let mut known = vec![[None; 2]; open.len()];
         for (partition, indices) in by_partition {
             let ids = indices.iter().flat_map(|index| {
-                let Open { command, digest, .. } = &open[*index];
-                [commands::mark_id(command.command_id), conflict_id(command.command_id, *digest)]
+                let item = &open[*index];
+                let id = item.mark_id();
+                [id.clone(), conflict_id(&id, item.digest)]
             });
             let digests = self.memory.recall(partition, &ids.collect::<Vec<_>>()).await?;
             for (index, pair) in indices.into_iter().zip(digests.chunks_exact(2)) {
@@ -218,6 +274,8 @@ impl Consent {
         for _ in 0..=earlier {
             append.headers.push((FORWARDED.into(), Some(Bytes::from_static(b"1"))));
         }
+        // Written anew it has another digest than what its publisher may repeat.
+        append.headers.push(commands::digest_header(item.digest));
         Ok(Some(Step::Done(vec![append])))
     }
 
@@ -234,18 +292,70 @@ impl Consent {
         }
     }
 
+    /// Adds how the user's contact list addresses people of whom nothing else tells whose conversation it is. What cannot be decided yet
+    /// gets the step to wait, with everything behind it.
+    async fn addresses(&self, open: &mut [Open], work: &[Work], steps: &mut [Option<Step<()>>]) -> Result<(), Failure> {
+        let now = self.clock.now();
+        let mut waiting = BTreeSet::new();
+        for item in open {
+            if steps[item.at].is_some() {
+                continue;
+            }
+            let record = &work[item.at].record;
+            let lane = (record.source.partition, self.lane(record));
+            let conversation = &item.situation.conversation;
+            let unknown = conversation.phone_number_id.is_none() && conversation.address.is_empty();
+            let named = !item.command.recipient.address.is_empty();
+            let found = if named || !unknown || !item.situation.is_contact || !item.is_of_conversation() {
+                Ok(None)
+            } else {
+                self.situations.listed_address(&item.question(), conversation).await
+            };
+            match found {
+                Ok(found) if !waiting.contains(&lane) => {
+                    if let Some(address) = found {
+                        item.situation.conversation.address = address;
+                    }
+                }
+                Ok(_) | Err(Failure::Later(_)) => {
+                    waiting.insert(lane);
+                    steps[item.at] = Some(Step::Wait { until: again(record.timestamp, now), appends: Vec::new() });
+                }
+                Err(failure) => return Err(failure),
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the tenant may ask for this at all (P4).
+    fn check_owner(&self, item: &Open, situation: &Situation) -> Result<(), NotOwned> {
+        let command = &item.command;
+        let acting = Acting {
+            organization_id: &command.organization_id,
+            phone_number_id: &command.phone_number_id,
+            conversation: Some(&item.home).filter(|_| item.is_of_conversation()),
+            address: Some(&command.recipient.address),
+            // Taking consent away can only make the connector quieter: any operator of the organization may.
+            as_user: command.action != ConsentAction::Revoke,
+        };
+        let number = self.numbers.get(&command.phone_number_id);
+        check_owner(acting, number.as_deref(), situation, &self.platform.keys)
+    }
+
     /// Decides about one command and writes the answer.
     fn answer(
         &self,
         item: &Open,
         settings: &NumberSettings,
-        known: [Option<u64>; 2],
+        (known, has_id): ([Option<u64>; 2], bool),
         batch: &mut Batch,
         record: &Record,
     ) -> Result<Step<()>, Failure> {
-        let Open { command, digest, home, user, .. } = item;
-        let id = commands::mark_id(command.command_id);
-        let conflict = conflict_id(command.command_id, *digest);
+        let Open { command, digest, user, .. } = item;
+        let mut home = &item.home;
+        let id = item.mark_id();
+        let conflict = conflict_id(&id, *digest);
+        let mut field = None;
         let first = batch.answered.get(&id).copied().or(known[0]);
         let now = self.clock.now();
         let decided = match check_repeat(first, *digest) {
@@ -254,6 +364,12 @@ impl Consent {
                 return Ok(Step::Done(Vec::new()));
             }
             Err(rejection) => Err(rejection),
+            Ok(Novelty::New) if !has_id => Err(Rule::Conflict.at("command_id")),
+            Ok(Novelty::New) if item.refused.is_some() => {
+                let (reason, of) = item.refused.as_ref().map_or((Rule::Invalid, ""), |(reason, of)| (*reason, of));
+                field = Some(of.to_owned());
+                Err(reason.at(""))
+            }
             Ok(Novelty::New) => {
                 let mut situation = item.situation.clone();
                 for stream in BTreeSet::from([home, user]) {
@@ -262,13 +378,28 @@ impl Consent {
                         situation.enablement.evolve(event);
                     }
                 }
-                let template = settings.opt_in_template.as_ref().unwrap_or(&self.template);
-                let rules = settings.rules(&self.platform.rules);
-                decide_consent(&situation, command, Some(template), &rules, now)
+                match self.check_owner(item, &situation) {
+                    Err(NotOwned { rejection, foreign: false }) => Err(rejection),
+                    // Refused in a stream of the tenant's own: here, or where that is.
+                    Err(NotOwned { rejection, foreign: true }) => {
+                        if partition_of(user, self.platform.partitions) != record.source.partition {
+                            return Ok(Step::Done(vec![commands::disown(record, user, rejection.field)]));
+                        }
+                        home = user;
+                        Err(rejection)
+                    }
+                    Ok(()) => {
+                        let template = settings.opt_in_template.as_ref().unwrap_or(&self.template);
+                        let rules = settings.rules(&self.platform.rules);
+                        decide_consent(&situation, command, Some(template), &rules, now)
+                    }
+                }
             }
         };
+        // What is no opaque id does not get into the log (R13).
+        let formed = |id: &OrganizationId| if id.is_formed() { id.clone() } else { OrganizationId(String::new()) };
         let cause = Cause {
-            organization_id: command.organization_id.clone(),
+            organization_id: formed(&command.organization_id),
             stream_id: home.clone(),
             cause_id: commands::cause(command.command_id, *digest),
             command_id: Some(command.command_id),
@@ -278,7 +409,7 @@ impl Consent {
         };
         let (events, send) = match decided {
             Ok(decision) => (decision.events, decision.send),
-            Err(rejection) => (vec![self.refusal(&rejection, item)], None),
+            Err(rejection) => (vec![refusal(&rejection, field, item)], None),
         };
         let mut appends = Vec::new();
         for event in events {
@@ -301,11 +432,15 @@ impl Consent {
         }
         Ok(Step::Done(appends))
     }
+}
 
-    fn refusal(&self, rejection: &Rejection, item: &Open) -> Event {
-        tracing::debug!(command = %item.command.command_id, reason = %rejection.reason, "consent command refused");
-        rejection.event(&item.command.user_id).into()
-    }
+/// A refusal as the log keeps it. `field`: the one at fault, when the rule does not know it.
+fn refusal(rejection: &Rejection, field: Option<String>, item: &Open) -> Event {
+    let command = &item.command;
+    tracing::debug!(command = %command.command_id, reason = %rejection.reason, "consent command refused");
+    let user = if command.user_id.is_formed() { command.user_id.clone() } else { UserId(String::new()) };
+    let refused = rejection.event(&user);
+    MessageRejected { field: field.unwrap_or(refused.field), ..refused }.into()
 }
 
 #[async_trait]
@@ -321,11 +456,13 @@ impl Handler for Consent {
 
     async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
         self.memory.take_over(partition.partition).await?;
+        self.reserved.take_over(partition.partition).await?;
         Ok(TakeUp::Committed)
     }
 
     fn revoked(&mut self, partition: &TopicPartition) {
         self.memory.forget(partition.partition);
+        self.reserved.forget(partition.partition);
         self.pending.remove(&partition.partition);
     }
 
@@ -354,16 +491,34 @@ impl Handler for Consent {
         }
         if !asked.is_empty() {
             self.situate(&mut asked, work, &mut steps).await?;
+            self.addresses(&mut asked, work, &mut steps).await?;
+            self.numbers.at_end(asked.iter().map(|item| &item.command.phone_number_id), WITHIN).await?;
         }
+        // The commands that are answered here; their ids may stand for others that were answered elsewhere.
+        let here: Vec<_> = (0..asked.len()).filter(|at| steps[asked[*at].at].is_none()).collect();
+        let ids: Vec<_> = here
+            .iter()
+            .map(|at| &asked[*at])
+            .map(|item| (&item.command.organization_id, item.command.command_id, item.digest))
+            .collect();
+        let has = self.reserved.reserve(&ids, self.clock.now()).await?;
         let mut batch = Batch::default();
-        for (item, known) in asked.iter().zip(seen) {
-            if steps[item.at].is_none() {
-                let settings = self.settings(&item.command).await?;
-                steps[item.at] = Some(self.answer(item, &settings, known, &mut batch, &work[item.at].record)?);
-            }
+        for (at, has) in here.into_iter().zip(has) {
+            let item = &asked[at];
+            let settings = self.settings(&item.command).await?;
+            steps[item.at] = Some(self.answer(item, &settings, (seen[at], has), &mut batch, &work[item.at].record)?);
         }
         self.pending = batch.marks;
         Ok(steps.into_iter().flatten().collect())
+    }
+
+    fn tick_every(&self) -> Option<Duration> {
+        Some(CHECKED_EVERY)
+    }
+
+    async fn tick(&mut self) -> Result<Vec<Append>, Failure> {
+        self.reserved.check().await?;
+        Ok(Vec::new())
     }
 
     async fn committed(

@@ -15,6 +15,7 @@ use connector_domain::directory::{
     ContactEntry, Enablement, decide_contact, decide_contact_removed, decide_user, decide_user_removed,
 };
 use connector_domain::event::{Event, TimeSource};
+use connector_domain::form::Formed;
 use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
@@ -141,6 +142,13 @@ impl Directory {
         // A tombstone has nothing but its key, so what stands under a key must be what the key says.
         if decoded.as_ref().is_some_and(|decoded| decoded.key().as_deref() != Some(key)) {
             return dead("key_mismatch", "the key names something else than the record");
+        }
+        let formed = subject.organization_id.is_formed()
+            && subject.user_id.is_formed()
+            && subject.contact_id.as_ref().is_none_or(Formed::is_formed);
+        // What was in the directory before may be taken away under whatever key it has.
+        if !formed && decoded.is_some() {
+            return dead("invalid_id", "an id in the key is no opaque id");
         }
         let stream = self.platform.keys.user(&subject.organization_id, &subject.user_id);
         Ok(Item { at, key: key.to_owned(), subject, stream, record: decoded })

@@ -2,20 +2,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use connector_contracts::{Topic, decode, encode, headers};
-use connector_domain::command::{DirectoryRecord, Dispatch, SendMessage};
+use connector_contracts::{Topic, decode, encode, headers, salvage};
+use connector_domain::command::{Content, Dispatch, Recipient, SendMessage, SendPolicy, SendPurpose};
 use connector_domain::composer::Situation;
 use connector_domain::conversation::Conversation;
-use connector_domain::decide::{Novelty, Reason, Rejection, check_repeat, decide_send};
-use connector_domain::event::{Event, MessageAccepted, Recorded, TimeSource};
+use connector_domain::decide::{Acting, NotOwned, Novelty, Reason, Rejection, check_owner, check_repeat, decide_send};
+use connector_domain::event::{MessageAccepted, MessageRejected, Recorded, TimeSource};
+use connector_domain::form::{Formed, is_stream_id};
 use connector_domain::identity::Address;
-use connector_domain::ids::{CommandId, StreamId};
-use connector_domain::template::Template;
+use connector_domain::ids::{CommandId, OrganizationId, PhoneNumberId, StreamId, UserId};
 use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use connector_runtime::commands;
@@ -24,15 +23,18 @@ use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason as Letter, Step, TakeUp};
 use connector_runtime::lanes::{LaneKey, Work};
 use connector_runtime::platform::{Platform, views};
+use connector_runtime::reserved::Reserved;
 use connector_runtime::situation::{Question, Situations, partition_of};
 use connector_runtime::tail::again;
 use connector_runtime::view::{Mark, Memory};
 use futures::future::try_join_all;
 
-use crate::tables::Tables;
+use crate::tables::{Facts, Tables};
 
-/// How long a refusal waits for the tables before the whole batch is tried again.
+/// How long a decision waits for the tables before the whole batch is tried again.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// How often admission looks whether the register of command ids is still there: others wait for us when it was lost.
+const CHECKED_EVERY: Duration = Duration::from_secs(2);
 /// Marks a command that was sent on to the conversation its recipient continues in (R10).
 const LINKED: &str = "linked";
 /// More links than people change their identities.
@@ -45,6 +47,7 @@ pub struct Admit {
     situations: Situations,
     tables: Tables,
     memory: Memory,
+    reserved: Reserved,
     /// What the transaction in the making adds to the memory.
     answered: BTreeMap<u32, Vec<Mark>>,
 }
@@ -59,9 +62,15 @@ struct Open {
     conversation: Option<StreamId>,
     stream: StreamId,
     traceparent: Option<String>,
+    /// It is refused whatever the situation is: the reason and the field.
+    refused: Option<(Reason, String)>,
 }
 
 impl Open {
+    fn mark_id(&self) -> Bytes {
+        commands::mark_id(&self.command.organization_id, self.command.command_id)
+    }
+
     fn question(&self) -> Option<Question> {
         Some(Question {
             organization_id: self.command.organization_id.clone(),
@@ -90,25 +99,59 @@ impl Admit {
             situations: tables.situations(),
             tables,
             memory: Memory::new(platform.gate.clone(), platform.log.clone(), views::SEND_COMMANDS, log, first_answer),
+            reserved: Reserved::new(platform, views::SEND_COMMANDS),
             answered: BTreeMap::new(),
             platform: platform.clone(),
         }
     }
 
-    /// The conversation a command names: its id, unless that is none of ours (it would become a key, and a key is never a phone
-    /// number), else the one of its address.
+    /// The conversation a command names: its id, else the one of its address.
     fn conversation(&self, command: &SendMessage) -> Option<StreamId> {
-        match &command.recipient.conversation_id {
-            Some(id) => is_opaque(id).then(|| id.clone()),
-            None => self.platform.keys.conversation(&command.phone_number_id, &command.recipient.address),
+        let by_address = || self.platform.keys.conversation(&command.phone_number_id, &command.recipient.address);
+        command.recipient.conversation_id.clone().or_else(by_address)
+    }
+
+    /// A command and where it is answered: in its conversation, unless that is none of its user's business.
+    fn open(&self, at: usize, record: &Record, command: SendMessage, now: Timestamp) -> Open {
+        let user = self.platform.keys.user(&command.organization_id, &command.user_id);
+        let refused = command.check(now).err().or_else(|| commands::disowned(record));
+        let conversation = if refused.is_some() { None } else { self.conversation(&command) };
+        Open {
+            at,
+            digest: commands::digest(record, command.digest()),
+            stream: conversation.clone().unwrap_or(user),
+            conversation,
+            traceparent: traceparent(record),
+            refused: refused.map(|refused| (refused.reason, refused.field.to_owned())),
+            command,
         }
     }
 
-    fn open(&self, at: usize, record: &Record, command: SendMessage) -> Open {
-        let conversation = self.conversation(&command);
-        let user = || self.platform.keys.user(&command.organization_id, &command.user_id);
-        let stream = conversation.clone().unwrap_or_else(user);
-        Open { at, digest: command.digest(), conversation, stream, traceparent: traceparent(record), command }
+    /// A command that is damaged, but says who published it: it is refused, not lost (R3).
+    fn damaged(&self, at: usize, record: &Record, value: &[u8], now: Timestamp) -> Option<Open> {
+        let found = salvage::<SendMessage>(value)?;
+        let command = SendMessage {
+            command_id: found.command_id,
+            organization_id: OrganizationId(found.organization_id.unwrap_or_default()),
+            user_id: UserId(found.user_id.unwrap_or_default()),
+            phone_number_id: PhoneNumberId(String::new()),
+            recipient: Recipient::default(),
+            content: Content::text(""),
+            policy: SendPolicy::default(),
+            purpose: SendPurpose::default(),
+            issued_at: now,
+            not_after: None,
+        };
+        let stream = self.platform.keys.user(&command.organization_id, &command.user_id);
+        Some(Open {
+            at,
+            digest: self.platform.keys.digest(value),
+            conversation: None,
+            stream,
+            traceparent: traceparent(record),
+            refused: Some((Reason::Invalid, found.field.to_owned())),
+            command,
+        })
     }
 
     fn misplaced(&self, record: &Record, stream: &StreamId) -> bool {
@@ -116,41 +159,38 @@ impl Admit {
     }
 
     /// The command for the conversation its recipient continues in, in that conversation's partition.
-    fn link(&self, record: &Record, command: &SendMessage, stream: &StreamId) -> Result<Append, Failure> {
+    fn link(&self, record: &Record, open: &Open, stream: &StreamId) -> Result<Append, Failure> {
         let mut headers = record.headers.clone();
         headers.push((LINKED.into(), Some(bytes::Bytes::from_static(b"1"))));
+        if record.header(commands::DIGEST).is_none() {
+            // Written anew it has another digest than what its publisher may repeat.
+            headers.push(commands::digest_header(open.digest));
+        }
         Ok(Append {
             topic: record.source.topic.clone(),
             partition: None,
             key: Some(stream.as_str().to_owned().into()),
-            value: Some(encode(command)?.into()),
+            value: Some(encode(&open.command)?.into()),
             headers,
         })
     }
 
     /// Decides on a situation. A command without a conversation has an empty one.
-    fn decide(
-        &self,
-        open: &Open,
-        situation: &Situation,
-        number: Option<&DirectoryRecord>,
-        template: Option<&Template>,
-        now: Timestamp,
-    ) -> Result<Accepted, Rejection> {
+    fn decide(&self, open: &Open, situation: &Situation, facts: &Facts, now: Timestamp) -> Result<Accepted, Refused> {
         let command = &open.command;
-        let Some(conversation) = &open.conversation else {
-            return Err(Reason::Invalid.at(match command.recipient.conversation_id {
-                Some(_) => "recipient.conversation_id",
-                None => "recipient",
-            }));
+        let Some(conversation) = &open.conversation else { return Err(refused(Reason::Invalid.at("recipient"))) };
+        let acting = Acting {
+            organization_id: &command.organization_id,
+            phone_number_id: &command.phone_number_id,
+            conversation: Some(conversation),
+            address: Some(&command.recipient.address),
+            as_user: true,
         };
-        // P4: nobody sends from another organization's number.
-        if number.is_none_or(|number| number.organization_id != command.organization_id) {
-            return Err(Reason::NotEnabled.at("phone_number_id"));
-        }
-        let event = decide_send(situation, command, template, &self.platform.rules, now)?;
+        check_owner(acting, facts.number.as_deref(), situation, &self.platform.keys)?;
+        let event =
+            decide_send(situation, command, facts.template.as_deref(), &self.platform.rules, now).map_err(refused)?;
         let address = self.address(command, conversation, &situation.conversation);
-        let address = address.ok_or(Reason::Invalid.at(ADDRESS))?;
+        let address = address.ok_or(refused(Reason::Invalid.at(ADDRESS)))?;
         Ok(Accepted { event, address })
     }
 
@@ -168,49 +208,40 @@ impl Admit {
         Some(Address { phone, bsuid }).filter(|address| !address.is_empty())
     }
 
-    async fn template(&self, open: &Open, number: Option<&DirectoryRecord>, settled: bool) -> Found<Template> {
-        let Some(call) = open.command.content.template.as_ref() else { return Ok(None) };
-        let Some(waba) = number.and_then(|number| number.waba_id.as_ref()) else { return Ok(None) };
-        self.tables.template(&Template::key(waba, &call.name, &call.language), settled.then_some(PATIENCE)).await
+    /// What the tables say about each command, at the ends of their topics as of this call (R2).
+    async fn facts(&self, opens: &[Open]) -> Result<Vec<Facts>, Failure> {
+        let asked =
+            opens.iter().map(|open| (open.command.phone_number_id.clone(), open.command.content.template.as_ref()));
+        self.tables.at_end(&asked.collect::<Vec<_>>(), PATIENCE).await
     }
 
-    async fn number(&self, open: &Open, settled: bool) -> Found<DirectoryRecord> {
-        self.tables.number(&open.command.phone_number_id, settled.then_some(PATIENCE)).await
-    }
-
-    /// Decides about every open command; a refusal that may be news to a table is decided again when that has caught up (R2). `None`: it
-    /// cannot be decided yet.
+    /// Decides about every open command. `None`: it cannot be decided yet.
     async fn answers(
         &self,
         opens: &[Open],
         situations: &mut [Situation],
         now: Timestamp,
-    ) -> Result<Vec<Option<Result<Accepted, Rejection>>>, Failure> {
+    ) -> Result<Vec<Option<Result<Accepted, Refused>>>, Failure> {
+        let facts = self.facts(opens).await?;
         let mut answers = Vec::with_capacity(opens.len());
-        for (open, situation) in opens.iter().zip(situations) {
-            let number = self.number(open, false).await?;
-            let template = self.template(open, number.as_deref(), false).await?;
-            let mut answer = self.decide(open, situation, number.as_deref(), template.as_deref(), now);
-            if answer.as_ref().is_err_and(may_be_news) {
-                let number = self.number(open, true).await?;
-                let template = self.template(open, number.as_deref(), true).await?;
-                answer = self.decide(open, situation, number.as_deref(), template.as_deref(), now);
-                if answer.as_ref().is_err_and(|refusal| refusal.field == ADDRESS)
-                    && let Some(question) = open.question()
-                {
-                    match self.situations.listed_address(&question, &situation.conversation).await {
-                        Ok(None) => {}
-                        Ok(Some(address)) => {
-                            situation.conversation.address = address;
-                            answer = self.decide(open, situation, number.as_deref(), template.as_deref(), now);
-                        }
-                        Err(Failure::Later(reason)) => {
-                            tracing::debug!(reason, "a contact list cannot be decided on yet");
-                            answers.push(None);
-                            continue;
-                        }
-                        Err(failure) => return Err(failure),
+        for ((open, situation), facts) in opens.iter().zip(situations).zip(facts) {
+            // A command that is refused anyway has no conversation.
+            let mut answer = self.decide(open, situation, &facts, now);
+            if answer.as_ref().is_err_and(|refused| lacks_address(refused, situation))
+                && let Some(question) = open.question()
+            {
+                match self.situations.listed_address(&question, &situation.conversation).await {
+                    Ok(None) => {}
+                    Ok(Some(address)) => {
+                        situation.conversation.address = address;
+                        answer = self.decide(open, situation, &facts, now);
                     }
+                    Err(Failure::Later(reason)) => {
+                        tracing::debug!(reason, "a contact list cannot be decided on yet");
+                        answers.push(None);
+                        continue;
+                    }
+                    Err(failure) => return Err(failure),
                 }
             }
             answers.push(Some(answer));
@@ -231,8 +262,38 @@ impl Admit {
     }
 
     fn reject(&self, open: &Open, rejection: &Rejection, now: Timestamp) -> Result<Vec<Append>, Failure> {
-        self.platform.metrics.outbound.rejected(rejection.reason.as_str());
-        Ok(vec![self.emitter.emit(rejection.event(&open.command.user_id), &self.cause(open, now))?])
+        self.reject_field(open, rejection.reason, rejection.field, now)
+    }
+
+    fn reject_field(&self, open: &Open, reason: Reason, field: &str, now: Timestamp) -> Result<Vec<Append>, Failure> {
+        self.platform.metrics.outbound.rejected(reason.as_str());
+        let mut cause = self.cause(open, now);
+        let mut user = open.command.user_id.clone();
+        // What is no opaque id does not get into the log (R13).
+        if !cause.organization_id.is_formed() {
+            cause.organization_id = OrganizationId(String::new());
+        }
+        if !user.is_formed() {
+            user = UserId(String::new());
+        }
+        let event = MessageRejected { field: field.to_owned(), ..reason.at("").event(&user) };
+        Ok(vec![self.emitter.emit(event, &cause)?])
+    }
+
+    /// Refuses what is not the tenant's business, in the stream of its user: here, or where that is.
+    fn refuse_foreign(
+        &self,
+        mut open: Open,
+        record: &Record,
+        rejection: &Rejection,
+        now: Timestamp,
+    ) -> Result<(Vec<Append>, bool), Failure> {
+        let user = self.platform.keys.user(&open.command.organization_id, &open.command.user_id);
+        if self.misplaced(record, &user) {
+            return Ok((vec![commands::disown(record, &user, rejection.field)], false));
+        }
+        open.stream = user;
+        Ok((self.reject(&open, rejection, now)?, true))
     }
 
     fn accept(&self, open: &Open, accepted: Accepted, now: Timestamp) -> Result<Vec<Append>, Failure> {
@@ -255,6 +316,29 @@ impl Admit {
         let mut queued = self.emitter.record(Topic::Dispatch, key, &dispatch, open.traceparent.as_deref())?;
         queued.headers.push((headers::NUMBER.into(), Some(Bytes::from(dispatch.phone_number_id.to_string()))));
         Ok(vec![self.emitter.emit(event, &self.cause(open, now))?, queued])
+    }
+
+    /// Leaves those whose ids stand for no other command of their organization, wherever that was answered.
+    async fn reserve(
+        &self,
+        opens: Vec<Open>,
+        situations: Vec<Situation>,
+        conflicts: &mut Vec<(Open, Rejection)>,
+        now: Timestamp,
+    ) -> Result<(Vec<Open>, Vec<Situation>), Failure> {
+        let asked: Vec<_> =
+            opens.iter().map(|open| (&open.command.organization_id, open.command.command_id, open.digest)).collect();
+        let has = self.reserved.reserve(&asked, now).await?;
+        let (mut left, mut of_them) = (Vec::with_capacity(opens.len()), Vec::with_capacity(opens.len()));
+        for ((open, situation), has) in opens.into_iter().zip(situations).zip(has) {
+            if has {
+                left.push(open);
+                of_them.push(situation);
+            } else {
+                conflicts.push((open, Reason::Conflict.at("command_id")));
+            }
+        }
+        Ok((left, of_them))
     }
 
     /// Follows the links of conversations (R10): a command goes on where its recipient's conversation continues. What cannot be decided yet
@@ -290,7 +374,7 @@ impl Admit {
                     open.conversation = Some(root.clone());
                     open.stream = root;
                 } else if links < MOST_LINKS {
-                    steps[open.at] = Some(Step::Done(vec![self.link(record, &open.command, &root)?]));
+                    steps[open.at] = Some(Step::Done(vec![self.link(record, &open, &root)?]));
                     continue;
                 }
             }
@@ -302,15 +386,29 @@ impl Admit {
 }
 
 /// What an event leaves in the memory of first answers. A conflict is no first answer: remembered, it would let the other content
-/// pass as a repeat.
+/// pass as a repeat. Answers to consent commands stand in the same streams and are not ours.
 fn first_answer(recorded: &Recorded) -> Option<Mark> {
-    match &recorded.event {
-        Event::MessageRejected(rejected) if rejected.reason == Reason::Conflict.as_str() => None,
-        _ => commands::answered(recorded),
+    if recorded.envelope.producer != crate::PRODUCER || commands::is_conflict(&recorded.event) {
+        return None;
     }
+    commands::answered(recorded)
 }
 
-type Found<T> = Result<Option<Arc<T>>, Failure>;
+/// A refusal, and whether it says nothing about a stream that is not the tenant's.
+type Refused = NotOwned;
+
+/// A refusal in the conversation.
+fn refused(rejection: Rejection) -> Refused {
+    NotOwned { rejection, foreign: false }
+}
+
+/// Whether the address in the user's contact list may change a refusal: whose conversation it is, or where the message goes, follows from
+/// that.
+fn lacks_address(refused: &Refused, situation: &Situation) -> bool {
+    let conversation = &situation.conversation;
+    let unknown = conversation.phone_number_id.is_none() && conversation.address.is_empty();
+    refused.rejection.field == ADDRESS || (refused.foreign && situation.is_contact && unknown)
+}
 
 fn waits(record: &Record, now: Timestamp) -> Step<()> {
     Step::Wait { until: again(record.timestamp, now), appends: Vec::new() }
@@ -334,26 +432,6 @@ fn hashed(stream: &str) -> LaneKey {
     hasher.finish()
 }
 
-/// Whether an id has the form of [`connector_domain::identity::StreamKeys`].
-fn is_opaque(id: &StreamId) -> bool {
-    has_form(id.as_str())
-}
-
-fn has_form(id: &str) -> bool {
-    let Some((key, tag)) = id.split_once('-') else { return false };
-    let short = (1..=16).contains(&key.len()) && key.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit());
-    short && tag.len() == 32 && tag.chars().all(|c| c.is_ascii_hexdigit())
-}
-
-/// Whether a projection that is behind could be the only cause of a refusal. The others follow from the command alone.
-fn may_be_news(refusal: &Rejection) -> bool {
-    match refusal.reason {
-        Reason::UnsupportedContent | Reason::Expired | Reason::Conflict => false,
-        Reason::Invalid => matches!(refusal.field, "content.reply_to" | "purpose" | ADDRESS),
-        _ => true,
-    }
-}
-
 #[async_trait]
 impl Handler for Admit {
     type Fact = ();
@@ -361,7 +439,7 @@ impl Handler for Admit {
     /// A conversation that cannot be decided on holds up no other, whatever keys its publishers choose.
     fn lane(&self, record: &Record) -> LaneKey {
         let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-        if let Some(stream) = key.filter(|key| has_form(key)) {
+        if let Some(stream) = key.filter(|key| is_stream_id(key)) {
             return hashed(stream);
         }
         let command = record.value.as_deref().and_then(|value| decode::<SendMessage>(value).ok());
@@ -372,12 +450,14 @@ impl Handler for Admit {
     async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
         self.answered.remove(&partition.partition);
         self.memory.take_over(partition.partition).await?;
+        self.reserved.take_over(partition.partition).await?;
         Ok(TakeUp::Committed)
     }
 
     fn revoked(&mut self, partition: &TopicPartition) {
         self.answered.remove(&partition.partition);
         self.memory.forget(partition.partition);
+        self.reserved.forget(partition.partition);
     }
 
     async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
@@ -385,18 +465,20 @@ impl Handler for Admit {
         let mut steps: Vec<Option<Step<()>>> = work.iter().map(|_| None).collect();
         let mut homes: BTreeMap<u32, Vec<Open>> = BTreeMap::new();
         for (at, Work { record, .. }) in work.iter().enumerate() {
-            let command = match record.value.as_deref().map(decode::<SendMessage>) {
-                Some(Ok(command)) => command,
-                Some(Err(error)) => {
-                    steps[at] = Some(Step::DeadLetter(Letter::new(error.reason(), error)));
-                    continue;
-                }
-                None => {
-                    steps[at] = Some(Step::DeadLetter(Letter::new("tombstone", "a command cannot be taken back")));
-                    continue;
-                }
+            let Some(value) = record.value.as_deref() else {
+                steps[at] = Some(Step::DeadLetter(Letter::new("tombstone", "a command cannot be taken back")));
+                continue;
             };
-            let open = self.open(at, record, command);
+            let open = match decode::<SendMessage>(value) {
+                Ok(command) => self.open(at, record, command, now),
+                Err(error) => match self.damaged(at, record, value, now) {
+                    Some(open) => open,
+                    None => {
+                        steps[at] = Some(Step::DeadLetter(Letter::new(error.reason(), error)));
+                        continue;
+                    }
+                },
+            };
             if let Some(forwarded) = commands::forward(record, &open.stream, self.platform.partitions) {
                 steps[at] = Some(Step::Done(vec![forwarded]));
             } else if self.misplaced(record, &open.stream) {
@@ -412,25 +494,27 @@ impl Handler for Admit {
         let mut opens = Vec::new();
         // All partitions at once: each is a question to the gate.
         let asked = homes.into_iter().map(async |(partition, home)| {
-            let ids: Vec<_> = home.iter().map(|open| commands::mark_id(open.command.command_id)).collect();
+            let ids: Vec<_> = home.iter().map(Open::mark_id).collect();
             let known = self.memory.recall(partition, &ids).await?;
             Ok::<_, Failure>(home.into_iter().zip(known))
         });
         for home in try_join_all(asked).await? {
-            let mut here: HashMap<CommandId, u64> = HashMap::new();
+            let mut here: HashMap<(OrganizationId, CommandId), u64> = HashMap::new();
             for (open, known) in home {
-                let first = known.or_else(|| here.get(&open.command.command_id).copied());
+                let id = (open.command.organization_id.clone(), open.command.command_id);
+                let first = known.or_else(|| here.get(&id).copied());
                 match check_repeat(first, open.digest) {
                     Ok(Novelty::Repeat) => steps[open.at] = Some(Step::Done(Vec::new())),
                     Ok(Novelty::New) => {
-                        here.insert(open.command.command_id, open.digest);
+                        here.insert(id, open.digest);
                         opens.push(open);
                     }
                     Err(rejection) => conflicts.push((open, rejection)),
                 }
             }
         }
-        let mut situations = self.situations(work, &mut opens, &mut steps, now).await?;
+        let situations = self.situations(work, &mut opens, &mut steps, now).await?;
+        let (opens, mut situations) = self.reserve(opens, situations, &mut conflicts, now).await?;
         let answers = self.answers(&opens, &mut situations, now).await?;
         let undecided = opens.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
         for (open, _) in undecided {
@@ -448,19 +532,31 @@ impl Handler for Admit {
         }
         for (open, answer) in opens.into_iter().zip(answers) {
             let (None, Some(answer)) = (&steps[open.at], answer) else { continue };
-            let appends = match answer {
-                Ok(accepted) => self.accept(&open, accepted, now)?,
-                Err(rejection) => self.reject(&open, &rejection, now)?,
+            let (at, record) = (open.at, &work[open.at].record);
+            let mark = Mark { id: open.mark_id(), digest: open.digest, until: now + commands::MEMORY };
+            let (appends, answered) = match (&open.refused, answer) {
+                (Some((reason, field)), _) => (self.reject_field(&open, *reason, field, now)?, true),
+                (None, Ok(accepted)) => (self.accept(&open, accepted, now)?, true),
+                (None, Err(Refused { rejection, foreign: true })) => {
+                    self.refuse_foreign(open, record, &rejection, now)?
+                }
+                (None, Err(Refused { rejection, foreign: false })) => (self.reject(&open, &rejection, now)?, true),
             };
-            let mark = Mark {
-                id: commands::mark_id(open.command.command_id),
-                digest: open.digest,
-                until: now + commands::MEMORY,
-            };
-            self.answered.entry(work[open.at].record.source.partition).or_default().push(mark);
-            steps[open.at] = Some(Step::Done(appends));
+            if answered {
+                self.answered.entry(record.source.partition).or_default().push(mark);
+            }
+            steps[at] = Some(Step::Done(appends));
         }
         Ok(steps.into_iter().map(|step| step.unwrap_or(Step::Done(Vec::new()))).collect())
+    }
+
+    fn tick_every(&self) -> Option<Duration> {
+        Some(CHECKED_EVERY)
+    }
+
+    async fn tick(&mut self) -> Result<Vec<Append>, Failure> {
+        self.reserved.check().await?;
+        Ok(Vec::new())
     }
 
     async fn committed(

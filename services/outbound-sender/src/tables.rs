@@ -1,10 +1,11 @@
 //! What admission and dispatch look up: situations, and the numbers and templates of all organizations, followed in memory.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use connector_contracts::Topic;
-use connector_domain::command::DirectoryRecord;
+use connector_domain::command::{DirectoryRecord, TemplateCall};
 use connector_domain::ids::{PhoneNumberId, WabaId};
 use connector_domain::template::Template;
 use connector_runtime::failure::Failure;
@@ -21,6 +22,14 @@ pub struct Tables {
     numbers: Numbers,
     templates: Table<Template>,
     situations: Situations,
+}
+
+/// What the tables say about one command.
+pub struct Facts {
+    /// The number it names.
+    pub number: Option<Arc<DirectoryRecord>>,
+    /// The template it names, of the number's account.
+    pub template: Option<Arc<Template>>,
 }
 
 fn any(_: &str) -> bool {
@@ -57,6 +66,34 @@ impl Tables {
     #[must_use]
     pub fn situations(&self) -> Situations {
         self.situations.clone()
+    }
+
+    /// What decisions about these numbers and templates need: both tables read up to the ends of their topics as of this call. The templates
+    /// of a number are those of its account, which its record names.
+    ///
+    /// # Errors
+    /// `Later` when a topic cannot be read to its end in time.
+    pub async fn at_end(
+        &self,
+        asked: &[(PhoneNumberId, Option<&TemplateCall>)],
+        within: Duration,
+    ) -> Result<Vec<Facts>, Failure> {
+        self.numbers.at_end(asked.iter().map(|(id, _)| id), within).await?;
+        let found: Vec<_> = asked
+            .iter()
+            .map(|(id, call)| {
+                let number = self.numbers.get(id);
+                let waba = number.as_ref().and_then(|number| number.waba_id.as_ref());
+                let template = waba.zip(*call).map(|(waba, call)| Template::key(waba, &call.name, &call.language));
+                (number, template)
+            })
+            .collect();
+        let templates: BTreeSet<&String> = found.iter().filter_map(|(_, key)| key.as_ref()).collect();
+        self.templates.at_end(&templates.into_iter().collect::<Vec<_>>(), within).await?;
+        Ok(found
+            .into_iter()
+            .map(|(number, key)| Facts { number, template: key.and_then(|key| self.templates.get(&key)) })
+            .collect())
     }
 
     /// A business number. With a patience it is the newest there is, and absence is final.

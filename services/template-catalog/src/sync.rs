@@ -1,6 +1,6 @@
 //! Asks, compares, writes the difference.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,7 +32,9 @@ const SETTLE: Duration = Duration::from_secs(10);
 /// The first wait after a failure.
 const RETRY: Duration = Duration::from_secs(2);
 
-type Account = (OrganizationId, WabaId);
+/// Each account once, whoever it belongs to, with the organization that its templates are written down for: of several the least, so that
+/// nothing changes from one question to the next.
+type Accounts = BTreeMap<WabaId, OrganizationId>;
 
 /// When an account is asked about next.
 struct Schedule {
@@ -79,7 +81,7 @@ impl Catalog {
 
     /// Works until `shutdown` is cancelled.
     pub async fn run(self, shutdown: CancellationToken) {
-        let mut schedules: BTreeMap<Account, Schedule> = BTreeMap::new();
+        let mut schedules: BTreeMap<WabaId, Schedule> = BTreeMap::new();
         self.status.set_ready();
         tokio::select! {
             biased;
@@ -88,28 +90,28 @@ impl Catalog {
         }
     }
 
-    async fn round(&self, schedules: &mut BTreeMap<Account, Schedule>) {
+    async fn round(&self, schedules: &mut BTreeMap<WabaId, Schedule>) {
         self.status.alive(self.clock.now());
         let accounts = self.accounts();
-        schedules.retain(|account, _| accounts.contains(account));
+        schedules.retain(|account, _| accounts.contains_key(account));
         let news = self.news.take();
-        for account in accounts {
+        for (account, organization) in accounts {
             let now = self.clock.now();
             let new = || Schedule { due: now, backoff: Backoff::new(RETRY, self.interval.max(RETRY)) };
             let schedule = schedules.entry(account.clone()).or_insert_with(new);
-            if schedule.due > now && !news.contains(&account.1) {
+            if schedule.due > now && !news.contains(&account) {
                 continue;
             }
-            let wait = match self.status.waiting(self.clock.as_ref(), self.sync(&account)).await {
+            let wait = match self.status.waiting(self.clock.as_ref(), self.sync(&organization, &account)).await {
                 Ok(changed) => {
                     if changed > 0 {
-                        tracing::info!(waba_id = %account.1, changed, "templates changed");
+                        tracing::info!(waba_id = %account, changed, "templates changed");
                     }
                     schedule.backoff.reset();
                     self.interval
                 }
                 Err(reason) => {
-                    tracing::warn!(waba_id = %account.1, reason, "templates cannot be brought up to date");
+                    tracing::warn!(waba_id = %account, reason, "templates cannot be brought up to date");
                     schedule.backoff.grow()
                 }
             };
@@ -118,13 +120,19 @@ impl Catalog {
         self.clock.sleep(LOOK).await;
     }
 
-    fn accounts(&self) -> BTreeSet<Account> {
-        let numbers = self.numbers.all();
-        let of_numbers = numbers.iter().filter(|record| record.kind == DirectoryKind::Number);
-        of_numbers.filter_map(|record| Some((record.organization_id.clone(), record.waba_id.clone()?))).collect()
+    fn accounts(&self) -> Accounts {
+        let mut accounts = Accounts::new();
+        for record in self.numbers.all().iter().filter(|record| record.kind == DirectoryKind::Number) {
+            let Some(waba) = record.waba_id.clone() else { continue };
+            let owner = accounts.entry(waba).or_insert_with(|| record.organization_id.clone());
+            if record.organization_id < *owner {
+                owner.clone_from(&record.organization_id);
+            }
+        }
+        accounts
     }
 
-    async fn sync(&self, (organization, waba): &Account) -> Result<usize, String> {
+    async fn sync(&self, organization: &OrganizationId, waba: &WabaId) -> Result<usize, String> {
         let there = self.whatsapp.templates(organization, waba).await.map_err(|error| error.to_string())?;
         let changed = self.write(waba, &there).await.map_err(|failure| failure.to_string())?;
         let states = self.states(organization, waba).await.map_err(|failure| failure.to_string())?;
@@ -163,8 +171,8 @@ impl Catalog {
     }
 
     async fn write(&self, waba: &WabaId, there: &[Template]) -> Result<usize, Failure> {
-        // A key that no template has: absent for certain when the table was read up to its end, what we wrote last included.
-        self.templates.settled("", SETTLE).await?;
+        // Up to the end, what we wrote last included.
+        self.templates.complete(SETTLE).await?;
         let all = self.templates.all();
         let here: Vec<&Template> = all.iter().map(|template| &**template).filter(|t| t.waba_id == *waba).collect();
         let records = changes(&self.emitter, &here, there)?;

@@ -1,6 +1,6 @@
 //! Windows in the simulated world: whatever goes wrong at whatever call, each window expires once, and never a renewed one.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -13,7 +13,9 @@ use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{EventId, StreamId};
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
-use connector_ports::gate::{Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Snapshot, Timer, View};
+use connector_ports::gate::{
+    Change, Claim, Due, Epoch, GateError, Grant, Limit, Ownership, Register, Reservation, Snapshot, Timer, View,
+};
 use connector_ports::log::{Offset, TopicSpec};
 use connector_ports::partition::partition_for;
 use connector_ports::{Clock, Gate, Ids};
@@ -310,6 +312,24 @@ impl Gate for Slow {
 
     async fn discard(&self, view: &View) -> Result<(), GateError> {
         self.inner.discard(view).await
+    }
+
+    async fn reserve(&self, register: &Register, ids: &[Reservation]) -> Result<Option<Vec<u64>>, GateError> {
+        self.inner.reserve(register, ids).await
+    }
+
+    async fn tell(
+        &self,
+        register: &Register,
+        partition: u32,
+        ids: &[Reservation],
+        complete: bool,
+    ) -> Result<(), GateError> {
+        self.inner.tell(register, partition, ids, complete).await
+    }
+
+    async fn told(&self, register: &Register) -> Result<BTreeSet<u32>, GateError> {
+        self.inner.told(register).await
     }
 
     async fn take(&self, limits: &[Limit], now: Timestamp) -> Result<Vec<Grant>, GateError> {

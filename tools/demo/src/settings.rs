@@ -20,6 +20,8 @@ const APP_SECRET: &str = "demo-app-secret";
 const VERIFY_TOKEN: &str = "demo-verify-token";
 const GRAPH_TOKEN: &str = "demo-graph-token";
 const API_TOKEN: &str = "demo-api-token";
+/// The bearer token of whoever runs the demo: numbers are assigned with it.
+pub const OPERATOR_TOKEN: &str = "demo-operator-token";
 
 /// Ports, secrets and durations of one fleet.
 #[derive(Clone, Debug)]
@@ -106,6 +108,7 @@ impl Settings {
             ("WEBHOOK_LISTEN", format!("127.0.0.1:{}", self.webhooks)),
             ("CONVERSATION_API_LISTEN", format!("127.0.0.1:{}", self.api)),
             ("API_TOKENS", format!("{{\"{API_TOKEN}\":\"{ORGANIZATION}\"}}")),
+            ("OPERATOR_TOKENS", format!("{{\"{OPERATOR_TOKEN}\":\"demo\"}}")),
             ("LOG_PATH", self.log_path().display().to_string()),
         ]
     }

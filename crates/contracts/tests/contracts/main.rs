@@ -5,4 +5,5 @@ mod golden;
 mod interop;
 mod robustness;
 mod round_trip;
+mod salvage;
 mod samples;

@@ -1,7 +1,9 @@
 //! Consent commands (P6, P9) and what the opt-in tracker announces about the contact's answers.
 
 use super::send::{check_contact, check_enabled, check_recipient};
-use crate::command::{ConsentAction, ConsentCommand, Content, SendMessage, SendPolicy, SendPurpose, TemplateCall};
+use crate::command::{
+    ConsentAction, ConsentCommand, Content, LONGEST_LIFE, SendMessage, SendPolicy, SendPurpose, TemplateCall,
+};
 use crate::composer::Situation;
 use crate::consent::{ConsentStatus, Intent};
 use crate::conversation::Conversation;
@@ -18,7 +20,7 @@ use crate::time::Timestamp;
 /// What follows from a consent command.
 #[derive(Clone, Debug, PartialEq, Eq, Default)]
 pub struct ConsentDecision {
-    /// What the log gets. Empty when the command changes nothing (a notice dismissed twice).
+    /// What the log gets.
     pub events: Vec<Event>,
     /// The opt-in message to queue, with `purpose` opt-in and a command id derived from the request.
     pub send: Option<SendMessage>,
@@ -36,7 +38,7 @@ pub fn decide_consent(
     now: Timestamp,
 ) -> Result<ConsentDecision, Rejection> {
     let events = match command.action {
-        ConsentAction::AcknowledgeNotice => decide_acknowledge(&situation.enablement, &command.user_id),
+        ConsentAction::AcknowledgeNotice => vec![decide_acknowledge(&situation.enablement, &command.user_id)?],
         ConsentAction::RequestOptIn => return request(situation, command, default_template, rules, now),
         ConsentAction::Import => vec![import(situation, command)?],
         // Taking consent away is never refused: it can only make the connector quieter.
@@ -87,7 +89,7 @@ fn request(
         policy: SendPolicy::AtMostOnce,
         purpose: SendPurpose::OptIn,
         issued_at: now,
-        not_after: Some(expires_at.min(now + rules.command_life)),
+        not_after: Some(expires_at.min(now + rules.command_life.min(LONGEST_LIFE))),
     };
     let requested = OptInRequested {
         user_id: command.user_id.clone(),

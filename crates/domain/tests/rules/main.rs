@@ -1,6 +1,7 @@
 //! The rules P1 to P15 as scenarios: what happened, what is tried, what follows. One module per rule; P8 (the business
 //! profile) is not here, because nothing in it is decided.
 
+mod commands;
 mod scenario;
 
 mod p01_enabled_users_only;

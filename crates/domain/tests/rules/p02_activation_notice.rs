@@ -1,6 +1,7 @@
 //! P2: a user who gets access for the first time is told once, and dismisses the notice.
 
 use connector_domain::command::{ConsentAction, DirectoryKind, DirectoryRecord};
+use connector_domain::decide::Reason;
 use connector_domain::directory::{Enablement, decide_user, decide_user_removed};
 use connector_domain::event::Event;
 use connector_domain::identity::Address;
@@ -77,6 +78,8 @@ fn a_dismissed_notice_never_comes_back() {
     let story = Scenario::given([enabled(), told()]);
     let story = story.when(consent(ConsentAction::AcknowledgeNotice)).then_records(&["ActivationNoticeAcknowledged"]);
     assert!(!story.situation.enablement.notice_pending);
-    let story = story.when(consent(ConsentAction::AcknowledgeNotice)).then_records(&[]);
+    // Once more is no news, and the command has an outcome.
+    let story = story.when(consent(ConsentAction::AcknowledgeNotice)).then_records(&["ActivationNoticeAcknowledged"]);
+    Scenario::given([]).when(consent(ConsentAction::AcknowledgeNotice)).then_rejects(Reason::NotEnabled);
     assert!(!story.and(told()).situation.enablement.notice_pending);
 }

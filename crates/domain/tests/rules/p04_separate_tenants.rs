@@ -1,8 +1,12 @@
 //! P4: only conversations of the organization's own numbers; nobody reaches another's.
 
-use connector_domain::composer::Composer;
-use connector_domain::decide::Reason;
+use connector_domain::command::{DirectoryKind, DirectoryRecord};
+use connector_domain::composer::{Composer, Situation};
+use connector_domain::conversation::Conversation;
+use connector_domain::decide::{Acting, NotOwned, Reason, check_owner};
+use connector_domain::directory::Enablement;
 use connector_domain::identity::StreamKeys;
+use connector_domain::ids::StreamId;
 
 use crate::scenario::{Scenario, address, template};
 
@@ -23,4 +27,68 @@ fn the_same_person_is_another_conversation_for_every_number_and_another_stream_f
     let other = StreamKeys::new("k1", b"other").conversation(&"one".into(), &address());
     assert_ne!(other, Some(first.clone()));
     assert!(!first.as_str().contains("4917"), "the phone number does not show");
+}
+
+/// The situation of a user who writes from a number, about a conversation.
+fn situation(user: Option<&str>, conversation: Option<&str>) -> Situation {
+    Situation {
+        enablement: Enablement { enabled: true, phone_number_id: user.map(Into::into), ..Enablement::default() },
+        is_contact: true,
+        conversation: Conversation { phone_number_id: conversation.map(Into::into), ..Conversation::default() },
+    }
+}
+
+fn number(organization: &str) -> DirectoryRecord {
+    DirectoryRecord {
+        kind: DirectoryKind::Number,
+        organization_id: organization.into(),
+        phone_number_id: Some("number".into()),
+        waba_id: Some("waba".into()),
+        user_id: None,
+        enabled: false,
+        contact_id: None,
+        address: Default::default(),
+        name: None,
+        settings: None,
+        state: None,
+    }
+}
+
+#[test]
+fn who_acts_needs_the_number_the_user_and_the_conversation() {
+    let keys = StreamKeys::new("k1", b"secret");
+    let (organization, phone_number_id) = ("acme".into(), "number".into());
+    let id = keys.conversation(&phone_number_id, &address()).expect("a phone number");
+    let elsewhere = keys.conversation(&"another".into(), &address()).expect("a phone number");
+    let address = address();
+    let check = |record: Option<&DirectoryRecord>, situation: &Situation, id: &StreamId, named: bool| {
+        let acting = Acting {
+            organization_id: &organization,
+            phone_number_id: &phone_number_id,
+            conversation: Some(id),
+            address: named.then_some(&address),
+            as_user: true,
+        };
+        let refused = |refused: NotOwned| (refused.rejection.reason, refused.rejection.field, refused.foreign);
+        check_owner(acting, record, situation, &keys).map_err(refused)
+    };
+    let (own, foreign) = (number("acme"), number("globex"));
+    let right = situation(Some("number"), Some("number"));
+    assert_eq!(check(Some(&own), &right, &id, false), Ok(()));
+    // Somebody else's number and none at all are the same.
+    let nothing = Err((Reason::NotEnabled, "phone_number_id", true));
+    assert_eq!(check(Some(&foreign), &right, &id, false), nothing);
+    assert_eq!(check(None, &right, &id, false), nothing);
+    let user = situation(None, Some("number"));
+    assert_eq!(check(Some(&own), &user, &id, false), Err((Reason::NotEnabled, "user_id", false)));
+    let elsewhere_too = situation(None, Some("another"));
+    assert_eq!(check(Some(&own), &elsewhere_too, &id, false), Err((Reason::NotEnabled, "user_id", true)));
+    let moved = situation(Some("another"), Some("number"));
+    assert_eq!(check(Some(&own), &moved, &id, false), Err((Reason::NotEnabled, "phone_number_id", false)));
+    // So are somebody else's conversation and none.
+    let nobody = Err((Reason::NotAContact, "recipient", true));
+    assert_eq!(check(Some(&own), &situation(Some("number"), Some("another")), &elsewhere, true), nobody);
+    assert_eq!(check(Some(&own), &situation(Some("number"), None), &elsewhere, true), nobody);
+    assert_eq!(check(Some(&own), &situation(Some("number"), None), &id, false), nobody, "nothing says whose it is");
+    assert_eq!(check(Some(&own), &situation(Some("number"), None), &id, true), Ok(()), "the address does");
 }

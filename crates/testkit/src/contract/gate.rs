@@ -1,6 +1,7 @@
 //! The contract of [`connector_ports::Gate`].
 
 mod limits;
+mod registers;
 mod timers;
 mod views;
 
@@ -15,6 +16,7 @@ use connector_ports::log::Offset;
 use uuid::Uuid;
 
 pub use limits::*;
+pub use registers::*;
 pub use timers::*;
 pub use views::*;
 
@@ -57,6 +59,8 @@ macro_rules! gate_contract {
             a_claim_may_leave_out_what_was_due_long_ago
             a_new_owner_finds_no_leases
             nothing_is_wrong_with_what_the_port_wrote
+            a_reserved_id_stands_for_what_the_first_asked_for
+            a_register_answers_when_every_partition_was_told
             a_limit_lets_a_burst_through_and_then_one_per_interval
             a_limit_recovers_its_burst
             limits_are_independent

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
+use connector_domain::form::Formed;
 use connector_domain::ids::OrganizationId;
 use connector_settings::SecretSource;
 use sha2::{Digest, Sha256};
@@ -25,10 +26,11 @@ pub(crate) struct Tokens {
 
 type Known = Arc<Vec<(Fingerprint, OrganizationId)>>;
 
-/// Reads `{"<token>": "<organization id>"}`; `None` for anything else, for empty texts in it, and for no token at all.
+/// Reads `{"<token>": "<organization id>"}`; `None` for anything else, for an empty token or an id that is none, and for no token at all.
 pub(crate) fn parse(json: &str) -> Option<Vec<(Fingerprint, OrganizationId)>> {
     let tokens: BTreeMap<String, String> = serde_json::from_str(json).ok()?;
-    let complete = tokens.iter().all(|(token, organization)| !token.is_empty() && !organization.is_empty());
+    let formed = |organization: &String| OrganizationId(organization.clone()).is_formed();
+    let complete = tokens.iter().all(|(token, organization)| !token.is_empty() && formed(organization));
     (complete && !tokens.is_empty()).then(|| {
         tokens.into_iter().map(|(token, organization)| (fingerprint(&token), OrganizationId(organization))).collect()
     })
@@ -54,7 +56,7 @@ impl Tokens {
         let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         if known.0 != secret.expose() {
             let Some(parsed) = parse(secret.expose()) else {
-                tracing::error!("API_TOKENS is not a JSON object of tokens and organizations; nobody can be let in");
+                tracing::error!("the tokens are not a JSON object of tokens and ids; nobody can be let in");
                 return None;
             };
             *known = (secret.expose().to_owned(), Arc::new(parsed));
@@ -78,13 +80,33 @@ impl Tokens {
 /// The organization that asks. Extracting it is the authorization: a handler without it answers anybody.
 pub(crate) struct Caller(pub(crate) OrganizationId);
 
-fn caller(parts: &Parts, api: &Api) -> Result<Caller, Problem> {
+fn bearer(parts: &Parts) -> Result<&str, Problem> {
     let header = parts.headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
     let (scheme, token) = header.split_once(' ').unwrap_or_default();
-    if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(Problem::unauthorized());
+    if scheme.eq_ignore_ascii_case("bearer") { Ok(token.trim()) } else { Err(Problem::unauthorized()) }
+}
+
+fn caller(parts: &Parts, api: &Api) -> Result<Caller, Problem> {
+    api.tokens.organization(bearer(parts)?).map(Caller).ok_or_else(Problem::unauthorized)
+}
+
+/// An operator of the installation: assigns numbers and accounts to organizations (R13).
+pub(crate) struct Operator;
+
+impl FromRequestParts<Api> for Operator {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let token = bearer(parts)?;
+        if api.operators.as_ref().is_some_and(|operators| operators.organization(token).is_some()) {
+            return Ok(Self);
+        }
+        // Who is nobody hears nothing else; a tenant hears that this is not theirs, whatever the number is.
+        match api.tokens.organization(token) {
+            Some(_) => Err(Problem::forbidden("numbers and accounts are assigned by an operator")),
+            None => Err(Problem::unauthorized()),
+        }
     }
-    api.tokens.organization(token.trim()).map(Caller).ok_or_else(Problem::unauthorized)
 }
 
 impl FromRequestParts<Api> for Caller {

@@ -10,6 +10,7 @@ use connector_contracts::Topic;
 use connector_domain::command::{
     ConsentAction, ConsentCommand, Content, ContentKind, Recipient, SendMessage, SendPolicy, SendPurpose,
 };
+use connector_domain::decide::Rejection;
 use connector_domain::ids::{CommandId, OrganizationId, PhoneNumberId, StreamId, UserId, Wamid};
 use connector_domain::time::Timestamp;
 use serde_json::{Value, json};
@@ -97,9 +98,14 @@ pub(crate) async fn send(
     })?;
     let id = key.id(&api, &command.organization_id, given)?;
     command.command_id = id.command;
+    command.check(api.platform.clock.now()).map_err(|refused| at_fault(&refused))?;
     let home = home(&api, &command.organization_id, &command.user_id, &command.phone_number_id, &command.recipient);
-    take(&api, Topic::SendCommands, &command.organization_id, &id, (&home, command.digest()), &command).await?;
-    Ok(accepted(command.command_id, &command.recipient, &home))
+    let own = is_own(&api, &command.organization_id, &command.phone_number_id);
+    let what = (&home, command.digest());
+    let taken = take(&api, Topic::SendCommands, &command.organization_id, &id, what, &command);
+    let (own, taken) = tokio::join!(own, taken);
+    taken?;
+    Ok(accepted(command.command_id, &command.recipient, Some(&home).filter(|_| own)))
 }
 
 pub(crate) async fn consent(
@@ -145,9 +151,39 @@ pub(crate) async fn consent(
     })?;
     let id = key.id(&api, &command.organization_id, given)?;
     command.command_id = id.command;
+    command.check().map_err(|refused| at_fault(&refused))?;
     let home = home(&api, &command.organization_id, &command.user_id, &command.phone_number_id, &command.recipient);
-    take(&api, Topic::ConsentCommands, &command.organization_id, &id, (&home, command.digest()), &command).await?;
-    Ok(accepted(command.command_id, &command.recipient, &home))
+    let own = is_own(&api, &command.organization_id, &command.phone_number_id);
+    let what = (&home, command.digest());
+    let taken = take(&api, Topic::ConsentCommands, &command.organization_id, &id, what, &command);
+    let (own, taken) = tokio::join!(own, taken);
+    taken?;
+    Ok(accepted(command.command_id, &command.recipient, Some(&home).filter(|_| own)))
+}
+
+/// A field at fault, as the body of a request has it.
+fn at_fault(refused: &Rejection) -> Problem {
+    let field = match refused.field {
+        "content.template.name" => "content.name",
+        "content.template.language" => "content.language",
+        "content.template" => "content.body",
+        "content.reply_to" => "reply_to",
+        "" => "command",
+        field => field,
+    };
+    let detail = match field {
+        "not_after" => "is before 1970 or more than 6 days from now",
+        "issued_at" => "is no moment",
+        "proof" | "content.body" | "template" => "is too long",
+        _ => "does not have the form of one",
+    };
+    Problem::field(field, detail)
+}
+
+/// Whether the number is the organization's. Of another one's, and of none, nothing is said about the conversations it may have (P4); what
+/// cannot be known now is not said either, the outcome says it.
+async fn is_own(api: &Api, organization: &OrganizationId, number: &PhoneNumberId) -> bool {
+    matches!(api.number(organization, number).await, Ok(Some(_)))
 }
 
 /// The stream a command is answered in: the key of its record, so that commands of one conversation keep their order.
@@ -189,9 +225,9 @@ async fn take<T: connector_contracts::Contract>(
     Ok(())
 }
 
-fn accepted(command: CommandId, recipient: &Recipient, home: &StreamId) -> Accepted {
+fn accepted(command: CommandId, recipient: &Recipient, home: Option<&StreamId>) -> Accepted {
     let nobody = recipient.conversation_id.is_none() && recipient.address.is_empty();
-    let conversation = (!nobody).then_some(home);
+    let conversation = home.filter(|_| !nobody);
     let body = json!({ "command_id": command, "conversation_id": conversation });
     (StatusCode::ACCEPTED, [(header::LOCATION, format!("/v1/commands/{command}"))], Json(body))
 }

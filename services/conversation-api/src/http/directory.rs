@@ -1,14 +1,18 @@
-//! `/v1/directory/…`: numbers, users and contacts. Each `PUT` replaces the whole entry, each `DELETE` leaves a tombstone.
+//! `/v1/directory/…`: numbers (assigned by operators, read by tenants), users and contacts. Each `PUT` replaces the whole entry, each `DELETE` leaves a tombstone.
 
+use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
 use connector_contracts::Topic;
 use connector_domain::command::{DirectoryKind, DirectoryRecord};
+use connector_domain::form::{Formed, may_be_looked_for};
 use connector_domain::identity::Address;
-use connector_domain::ids::{ContactId, OrganizationId, PhoneNumberId, UserId, WabaId};
+use connector_domain::ids::{ContactId, OrganizationId, PhoneNumberId, StreamId, UserId, WabaId};
 use connector_ports::log::Append;
+use connector_runtime::assignment::{self, Assigned};
+use serde_json::{Value, json};
 
-use super::auth::Caller;
+use super::auth::{Caller, Operator};
 use super::extract::Path;
 use super::form::Body;
 use super::problem::Problem;
@@ -30,12 +34,14 @@ fn empty(kind: DirectoryKind, organization_id: OrganizationId) -> DirectoryRecor
     }
 }
 
-/// A slash in an id would make the keys of two entries the same.
-fn check_ids(ids: &[(&str, &str)]) -> Result<(), Problem> {
-    match ids.iter().find(|(_, id)| id.is_empty() || id.contains('/')) {
-        Some((name, _)) => Err(Problem::field(name, "must not be empty and must not contain a slash")),
-        None => Ok(()),
-    }
+/// Ids become keys: what is no opaque id is refused with its name.
+pub(super) fn check_id(name: &str, id: &impl Formed) -> Result<(), Problem> {
+    if id.is_formed() { Ok(()) } else { Err(Problem::field(name, "is no opaque id")) }
+}
+
+/// As [`check_id`], for a conversation that is only looked for.
+pub(super) fn check_conversation(name: &str, id: &StreamId) -> Result<(), Problem> {
+    if may_be_looked_for(id.as_str()) { Ok(()) } else { Err(Problem::field(name, "is no opaque id")) }
 }
 
 async fn write(api: &Api, record: &DirectoryRecord, keep: bool) -> Result<StatusCode, Problem> {
@@ -47,25 +53,75 @@ async fn write(api: &Api, record: &DirectoryRecord, keep: bool) -> Result<Status
     Ok(StatusCode::ACCEPTED)
 }
 
-pub(crate) async fn put_number(
+fn shown(record: &DirectoryRecord) -> Value {
+    json!({ "phone_number_id": record.phone_number_id, "waba_id": record.waba_id })
+}
+
+pub(crate) async fn numbers(State(api): State<Api>, Caller(organization): Caller) -> Result<Json<Value>, Problem> {
+    api.numbers.complete(SETTLE).await?;
+    let mut own = api.numbers.all();
+    own.retain(|record| record.is_of(&organization));
+    own.sort_by(|one, other| one.phone_number_id.cmp(&other.phone_number_id));
+    Ok(Json(json!({ "numbers": own.iter().map(|record| shown(record)).collect::<Vec<_>>() })))
+}
+
+pub(crate) async fn number(
     State(api): State<Api>,
     Caller(organization): Caller,
     Path(number): Path<String>,
+) -> Result<Json<Value>, Problem> {
+    let number = PhoneNumberId(number);
+    check_id("phone_number_id", &number)?;
+    let record = api.number(&organization, &number).await?.ok_or_else(|| Problem::not_found("number"))?;
+    Ok(Json(shown(&record)))
+}
+
+/// Writes a number's entry, unless it is another organization's or somebody else is at it.
+async fn assign(api: &Api, record: DirectoryRecord, stays: bool) -> Result<StatusCode, Problem> {
+    let platform = &api.platform;
+    match assignment::assign(platform.log.as_ref(), &api.numbers, &platform.emitter(crate::NAME), &record, stays)
+        .await?
+    {
+        Assigned::Done => Ok(StatusCode::ACCEPTED),
+        Assigned::Taken => Err(Problem::conflict("the number belongs to another organization")),
+        Assigned::Contended => {
+            Err(Problem::conflict("the number is being assigned by somebody else; look and try again"))
+        }
+    }
+}
+
+pub(crate) async fn put_number(
+    State(api): State<Api>,
+    _: Operator,
+    Path(number): Path<String>,
     body: Body,
 ) -> Result<StatusCode, Problem> {
-    check_ids(&[("phone_number_id", &number)])?;
-    let waba_id = body.read(|form| form.text("waba_id"))?;
-    let known = api.numbers.settled(&format!("number/{number}"), SETTLE).await?;
-    // Somebody else's number is as good as none (P4): taking it over would show its conversations to another organization.
-    if known.is_some_and(|known| known.organization_id != organization) {
-        return Err(Problem::not_found("number"));
-    }
+    let number = PhoneNumberId(number);
+    check_id("phone_number_id", &number)?;
+    let (organization, waba) = body.read(|form| {
+        let (organization, waba) = (form.text("organization_id"), form.text("waba_id"));
+        Some((OrganizationId(organization?), WabaId(waba?)))
+    })?;
+    check_id("organization_id", &organization)?;
+    check_id("waba_id", &waba)?;
     let record = DirectoryRecord {
-        phone_number_id: Some(PhoneNumberId(number)),
-        waba_id: Some(WabaId(waba_id)),
+        phone_number_id: Some(number),
+        waba_id: Some(waba),
         ..empty(DirectoryKind::Number, organization)
     };
-    write(&api, &record, true).await
+    assign(&api, record, true).await
+}
+
+pub(crate) async fn delete_number(
+    State(api): State<Api>,
+    _: Operator,
+    Path(number): Path<String>,
+) -> Result<StatusCode, Problem> {
+    let number = PhoneNumberId(number);
+    check_id("phone_number_id", &number)?;
+    let known = api.numbers.newest(&format!("number/{number}"), SETTLE).await?;
+    let known = known.ok_or_else(|| Problem::not_found("number"))?;
+    assign(&api, DirectoryRecord::clone(&known), false).await
 }
 
 pub(crate) async fn put_user(
@@ -74,7 +130,8 @@ pub(crate) async fn put_user(
     Path(user): Path<String>,
     body: Body,
 ) -> Result<StatusCode, Problem> {
-    check_ids(&[("user", &user)])?;
+    let user = UserId(user);
+    check_id("user", &user)?;
     let (number, enabled) = body.read(|form| {
         let enabled = form.flag("enabled", true);
         let number = if enabled {
@@ -89,7 +146,7 @@ pub(crate) async fn put_user(
     }
     let record = DirectoryRecord {
         phone_number_id: Some(number).filter(|number| !number.as_str().is_empty()),
-        user_id: Some(UserId(user)),
+        user_id: Some(user),
         enabled,
         ..empty(DirectoryKind::User, organization)
     };
@@ -101,16 +158,19 @@ pub(crate) async fn delete_user(
     Caller(organization): Caller,
     Path(user): Path<String>,
 ) -> Result<StatusCode, Problem> {
-    check_ids(&[("user", &user)])?;
-    let record = DirectoryRecord { user_id: Some(UserId(user)), ..empty(DirectoryKind::User, organization) };
+    let user = UserId(user);
+    check_id("user", &user)?;
+    let record = DirectoryRecord { user_id: Some(user), ..empty(DirectoryKind::User, organization) };
     write(&api, &record, false).await
 }
 
 fn contact(organization: OrganizationId, user: String, contact: String) -> Result<DirectoryRecord, Problem> {
-    check_ids(&[("user", &user), ("contact", &contact)])?;
+    let (user, contact) = (UserId(user), ContactId(contact));
+    check_id("user", &user)?;
+    check_id("contact", &contact)?;
     Ok(DirectoryRecord {
-        user_id: Some(UserId(user)),
-        contact_id: Some(ContactId(contact)),
+        user_id: Some(user),
+        contact_id: Some(contact),
         ..empty(DirectoryKind::Contact, organization)
     })
 }

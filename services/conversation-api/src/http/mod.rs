@@ -4,7 +4,8 @@
 //! |---|---|
 //! | `POST /v1/commands/send`, `POST /v1/commands/consent` | appends a command: 202 and where its outcome will be. `Idempotency-Key` makes it repeatable |
 //! | `GET /v1/commands/{command_id}?wait=&until=` | the outcome; waits for it up to 30 s. 202 and `pending` while it has none |
-//! | `PUT /v1/directory/numbers/{phone_number_id}` | a business number of the organization |
+//! | `GET /v1/directory/numbers[/{phone_number_id}]` | the business numbers of the organization |
+//! | `PUT`, `DELETE /v1/directory/numbers/{phone_number_id}` | assigns a number, by an operator's token |
 //! | `PUT`, `DELETE /v1/directory/users/{user}[/contacts/{contact}]` | users and their contacts |
 //! | `GET /v1/users/{user}/notices` | what the user has to be told once (P2) |
 //! | `GET /v1/users/{user}/events?after=&limit=&wait=` | the events of a user: enablement, notices, contacts |
@@ -70,6 +71,8 @@ pub(crate) struct Api {
     /// Told of every change of the model.
     pub(crate) changes: watch::Receiver<u64>,
     pub(crate) tokens: Arc<Tokens>,
+    /// Without them numbers are assigned by `connectorctl` or in the topic only.
+    pub(crate) operators: Option<Arc<Tokens>>,
     pub(crate) numbers: Table<DirectoryRecord>,
     pub(crate) templates: Table<Template>,
     pub(crate) whatsapp: Arc<dyn WhatsApp>,
@@ -89,8 +92,8 @@ impl Api {
         organization: &OrganizationId,
         number: &PhoneNumberId,
     ) -> Result<Option<Arc<DirectoryRecord>>, Problem> {
-        let record = self.numbers.settled(&format!("number/{number}"), SETTLE).await?;
-        Ok(record.filter(|record| record.organization_id == *organization))
+        let record = self.numbers.newest(&format!("number/{number}"), SETTLE).await?;
+        Ok(record.filter(|record| record.is_of(organization)))
     }
 
     /// To ask again after every change of the model, for as long as `within`.
@@ -151,7 +154,9 @@ routes! {
     "/v1/commands/send" => post(commands::send);
     "/v1/commands/consent" => post(commands::consent);
     "/v1/commands/{command_id}" => get(reads::command);
-    "/v1/directory/numbers/{phone_number_id}" => put(directory::put_number);
+    "/v1/directory/numbers" => get(directory::numbers);
+    "/v1/directory/numbers/{phone_number_id}" =>
+        get(directory::number).put(directory::put_number).delete(directory::delete_number);
     "/v1/directory/users/{user}" => put(directory::put_user).delete(directory::delete_user);
     "/v1/directory/users/{user}/contacts/{contact}" => put(directory::put_contact).delete(directory::delete_contact);
     "/v1/users/{user}/notices" => get(reads::notices);

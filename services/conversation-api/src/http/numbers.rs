@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use super::Api;
 use super::auth::Caller;
+use super::directory::check_id;
 use super::extract::Path;
 use super::form::Body;
 use super::problem::Problem;
@@ -61,6 +62,7 @@ pub(crate) async fn profile(
     Path(number): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let number = PhoneNumberId(number);
+    check_id("phone_number_id", &number)?;
     api.number(&organization, &number).await?.ok_or_else(|| Problem::not_found("number"))?;
     let profile = api.whatsapp.profile(&number).await?;
     Ok(Json(json!({
@@ -77,6 +79,7 @@ pub(crate) async fn put_profile(
     body: Body,
 ) -> Result<StatusCode, Problem> {
     let number = PhoneNumberId(number);
+    check_id("phone_number_id", &number)?;
     let profile = body.read(|form| {
         // The limits are WhatsApp's; it counts characters.
         let text = |name: &str, most: usize| {
@@ -117,6 +120,7 @@ pub(crate) async fn resolve(
         }
         Some((PhoneNumberId(form.text("phone_number_id")?), address))
     })?;
+    check_id("phone_number_id", &number)?;
     api.number(&organization, &number).await?.ok_or_else(|| Problem::not_found("number"))?;
     let Some(id) = api.platform.keys.conversation(&number, &address) else { return Err(Problem::internal()) };
     // What was linked goes on under another id (R10).

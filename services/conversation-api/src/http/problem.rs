@@ -64,6 +64,16 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "a valid bearer token is needed", "")
     }
 
+    /// The token is valid, and this is not what it is for.
+    pub(crate) fn forbidden(detail: &str) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "this token may not do this", detail)
+    }
+
+    /// It cannot be done as things are.
+    pub(crate) fn conflict(detail: &str) -> Self {
+        Self::new(StatusCode::CONFLICT, "this cannot be done as things are", detail)
+    }
+
     /// It does not exist, or it is somebody else's: the answer is the same (P4).
     pub(crate) fn not_found(what: &str) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not found", format!("this organization has no such {what}"))

@@ -13,6 +13,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
+use super::directory::{check_conversation, check_id};
 use super::extract::{Path, Query, parse_limit};
 use super::problem::Problem;
 use super::{Api, parse_wait};
@@ -28,7 +29,9 @@ pub(crate) struct UserQuery {
 impl UserQuery {
     fn user(&self) -> Result<UserId, Problem> {
         let user = self.user_id.clone().filter(|user| !user.is_empty());
-        user.map(UserId).ok_or_else(|| Problem::field("user_id", "is missing"))
+        let user = user.map(UserId).ok_or_else(|| Problem::field("user_id", "is missing"))?;
+        check_id("user_id", &user)?;
+        Ok(user)
     }
 }
 
@@ -58,7 +61,9 @@ pub(crate) async fn conversation(
     Path(id): Path<String>,
     Query(query): Query<UserQuery>,
 ) -> Result<Json<Value>, Problem> {
-    let found = api.model.view(&organization, &query.user()?, &StreamId(id)).await?;
+    let id = StreamId(id);
+    check_conversation("conversation_id", &id)?;
+    let found = api.model.view(&organization, &query.user()?, &id).await?;
     let view = found.ok_or_else(|| Problem::not_found("conversation"))?;
     let now = api.platform.clock.now();
     // How often a contact may be asked is set per number and organization.
@@ -84,8 +89,9 @@ async fn allowed(
     user: Option<String>,
     id: String,
 ) -> Result<StreamId, Problem> {
-    let user = user.map(UserId);
-    let canonical = api.model.canonical(organization, user.as_ref(), &StreamId(id)).await?;
+    let (id, user) = (StreamId(id), user.map(UserId));
+    check_conversation("conversation_id", &id)?;
+    let canonical = api.model.canonical(organization, user.as_ref(), &id).await?;
     canonical.ok_or_else(|| Problem::not_found("conversation"))
 }
 
@@ -109,7 +115,9 @@ pub(crate) async fn user_events(
     Path(user): Path<String>,
     Query(query): Query<EventsQuery>,
 ) -> Result<Json<Value>, Problem> {
-    let scope = Scope::Stream(api.platform.keys.user(&organization, &UserId(user)));
+    let user = UserId(user);
+    check_id("user", &user)?;
+    let scope = Scope::Stream(api.platform.keys.user(&organization, &user));
     page(&api, organization, scope, query).await
 }
 
@@ -229,7 +237,9 @@ pub(crate) async fn notices(
     Caller(organization): Caller,
     Path(user): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    let enablement = api.model.enablement(&organization, &UserId(user)).await?;
+    let user = UserId(user);
+    check_id("user", &user)?;
+    let enablement = api.model.enablement(&organization, &user).await?;
     let notices: Vec<Value> = if enablement.notice_pending {
         vec![json!({ "kind": "activation", "phone_number_id": enablement.phone_number_id })]
     } else {

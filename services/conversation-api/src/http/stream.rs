@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::Api;
 use super::auth::Caller;
+use super::directory::check_conversation;
 use super::extract::Query;
 use super::problem::Problem;
 use super::reads::parse_cursor;
@@ -49,6 +50,7 @@ pub(crate) async fn stream(
         (None, None) => Scope::Organization,
         (None, Some(user)) => Scope::User { user: user.clone(), own: api.platform.keys.user(&organization, user) },
         (Some(id), _) => {
+            check_conversation("conversation", &id)?;
             let found = api.model.canonical(&organization, user.as_ref(), &id).await?;
             Scope::Conversation(found.ok_or_else(|| Problem::not_found("conversation"))?)
         }

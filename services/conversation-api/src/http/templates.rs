@@ -9,6 +9,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::auth::Caller;
+use super::directory::check_id;
 use super::extract::Query;
 use super::form::Body;
 use super::problem::Problem;
@@ -21,7 +22,9 @@ pub(crate) struct ListQuery {
 
 async fn waba(api: &Api, organization: &OrganizationId, number: Option<String>) -> Result<String, Problem> {
     let number = number.ok_or_else(|| Problem::field("phone_number_id", "is missing"))?;
-    let record = api.number(organization, &PhoneNumberId(number)).await?;
+    let number = PhoneNumberId(number);
+    check_id("phone_number_id", &number)?;
+    let record = api.number(organization, &number).await?;
     let waba = record.and_then(|record| record.waba_id.clone());
     waba.map(|waba| waba.0).ok_or_else(|| Problem::not_found("number"))
 }
@@ -64,7 +67,8 @@ pub(crate) async fn list(
 ) -> Result<Json<Value>, Problem> {
     let waba = waba(&api, &organization, query.phone_number_id).await?;
     let mut templates = api.templates.all();
-    templates.retain(|template| template.waba_id.as_str() == waba && template.organization_id == organization);
+    // An account may be several organizations'; each of them has its templates.
+    templates.retain(|template| template.waba_id.as_str() == waba);
     templates.sort_by(|a, b| (&a.name, &a.language).cmp(&(&b.name, &b.language)));
     Ok(Json(json!({ "templates": templates.iter().map(|template| show(template)).collect::<Vec<_>>() })))
 }
@@ -80,7 +84,7 @@ pub(crate) async fn preview(
     })?;
     let waba = waba(&api, &organization, Some(number)).await?;
     let key = format!("{waba}/{}/{}", call.name, call.language);
-    let found = api.templates.settled(&key, SETTLE).await?.filter(|found| found.organization_id == organization);
+    let found = api.templates.newest(&key, SETTLE).await?;
     let template = found.ok_or_else(|| Problem::not_found("template"))?;
     // A half-filled form has a preview, too; whether it could be sent is said beside it.
     let refused = template::check(&template, &call).err();

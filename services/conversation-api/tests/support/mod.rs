@@ -118,6 +118,7 @@ impl Installation {
         let config = Config {
             listen: ([127, 0, 0, 1], 0).into(),
             tokens: SecretSource::Fixed(tokens),
+            operators: Some(SecretSource::Fixed(Secret::new(r#"{"token-o": "operator"}"#))),
             read_model: Some(folder.path().join("model")),
             limits,
         };
@@ -147,6 +148,13 @@ impl Installation {
     /// A client with this token.
     pub(crate) fn api(&self, token: &str) -> Client {
         Client::new(self.address, token)
+    }
+
+    /// Assigns the number to an organization.
+    pub(crate) async fn assign(&self, organization: &str) {
+        let number = json!({ "organization_id": organization, "waba_id": "waba" });
+        let path = format!("/v1/directory/numbers/{NUMBER}");
+        assert_eq!(self.api("token-o").put(&path, &number).await.0, 202);
     }
 
     /// The clock's time.

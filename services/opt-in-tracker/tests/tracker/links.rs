@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use connector_contracts::Topic;
 use connector_domain::command::ConsentAction;
 use connector_domain::consent::{ConsentStatus, Intent};
 use connector_domain::conversation::Conversation;
 use connector_domain::event::{
-    ConsentRevoked, ConversationLinked, Event, IdentityLearned, MarketingPreferenceChanged, OptOutCarriedOver, Recorded,
+    CallReceived, ConsentRevoked, ConversationLinked, Event, IdentityLearned, MarketingPreferenceChanged,
+    OptOutCarriedOver, Recorded,
 };
 use connector_domain::ids::{CommandId, StreamId};
 use connector_runtime::situation::{conversation_key, load, partition_of};
@@ -14,8 +16,8 @@ use connector_simulated::{Fault, Plan, SimWorld, When};
 use connector_testkit::wait;
 
 use crate::scene::{
-    LIMIT, PARTITIONS, address, append, command, command_in, consent, conversation, counts, event_in, history, play,
-    prepared, service, until, until_some, view, world, write,
+    LIMIT, PARTITIONS, address, append, command, command_in, consent, conversation, counts, event_in, history, number,
+    platform, play, prepared, record, service, until, until_some, view, world, write,
 };
 
 /// A further identity of the contact, whose stream is in another partition.
@@ -173,12 +175,23 @@ async fn revoke(world: &SimWorld, name: &str, stream: &StreamId) -> StreamId {
 #[tokio::test(start_paused = true)]
 async fn a_command_follows_links_to_their_end_and_a_circle_is_one_conversation() {
     play(async |world: SimWorld| {
-        let all = || (0..).map(|n| StreamId(format!("k1-stream-{n:03}")));
+        let owned = number("acme", "number");
+        append(&world, vec![record(&world, Topic::Directory, &owned.key().expect("a key"), &owned)]).await;
+        let all = || (0..).map(|n| StreamId(format!("k1-{n:032x}")));
         let of = |partition| all().filter(move |stream| partition_of(stream, PARTITIONS) == partition);
         let (here, there): (Vec<_>, Vec<_>) = (of(0).take(20).collect(), of(1).take(20).collect());
         let across: Vec<_> = here.iter().zip(&there).flat_map(|(one, other)| [one.clone(), other.clone()]).collect();
         // A chain and two circles in one partition, and the same over both.
         for (name, streams) in [("here", &here[10..]), ("across", &across[..10])] {
+            for stream in streams {
+                let call = CallReceived {
+                    phone_number_id: "number".into(),
+                    call_id: stream.as_str().into(),
+                    address: address(),
+                    window_deadline: platform(&world).clock.now(),
+                };
+                event_in(&world, stream, &format!("call {name} {stream}"), None, call).await;
+            }
             let links = (0..6).map(|n| (n, n + 1)).chain([(7, 8), (8, 7), (9, 9)]);
             for (from, to) in links {
                 let linked = ConversationLinked { canonical: streams[to].clone() };

@@ -7,3 +7,4 @@ mod operators;
 mod requests;
 mod scene;
 mod story;
+mod tenants;

@@ -204,9 +204,26 @@ where
     }
 }
 
-/// The user is enabled and has the contact.
+/// A business number of an organization.
+pub(crate) fn number(organization: &str, id: &str) -> DirectoryRecord {
+    DirectoryRecord {
+        kind: DirectoryKind::Number,
+        organization_id: organization.into(),
+        phone_number_id: Some(id.into()),
+        waba_id: Some("waba".into()),
+        user_id: None,
+        enabled: false,
+        contact_id: None,
+        address: Address::default(),
+        name: None,
+        settings: None,
+        state: None,
+    }
+}
+
+/// The organization has the number, the user is enabled and has the contact.
 pub(crate) async fn prepared(world: &SimWorld) {
-    let records = [directory(DirectoryKind::User), directory(DirectoryKind::Contact)];
+    let records = [number("acme", "number"), directory(DirectoryKind::User), directory(DirectoryKind::Contact)];
     let of = |r: &DirectoryRecord| record(world, Topic::Directory, &r.key().expect("a key"), r);
     append(world, records.iter().map(of).collect()).await;
     until(world, "ContactAdded", 1).await;

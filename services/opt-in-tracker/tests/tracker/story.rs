@@ -19,8 +19,8 @@ use connector_testkit::wait::{self, still};
 use opt_in_tracker::Projector;
 
 use crate::scene::{
-    LIMIT, TOPICS, append, command, conversation, counts, directory, event, history, platform, play, prepared, record,
-    service, until, user, view, world, write,
+    LIMIT, TOPICS, append, command, conversation, counts, directory, event, history, number, platform, play, prepared,
+    record, service, until, user, view, world, write,
 };
 
 /// Whether the views are the fold of the log.
@@ -46,7 +46,7 @@ async fn settled(world: &SimWorld) -> bool {
 
 async fn story(world: SimWorld) {
     use ConsentAction::{AcknowledgeNotice, Import, RequestOptIn};
-    let records = [directory(DirectoryKind::Contact), directory(DirectoryKind::User)];
+    let records = [number("acme", "number"), directory(DirectoryKind::Contact), directory(DirectoryKind::User)];
     let of = |r: &DirectoryRecord| record(&world, Topic::Directory, &r.key().expect("a key"), r);
     append(&world, records.iter().map(of).collect()).await;
     until(&world, "ContactAdded", 1).await;
@@ -62,7 +62,7 @@ async fn story(world: SimWorld) {
         command(&world, "ask twice", RequestOptIn, None),
     ];
     append(&world, first).await;
-    until(&world, "ActivationNoticeAcknowledged", 1).await;
+    until(&world, "ActivationNoticeAcknowledged", 2).await;
     until(&world, "MessageRejected", 2).await;
     until(&world, "OptInExpired", 1).await;
 
@@ -86,7 +86,7 @@ async fn run(plan: Plan) -> (SimWorld, Run) {
 
 fn check(world: &SimWorld, plan: &Plan) {
     let expected = [
-        ("ActivationNoticeAcknowledged", 1),
+        ("ActivationNoticeAcknowledged", 2),
         ("ActivationNoticeRaised", 1),
         ("ContactAdded", 1),
         ("MessageReceived", 2),

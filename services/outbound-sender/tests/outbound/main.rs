@@ -10,5 +10,6 @@ mod mutations;
 mod numbers;
 mod old_views;
 mod scene;
+mod tenants;
 mod views_away;
 mod withdrawn;

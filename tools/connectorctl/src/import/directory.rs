@@ -1,6 +1,6 @@
 //! Entries of `whatsapp.directory.v1`: business numbers, users with their right to use WhatsApp, contacts.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
 use connector_contracts::{Topic, Topics, encode};
@@ -69,6 +69,12 @@ pub(super) fn records(
     Ok(appends)
 }
 
+/// The keys of the numbers that these lines are about.
+pub(super) fn numbers(rows: &[Row]) -> BTreeSet<String> {
+    let numbers = rows.iter().filter(|row| row.get("kind") == Some("number"));
+    numbers.filter_map(|row| row.get("phone_number_id")).map(|number| format!("number/{number}")).collect()
+}
+
 /// What a line says by itself.
 fn entry(row: &mut Row, default: Option<&str>) -> Option<Entry> {
     if !row.problems.is_empty() {
@@ -101,7 +107,7 @@ fn entry(row: &mut Row, default: Option<&str>) -> Option<Entry> {
     match kind {
         DirectoryKind::Number => {
             record.phone_number_id = row.id("phone_number_id").map(PhoneNumberId);
-            record.waba_id = if stays { row.text("waba_id").map(WabaId) } else { None };
+            record.waba_id = if stays { row.id("waba_id").map(WabaId) } else { None };
         }
         DirectoryKind::User => {
             record.user_id = row.id("user").map(UserId);

@@ -6,6 +6,7 @@ mod directory;
 mod known;
 mod rows;
 
+use std::collections::BTreeMap;
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +16,9 @@ use connector_domain::identity::Address;
 use connector_domain::ids::{Bsuid, PhoneNumber};
 use connector_ports::clock::SystemClock;
 use connector_ports::ids::RandomIds;
-use connector_ports::log::Append;
-use connector_ports::{Clock, Log};
+use connector_ports::log::{Append, LogError};
+use connector_ports::{Clock, Log, Transactor};
+use connector_runtime::assignment::transactional_id;
 
 use self::known::Known;
 use self::rows::{Format, Row};
@@ -98,9 +100,17 @@ async fn import(
     options: &Options,
     out: &mut (dyn Write + Send),
 ) -> Result<bool, Failed> {
-    let mut known = Known::read(log, topics).await?;
     let default = options.organization.as_deref();
     let (mut rows, records);
+    let mut assigning = BTreeMap::new();
+    if what == What::Directory && !options.dry_run {
+        // Before anything is looked up: what others committed is seen then, and what they have not is fenced.
+        for key in directory::numbers(&rows::read(format, text, directory::FIELDS)) {
+            let transactor = log.transactor(&transactional_id(&key)).await?;
+            assigning.insert(key, transactor);
+        }
+    }
+    let mut known = Known::read(log, topics).await?;
     match what {
         What::Directory => {
             rows = rows::read(format, text, directory::FIELDS);
@@ -128,14 +138,53 @@ async fn import(
     } else if bad > 0 && !options.skip_bad_lines {
         writeln!(out, "nothing was published: correct the lines, or publish the others with --skip-bad-lines")?;
     } else {
-        publish(log, records, out).await?;
+        let (numbers, others): (Vec<_>, Vec<_>) =
+            records.into_iter().partition(|record| key(record).is_some_and(|key| assigning.contains_key(key)));
+        let (assigned, contended) = assign(&mut assigning, numbers).await?;
+        if contended > 0 {
+            writeln!(out, "{contended} numbers are being assigned by somebody else, {assigned} were published")?;
+            writeln!(out, "nothing else was published: look who has these numbers now, and import again")?;
+            return Ok(false);
+        }
+        publish(log, assigned, others, out).await?;
     }
     Ok(bad == 0)
 }
 
+fn key(record: &Append) -> Option<&str> {
+    record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok())
+}
+
+/// Writes the entries of numbers, each in its own transaction: of two who assign a number at once one wins and the other is told. The answer
+/// is how many were written, and how many somebody else assigned meanwhile.
+async fn assign(
+    assigning: &mut BTreeMap<String, Box<dyn Transactor>>,
+    records: Vec<Append>,
+) -> Result<(usize, usize), Failed> {
+    let (mut done, mut contended) = (0, 0);
+    for record in records {
+        let Some(transactor) = key(&record).and_then(|key| assigning.get_mut(key)) else { continue };
+        let committed = match transactor.append(vec![record]).await {
+            Ok(_) => transactor.commit(None).await,
+            Err(error) => Err(error),
+        };
+        match committed {
+            Ok(()) => done += 1,
+            Err(LogError::Fenced { .. }) => contended += 1,
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok((done, contended))
+}
+
 /// Publishes in order. Doing it again is harmless: an entry replaces itself, and consent that is there already is refused as not needed.
-async fn publish(log: &dyn Log, records: Vec<Append>, out: &mut (dyn Write + Send)) -> Result<(), Failed> {
-    let (total, mut done) = (records.len(), 0);
+async fn publish(
+    log: &dyn Log,
+    before: usize,
+    records: Vec<Append>,
+    out: &mut (dyn Write + Send),
+) -> Result<(), Failed> {
+    let (total, mut done) = (before + records.len(), before);
     let appender = log.appender().await?;
     let mut records = records.into_iter().peekable();
     while records.peek().is_some() {

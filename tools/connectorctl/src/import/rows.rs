@@ -6,6 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use clap::ValueEnum;
+use connector_domain::form::Formed;
+use connector_domain::ids::{ContactId, OrganizationId, PhoneNumberId, StreamId, WabaId};
 use serde_json::Value;
 
 /// How the entries are written.
@@ -81,8 +83,23 @@ impl Row {
     }
 
     fn usable(&mut self, field: &str, id: String) -> Option<String> {
-        if id.contains('/') || id.chars().any(char::is_control) {
-            self.wrong(field, "must not contain a slash or control characters");
+        // Ids become keys: what is no opaque id, a phone number for example, is refused.
+        let formed = match field {
+            "phone_number_id" => PhoneNumberId(id.clone()).is_formed(),
+            "waba_id" => WabaId(id.clone()).is_formed(),
+            "conversation" => StreamId(id.clone()).is_formed(),
+            "organization" => OrganizationId(id.clone()).is_formed(),
+            _ => ContactId(id.clone()).is_formed(),
+        };
+        if !formed {
+            let what = if id.contains('/') || id.chars().any(char::is_control) {
+                "must not contain a slash or control characters"
+            } else if id.chars().all(|c| c.is_ascii_digit() || c == '+') {
+                "must not be the phone number: ids stand in keys"
+            } else {
+                "is no opaque id: letters, digits and - _ . : @ = ~"
+            };
+            self.wrong(field, what);
             return None;
         }
         Some(id)

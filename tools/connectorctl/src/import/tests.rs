@@ -208,3 +208,33 @@ async fn a_file_without_entries_is_an_error() {
         assert!(matches!(done, Err(Failed::Usage(_))), "{text:?}: {done:?}");
     }
 }
+
+#[tokio::test]
+async fn a_number_that_somebody_else_assigns_at_the_same_time_is_told_and_ids_are_opaque() {
+    let here = installation().await;
+    let text = "kind,organization,phone_number_id,waba_id\nnumber,acme,1,w\n";
+    // Somebody began before and has not committed: fenced.
+    let mut earlier = here.log.transactor(&connector_runtime::assignment::transactional_id("number/1")).await.unwrap();
+    let (fine, said) = here.import(What::Directory, text, STRICT()).await;
+    assert!(fine && said.ends_with("published 1\n"), "{said}");
+    let append = Append {
+        topic: here.topics.name(Topic::Directory).into(),
+        partition: None,
+        key: Some("number/1".into()),
+        value: None,
+        headers: vec![],
+    };
+    let late = match earlier.append(vec![append]).await {
+        Ok(_) => earlier.commit(None).await.map(drop),
+        Err(error) => Err(error),
+    };
+    assert!(matches!(late, Err(connector_ports::log::LogError::Fenced { .. })), "{late:?}");
+    let (fine, said) = here.import(What::Directory, &text.replace("acme", "globex"), STRICT()).await;
+    assert!(!fine && said.contains("belongs to another organization"), "{said}");
+
+    let phones =
+        "kind,organization,user,enabled,phone_number_id\nuser,acme,+491701234567,true,1\nuser,acme,a b,true,1\n";
+    let (fine, said) = here.import(What::Directory, phones, STRICT()).await;
+    assert!(!fine && said.contains("must not be the phone number") && said.contains("is no opaque id"), "{said}");
+    assert!(!said.contains("4917"), "{said}");
+}

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::settings::{OPERATOR_TOKEN, ORGANIZATION};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 
@@ -63,11 +64,21 @@ impl World {
         body: Option<&Value>,
         token: bool,
     ) -> Result<(u16, Value), Broken> {
+        self.call_as(method, url, body, token.then_some(self.cast.token.as_str())).await
+    }
+
+    async fn call_as(
+        &self,
+        method: Method,
+        url: String,
+        body: Option<&Value>,
+        token: Option<&str>,
+    ) -> Result<(u16, Value), Broken> {
         let deadline = Instant::now() + PATIENCE;
         loop {
             let mut request = self.client.request(method.clone(), &url).timeout(Duration::from_secs(30));
-            if token {
-                request = request.bearer_auth(&self.cast.token);
+            if let Some(token) = token {
+                request = request.bearer_auth(token);
             }
             if let Some(body) = body {
                 request = request.json(body);
@@ -111,8 +122,10 @@ impl World {
     /// # Errors
     /// When there is no answer in time, or another one.
     pub async fn assign_number(&self) -> Result<(), Broken> {
-        let path = format!("/v1/directory/numbers/{}", self.cast.phone_number_id);
-        self.write(Method::PUT, &path, &json!({ "waba_id": self.cast.waba_id })).await.map(drop)
+        let url = format!("{}/v1/directory/numbers/{}", self.cast.api, self.cast.phone_number_id);
+        let body = json!({ "organization_id": ORGANIZATION, "waba_id": self.cast.waba_id });
+        let (status, answer) = self.call_as(Method::PUT, url, Some(&body), Some(OPERATOR_TOKEN)).await?;
+        ensure(status == 202, || format!("the number is not assigned: {status} {answer}"))
     }
 
     /// The contact's side.

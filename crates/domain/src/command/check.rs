@@ -1,0 +1,93 @@
+//! What is wrong with a command by itself, whatever is known about those it names. Checked at every door, before anything of it becomes
+//! a key.
+
+use std::time::Duration;
+
+use super::{ConsentCommand, Content, Recipient, SendMessage, TemplateCall};
+use crate::decide::{Reason, Rejection, utf16_len};
+use crate::form::{Formed, is_language, is_template_name};
+use crate::ids::{OrganizationId, PhoneNumberId, UserId};
+use crate::time::Timestamp;
+
+/// The longest life of a command: a day less than the topic of accepted messages keeps them, so that what was accepted is still there
+/// when its time is over.
+pub const LONGEST_LIFE: Duration = Duration::from_secs(6 * 24 * 3600);
+
+/// The last moment that RFC 3339 can write.
+const LAST: Timestamp = Timestamp(253_402_300_799_999);
+
+/// The longest proof of a consent, in UTF-16 units.
+const LONGEST_PROOF: usize = 4096;
+
+/// The longest business-scoped user id: WhatsApp's have a country code, a dot and up to 128 characters.
+const LONGEST_BSUID: usize = 131;
+
+/// The parameters of a template at most; WhatsApp has far fewer.
+const MOST_PARAMETERS: usize = 256;
+
+fn found(right: bool, field: &'static str) -> Result<(), Rejection> {
+    if right { Ok(()) } else { Err(Reason::Invalid.at(field)) }
+}
+
+fn people(organization: &OrganizationId, user: &UserId, number: &PhoneNumberId) -> Result<(), Rejection> {
+    found(organization.is_formed(), "organization_id")?;
+    found(user.is_formed(), "user_id")?;
+    found(number.is_formed(), "phone_number_id")
+}
+
+fn recipient(recipient: &Recipient) -> Result<(), Rejection> {
+    found(recipient.conversation_id.as_ref().is_none_or(Formed::is_formed), "recipient.conversation_id")?;
+    let readable =
+        |text: &str| (1..=LONGEST_BSUID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
+    let bsuid = recipient.address.bsuid.as_ref();
+    found(bsuid.is_none_or(|bsuid| readable(bsuid.expose())), "recipient.bsuid")
+}
+
+fn template(call: &TemplateCall, fields: [&'static str; 3]) -> Result<(), Rejection> {
+    let [name, language, parameters] = fields;
+    found(is_template_name(&call.name), name)?;
+    found(is_language(&call.language), language)?;
+    let few = call.header.len() + call.body.len() + call.buttons.len() <= MOST_PARAMETERS;
+    found(few, parameters)
+}
+
+fn content(content: &Content) -> Result<(), Rejection> {
+    found(content.reply_to.as_ref().is_none_or(Formed::is_formed), "content.reply_to")?;
+    let fields = ["content.template.name", "content.template.language", "content.template"];
+    content.template.as_ref().map_or(Ok(()), |call| template(call, fields))
+}
+
+fn issued(at: Timestamp) -> Result<(), Rejection> {
+    found((Timestamp::EPOCH..=LAST).contains(&at), "issued_at")
+}
+
+impl SendMessage {
+    /// Whether the command is one, at `now`.
+    ///
+    /// # Errors
+    /// `invalid`, with the first field at fault.
+    pub fn check(&self, now: Timestamp) -> Result<(), Rejection> {
+        people(&self.organization_id, &self.user_id, &self.phone_number_id)?;
+        recipient(&self.recipient)?;
+        content(&self.content)?;
+        issued(self.issued_at)?;
+        let end = now + LONGEST_LIFE;
+        found(self.not_after.is_none_or(|at| (Timestamp::EPOCH..=end).contains(&at)), "not_after")
+    }
+}
+
+impl ConsentCommand {
+    /// Whether the command is one.
+    ///
+    /// # Errors
+    /// `invalid`, with the first field at fault.
+    pub fn check(&self) -> Result<(), Rejection> {
+        people(&self.organization_id, &self.user_id, &self.phone_number_id)?;
+        recipient(&self.recipient)?;
+        let fields = ["template.name", "template.language", "template"];
+        self.template.as_ref().map_or(Ok(()), |call| template(call, fields))?;
+        let short = |proof: &crate::ids::Text| utf16_len(proof.expose()) <= LONGEST_PROOF;
+        found(self.proof.as_ref().is_none_or(short), "proof")?;
+        issued(self.issued_at)
+    }
+}

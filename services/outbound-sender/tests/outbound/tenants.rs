@@ -1,0 +1,147 @@
+//! Commands of those who have no business with a number, a conversation or an id, and commands that are none (P4, R3, R13).
+
+use connector_contracts::{Topic, encode};
+use connector_domain::command::{Content, LONGEST_LIFE, Recipient, SendMessage};
+use connector_domain::identity::Address;
+use connector_domain::ids::CommandId;
+use connector_ports::gate::View;
+use connector_runtime::platform::views;
+use connector_runtime::situation::partition_of;
+use connector_simulated::BEGINNING;
+use std::time::Duration;
+
+use crate::scene::{PARTITIONS, Scene, conversation, keys, of, refusal, text, types};
+
+/// Contacts whose conversations are in different partitions.
+fn apart() -> (usize, usize) {
+    let place = |n: usize| partition_of(&conversation(n), PARTITIONS);
+    let other = (1..10).find(|n| place(*n) != place(0)).expect("ten contacts are not all in one partition");
+    (0, other)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_id_for_two_contacts_is_a_conflict_before_and_after_a_wipe() {
+    for at_once in [true, false] {
+        let scene = Scene::new(31).await;
+        let (one, other) = apart();
+        let (first, second) = (text("same id", one), SendMessage { ..text("same id", other) });
+        if at_once {
+            scene.publish(&[first.clone(), second.clone(), text("last", one)]).await;
+        } else {
+            scene.publish(&[first.clone(), text("before", one)]).await;
+            scene.run_to_the_end(&[first.clone(), text("before", one)]).await;
+            // All that is not the log is gone: whoever takes over tells what stands there.
+            scene.world.calm_gate().wipe_view(&View::new(views::SEND_COMMANDS, 0));
+            scene.world.calm_gate().wipe_view(&View::new(views::SEND_COMMANDS, 1));
+            scene.world.calm_gate().wipe_registers();
+            scene.world.restart();
+            scene.publish(&[second.clone(), text("last", one)]).await;
+        }
+        scene.run_to_the_end(&[text("last", one)]).await;
+        scene
+            .run(async |world| {
+                crate::scene::appears(&world, |e| {
+                    e.envelope.command_id == Some(first.command_id) && e.envelope.event_type == "MessageRejected"
+                })
+                .await;
+            })
+            .await;
+        let events = of(&scene.events(), first.command_id);
+        assert_eq!(refusal(&events), ("conflict".to_owned(), "command_id".to_owned()));
+        assert_eq!(types(&events).iter().filter(|name| *name == "MessageAccepted").count(), 1);
+        let sent = scene.posts().into_iter().filter(|(text, _)| text == "same id").count();
+        assert_eq!(sent, 1, "one of the two is sent");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_id_in_two_organizations_is_two_commands() {
+    let scene = Scene::new(32).await;
+    let own = text("shared", 1);
+    let foreign = SendMessage { organization_id: "evil".into(), ..own.clone() };
+    scene.publish(&[foreign.clone(), own.clone()]).await;
+    scene
+        .run(async |world| {
+            crate::scene::appears(&world, |e| e.envelope.event_type == "MessageSent").await;
+            crate::scene::appears(&world, |e| e.envelope.event_type == "MessageRejected").await;
+        })
+        .await;
+    let events = of(&scene.events(), own.command_id);
+    assert_eq!(refusal(&events), ("not_enabled".to_owned(), "phone_number_id".to_owned()));
+    let refused = events.iter().find(|e| e.envelope.event_type == "MessageRejected").expect("refused");
+    assert_eq!(
+        refused.envelope.stream_id,
+        keys().user(&"evil".into(), &"ada".into()),
+        "in no stream of the other tenant"
+    );
+    assert_eq!(scene.posts().len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_conversation_of_another_number_is_nobodys_and_its_refusal_stands_in_the_askers_stream() {
+    let scene = Scene::new(33).await;
+    scene.second(2).await;
+    let by_id = |name: &str, n: usize| SendMessage {
+        recipient: Recipient { conversation_id: Some(conversation(n)), address: Address::default() },
+        ..crate::scene::text_of_second(name, n)
+    };
+    let commands = [by_id("a", 0), by_id("b", 1), by_id("nobody", 77)];
+    scene.publish(&commands).await;
+    scene.run_to_the_end(&commands).await;
+    for command in &commands {
+        let events = of(&scene.events(), command.command_id);
+        assert_eq!(refusal(&events), ("not_a_contact".to_owned(), "recipient".to_owned()));
+        assert_eq!(events[0].envelope.stream_id, keys().user(&"acme".into(), &"bob".into()));
+    }
+    assert!(scene.posts().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_none_is_refused_with_its_field_and_only_an_unreadable_id_is_a_dead_letter() {
+    let scene = Scene::new(34).await;
+    let changed = |name: &str, change: fn(&mut SendMessage)| {
+        let mut command = text(name, 1);
+        change(&mut command);
+        command
+    };
+    let wrong = [
+        (changed("phone", |c| c.recipient.conversation_id = Some("+491701234567".into())), "recipient.conversation_id"),
+        (changed("user", |c| c.user_id = "".into()), "user_id"),
+        (changed("organization", |c| c.organization_id = "a/b".into()), "organization_id"),
+        (changed("reply", |c| c.content.reply_to = Some("+49".into())), "content.reply_to"),
+        (changed("life", |c| c.not_after = Some(BEGINNING + 2 * LONGEST_LIFE)), "not_after"),
+        (changed("issued", |c| c.issued_at = connector_domain::time::Timestamp(-1)), "issued_at"),
+        (changed("content", |c| c.content = Content { text: None, ..Content::text("") }), "content.text"),
+    ];
+    let commands: Vec<_> = wrong.iter().map(|(command, _)| command.clone()).collect();
+    scene.publish(&commands).await;
+    let whole = encode(&text("cut", 1)).expect("it fits");
+    scene.write_raw(Topic::SendCommands, "publisher", whole[..whole.len() - 1].to_vec()).await;
+    scene.write_raw(Topic::SendCommands, "publisher", whole[..20].to_vec()).await;
+    let mut all = commands.clone();
+    all.push(text("cut", 1));
+    scene.run_to_the_end(&all).await;
+    for (command, field) in &wrong {
+        let events = of(&scene.events(), command.command_id);
+        assert_eq!(refusal(&events), ("invalid".to_owned(), (*field).to_owned()));
+        let shown = format!("{:?}", events[0].envelope);
+        assert!(!shown.contains("4917"), "{shown}");
+    }
+    let cut = refusal(&of(&scene.events(), CommandId::derived("cut")));
+    assert_eq!(cut, ("invalid".to_owned(), "not_after".to_owned()));
+    let dead = scene.world.history(&format!("{}.dlq", Topic::SendCommands.name("")).as_str().into());
+    assert_eq!(dead.iter().map(|record| record.value.as_deref()).collect::<Vec<_>>(), [Some(&whole[..20])]);
+    assert!(scene.posts().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_accepted_for_longer_than_it_is_kept() {
+    let mut scene = Scene::new(35).await;
+    scene.rules.command_life = 30 * LONGEST_LIFE;
+    let commands = [text("a", 1)];
+    scene.publish(&commands).await;
+    scene.run_to_the_end(&commands).await;
+    let accepted = of(&scene.events(), commands[0].command_id).remove(0);
+    let connector_domain::event::Event::MessageAccepted(event) = accepted.event else { panic!("accepted") };
+    assert!(event.not_after <= BEGINNING + LONGEST_LIFE + Duration::from_secs(60), "{event:?}");
+}
