@@ -4,6 +4,7 @@ mod chaos;
 mod clients;
 mod corpus;
 mod inbound;
+mod old_views;
 mod reference;
 mod secured;
 mod start;

@@ -95,7 +95,16 @@ impl Log for KafkaLog {
         isolation: Isolation,
     ) -> Result<Box<dyn Reader>, LogError> {
         partitions.iter().try_for_each(|(partition, _)| record::check_topic(&partition.topic))?;
-        Ok(Box::new(KafkaReader::assign(&self.config, partitions, isolation)?))
+        Ok(Box::new(KafkaReader::assign(&self.config, partitions, isolation, false)?))
+    }
+
+    async fn follow(
+        &self,
+        partitions: Vec<(TopicPartition, Start)>,
+        isolation: Isolation,
+    ) -> Result<Box<dyn Reader>, LogError> {
+        partitions.iter().try_for_each(|(partition, _)| record::check_topic(&partition.topic))?;
+        Ok(Box::new(KafkaReader::assign(&self.config, partitions, isolation, true)?))
     }
 
     async fn appender(&self) -> Result<Box<dyn Appender>, LogError> {

@@ -333,6 +333,16 @@ pub trait Log: Send + Sync {
         isolation: Isolation,
     ) -> Result<Box<dyn Reader>, LogError>;
 
+    /// As [`Log::assign`], for who waits for the end with each question: it is told as soon as it is reached. That costs the log more while
+    /// nothing is written, so pause it when nobody asks.
+    async fn follow(
+        &self,
+        partitions: Vec<(TopicPartition, Start)>,
+        isolation: Isolation,
+    ) -> Result<Box<dyn Reader>, LogError> {
+        self.assign(partitions, isolation).await
+    }
+
     /// A writer without transactions.
     async fn appender(&self) -> Result<Box<dyn Appender>, LogError>;
 

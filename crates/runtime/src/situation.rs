@@ -202,6 +202,14 @@ impl Situations {
         [self.home(&question.conversation_id), self.home(&self.user(question))]
     }
 
+    /// As [`Tail::rest`].
+    ///
+    /// # Errors
+    /// When the log is away.
+    pub async fn rest(&self) -> Result<(), Failure> {
+        self.tail.rest().await
+    }
+
     fn home(&self, stream: &StreamId) -> u32 {
         partition_of(stream, self.partitions)
     }

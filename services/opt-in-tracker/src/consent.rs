@@ -30,7 +30,7 @@ use connector_runtime::numbers::Numbers;
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::reserved::Reserved;
 use connector_runtime::situation::{Question, Situations, partition_of};
-use connector_runtime::tail::again;
+use connector_runtime::tail::{IDLE, again};
 use connector_runtime::view::{Mark, Memory};
 
 use crate::PRODUCER;
@@ -513,11 +513,12 @@ impl Handler for Consent {
     }
 
     fn tick_every(&self) -> Option<Duration> {
-        Some(CHECKED_EVERY)
+        Some(CHECKED_EVERY.min(IDLE))
     }
 
     async fn tick(&mut self) -> Result<Vec<Append>, Failure> {
         self.reserved.check().await?;
+        self.situations.rest().await?;
         Ok(Vec::new())
     }
 

@@ -32,6 +32,10 @@ use thread::{Command, Datum, Item, State, Thread, What};
 /// How long closing may take for the caller; the thread may need longer when the broker is away.
 const CLOSE: Duration = Duration::from_secs(5);
 
+/// A fetch that finds nothing is answered after this time, in milliseconds, and only then the end is told: behind the last record stands the
+/// marker of its transaction, and librdkafka tells of an end with the answer behind it.
+const PROMPT_FETCH_WAIT: &str = "3";
+
 pub(crate) struct KafkaReader {
     /// Kept alive by the thread alone: whoever lets go last must be free to block.
     consumer: Weak<BaseConsumer<Context>>,
@@ -82,9 +86,13 @@ impl KafkaReader {
         config: &KafkaConfig,
         partitions: Vec<(TopicPartition, Start)>,
         isolation: Isolation,
+        prompt: bool,
     ) -> Result<Self, LogError> {
         // librdkafka wants a group for its consumer queue; this one is never joined and nothing is committed for it.
-        let client = config.reader("connector.no-group", None, isolation, "earliest");
+        let mut client = config.reader("connector.no-group", None, isolation, "earliest");
+        if prompt {
+            client.set("fetch.wait.max.ms", PROMPT_FETCH_WAIT);
+        }
         let consumer = Self::client(&client)?;
         let mut state = State { begin: true, ..State::default() };
         for (partition, start) in partitions {

@@ -21,7 +21,7 @@ use connector_domain::ids::{AttemptId, CommandId};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
 use connector_domain::time::Timestamp;
 use connector_ports::WhatsApp;
-use connector_ports::log::{Appended, Offset, Record, TopicPartition};
+use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use connector_ports::whatsapp::Outbound;
 use connector_runtime::emit::{Emitter, traceparent};
 use connector_runtime::failure::Failure;
@@ -29,6 +29,7 @@ use connector_runtime::handler::{Handler, Order, Reason as Letter, Step, TakeUp}
 use connector_runtime::lanes::{LaneKey, QueueKey, Work};
 use connector_runtime::platform::Platform;
 use connector_runtime::situation::{Situations, partition_of};
+use connector_runtime::tail::IDLE;
 use connector_runtime::view::Reading;
 use futures::FutureExt;
 use uuid::Uuid;
@@ -469,6 +470,15 @@ impl Handler for Dispatcher {
 
     async fn conclude(&mut self, _work: &Work, fact: Fact) -> Result<Step<Fact>, Failure> {
         self.outcome(fact).await
+    }
+
+    fn tick_every(&self) -> Option<Duration> {
+        Some(IDLE)
+    }
+
+    async fn tick(&mut self) -> Result<Vec<Append>, Failure> {
+        self.situations.rest().await?;
+        Ok(Vec::new())
     }
 
     async fn committed(

@@ -2,94 +2,40 @@
 //!
 //! A view is nearly always a little behind the log, and almost everything it lacks says what the connector itself did. Whoever decides on a
 //! view follows the log beside it and remembers per stream where the last event stands that can change a decision
-//! ([`bears_on_decisions`]). A reading is *settled* when no such event stands at its position or behind it, up to the end of the log as of
+//! ([`bears_on_decisions`](connector_domain::bearing::bears_on_decisions)). A reading is *settled* when no such event stands at its position or behind it, up to the end of the log as of
 //! the decision. So what has nothing unapplied is decided at once, however far the view is behind, and what has waits.
 //!
 //! The directory is a part of that: a user who is disabled there is so from then on, whether or not its worker is there to tell the log.
 //!
 //! Nothing runs in the background: whoever asks reads on, up to the ends that were asked for.
 
+mod slots;
+
 use std::collections::BTreeMap;
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::Duration;
 
-use connector_contracts::{Topic, event_type, glimpse};
-use connector_domain::bearing::bears_on_decisions;
+use connector_contracts::Topic;
 use connector_domain::ids::{OrganizationId, StreamId, UserId};
 use connector_domain::time::Timestamp;
-use connector_ports::log::{Isolation, Offset, Polled, Reader, Record, Start, TopicName, TopicPartition};
+use connector_ports::log::{Isolation, Offset, Polled, Reader, Start, TopicName, TopicPartition};
 use connector_ports::{Clock, Log};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::failure::Failure;
 use crate::platform::{Platform, groups};
+use slots::{Slots, note_entry, note_event, stream_hash, user_hash};
 
 /// How long a question waits for records that must be on their way.
 const WITHIN: Duration = Duration::from_millis(100);
+/// After so long without a question the reader rests.
+pub const IDLE: Duration = Duration::from_secs(2);
 /// Records in one piece.
 const PIECE: usize = 2_000;
 /// A tail that is so many records behind the view goes on at the view's position instead of reading what nobody needs.
 const FAR: i64 = 2_000;
 /// So many records are read again for a view that went back. One that is further back is being built again, and comes by itself.
 const FARTHEST: i64 = 200_000;
-/// Places where streams are remembered, per partition: 128 KiB.
-const SLOTS: usize = 1 << 14;
-
-/// Where the last event of each stream stands, in bounded memory: streams share slots, so that an answer may be too high, never too low.
-#[derive(Default)]
-struct Slots {
-    /// Empty before the first event.
-    slots: Vec<i64>,
-    /// Of the last record of which it is not known whose it is.
-    anybodys: i64,
-}
-
-/// Each stream has two slots; the lower one counts.
-fn places(hash: u64) -> [usize; 2] {
-    let place = |bits: u64| usize::try_from(bits % SLOTS as u64).unwrap_or_default();
-    [place(hash), place(hash >> 32)]
-}
-
-impl Slots {
-    fn note(&mut self, hash: u64, offset: Offset) {
-        if self.slots.is_empty() {
-            self.slots = vec![0; SLOTS];
-        }
-        for place in places(hash) {
-            self.slots[place] = self.slots[place].max(offset.next().0);
-        }
-    }
-
-    fn note_anybodys(&mut self, offset: Offset) {
-        self.anybodys = self.anybodys.max(offset.next().0);
-    }
-
-    /// Everything of this stream stands below.
-    fn behind_last(&self, hash: u64) -> Offset {
-        let own = if self.slots.is_empty() {
-            0
-        } else {
-            places(hash).map(|place| self.slots[place]).into_iter().min().unwrap_or_default()
-        };
-        Offset(own.max(self.anybodys))
-    }
-}
-
-fn hash_of(what: &impl Hash) -> u64 {
-    let mut hasher = DefaultHasher::new();
-    what.hash(&mut hasher);
-    hasher.finish()
-}
-
-fn stream_hash(stream: &str) -> u64 {
-    hash_of(&stream)
-}
-
-fn user_hash(organization: &str, user: &str) -> u64 {
-    hash_of(&(organization, user))
-}
-
 /// A partition as it was followed: everything from `begin` to `next` was looked at.
 #[derive(Default)]
 struct Followed {
@@ -160,6 +106,9 @@ struct State {
     directory: Vec<Followed>,
     /// What the directory's worker has turned into events, as far as it was asked for.
     told: Vec<Offset>,
+    /// When the reader was needed last.
+    asked: Option<Timestamp>,
+    paused: bool,
 }
 
 impl Tail {
@@ -295,6 +244,30 @@ impl Tail {
         Ok(answers)
     }
 
+    /// Lets the reader rest when nobody has needed it for a while: one that follows costs the log more than one that reads. To be called from
+    /// time to time.
+    ///
+    /// # Errors
+    /// When the log is away.
+    pub async fn rest(&self) -> Result<(), Failure> {
+        let mut state = self.shared.state.lock().await;
+        if state.paused || state.asked.is_none_or(|asked| self.clock.now().since(asked) < IDLE) {
+            return Ok(());
+        }
+        let everything = self.everything();
+        if let Some(reader) = &mut state.reader {
+            reader.pause(&everything).await?;
+            state.paused = true;
+        }
+        Ok(())
+    }
+
+    fn everything(&self) -> Vec<TopicPartition> {
+        let mut everything = self.all(&self.events);
+        everything.extend(self.all(&self.directory));
+        everything
+    }
+
     /// Reads up to the ends of a moment: of the directory, and of those partitions of the log that are read `from` a position.
     async fn read_on(&self, state: &mut State, from: &BTreeMap<u32, Offset>, moment: &Moment) -> Result<(), Failure> {
         let read = self.try_read_on(state, from, moment).await;
@@ -332,12 +305,17 @@ impl Tail {
                 wanted.push(*partition);
             }
         }
+        state.asked = Some(self.clock.now());
         if let Some(reader) = &mut state.reader {
+            if std::mem::take(&mut state.paused) {
+                reader.resume(&self.everything()).await?;
+            }
             for (partition, to) in seeks {
                 reader.seek(&partition, to).await?;
             }
         } else {
-            state.reader = Some(self.log.assign(self.starts(state), Isolation::Committed).await?);
+            state.paused = false;
+            state.reader = Some(self.log.follow(self.starts(state), Isolation::Committed).await?);
         }
         let until = self.clock.now() + WITHIN;
         while !Self::has_reached(state, &wanted, moment) {
@@ -398,43 +376,6 @@ impl Tail {
             Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) | Polled::Idle => {}
         }
         Ok(())
-    }
-}
-
-/// What a record of the log leaves. Its bytes count, as for whoever folds it, not its headers.
-fn note_event(slots: &mut Slots, record: &Record) {
-    // Nobody folds a tombstone.
-    let Some(value) = record.value.as_deref() else { return };
-    let Some(known) = event_type(value) else {
-        return note_unknown(slots, record);
-    };
-    // Most are passed over by their type alone.
-    if !bears_on_decisions(known, Some(0)) {
-        return;
-    }
-    match glimpse(value) {
-        Ok(seen) if bears_on_decisions(known, seen.error_code) => {
-            slots.note(stream_hash(seen.stream_id), record.offset);
-        }
-        Ok(_) => {}
-        Err(_) => note_unknown(slots, record),
-    }
-}
-
-/// This build cannot tell what it is; one that can finds it in the stream of its key.
-fn note_unknown(slots: &mut Slots, record: &Record) {
-    match record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) {
-        Some(stream) => slots.note(stream_hash(stream), record.offset),
-        None => slots.note_anybodys(record.offset),
-    }
-}
-
-/// What a record of the directory leaves: whose it is stands in its key (`user/…/…`, `contact/…/…/…`).
-fn note_entry(slots: &mut Slots, record: &Record) {
-    let Some(key) = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok()) else { return };
-    let parts: Vec<&str> = key.split('/').collect();
-    if let ["user", organization, user] | ["contact", organization, user, _] = parts.as_slice() {
-        slots.note(user_hash(organization, user), record.offset);
     }
 }
 
