@@ -64,7 +64,7 @@ async fn read(
         .await?;
     let all = (0..partitions).map(|number| (TopicPartition::new(topic.clone(), number), Start::Beginning)).collect();
     // What was aborted counts: it stays where it is, and is the first for ever.
-    let mut reader = Box::new(KafkaReader::assign(config, all, Isolation::Uncommitted)?);
+    let mut reader = Box::new(KafkaReader::assign(config, all, Isolation::Uncommitted, false)?);
     let mut found = BTreeMap::new();
     let deadline = Instant::now() + config.request_timeout;
     let result = loop {
