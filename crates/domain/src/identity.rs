@@ -1,12 +1,11 @@
 //! Who a conversation is with (R10): a phone number, a business-scoped user id, or both, behind one opaque stream id.
 
-use std::borrow::Cow;
-
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
 
 use crate::ids::{Bsuid, OrganizationId, PhoneNumber, PhoneNumberId, StreamId, UserId};
+use crate::phone::one_form;
 
 /// How WhatsApp addresses one person. At least one of the two is present in everything the connector records.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -35,31 +34,6 @@ impl Address {
             self.bsuid.clone_from(&other.bsuid);
         }
     }
-}
-
-/// One form for numbers that have two: a `wa_id` may lack, or have, a digit that the dialled number has. Only for telling people
-/// apart; messages go to the number as it is known.
-///
-/// - Brazil: mobile numbers got a 9 in front of their eight digits, WhatsApp leaves it out for accounts made before. Landlines
-///   begin with 2 to 5, so nothing else has the form without it.
-/// - Mexico: until 2019 mobile numbers were dialled with a 1 behind the country code; the ten digits are the same.
-/// - Argentina: from abroad mobile numbers have a 9 behind the country code; the ten digits are the same.
-fn one_form(digits: &str) -> Cow<'_, str> {
-    let local = |country: &str, length: usize| digits.strip_prefix(country).filter(|local| local.len() == length);
-    if let Some(local) = local("55", 11)
-        && let Some(("9", subscriber)) = local.get(2..).map(|number| number.split_at(1))
-        && subscriber.starts_with(['6', '7', '8', '9'])
-    {
-        return format!("55{}{subscriber}", &local[..2]).into();
-    }
-    for (country, mobile) in [("52", "1"), ("54", "9")] {
-        if let Some(local) = local(country, 11)
-            && let Some(ten) = local.strip_prefix(mobile)
-        {
-            return format!("{country}{ten}").into();
-        }
-    }
-    digits.into()
 }
 
 /// The secret that turns a person into an opaque stream id. It never changes; its id stands in front of every stream id.
@@ -139,10 +113,10 @@ impl StreamKeys {
         self.stream(["bsuid", number.as_str(), bsuid.expose()])
     }
 
-    /// The stream id of an address: by phone when there is one, else by BSUID. `None` for an empty address.
+    /// The stream id of an address: by phone when there is one, else by BSUID. `None` for an address of nobody.
     #[must_use]
     pub fn conversation(&self, number: &PhoneNumberId, address: &Address) -> Option<StreamId> {
-        match (&address.phone, &address.bsuid) {
+        match (address.phone.as_ref().filter(|phone| !phone.is_nobody()), &address.bsuid) {
             (Some(phone), _) => Some(self.by_phone(number, phone)),
             (None, Some(bsuid)) => Some(self.by_bsuid(number, bsuid)),
             (None, None) => None,
@@ -159,27 +133,5 @@ impl StreamKeys {
     #[must_use]
     pub fn number(&self, number: &PhoneNumberId) -> StreamId {
         self.stream(["number", number.as_str(), ""])
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::one_form;
-
-    #[test]
-    fn both_ways_to_write_a_mobile_number_are_one_person() {
-        for (dialled, by_whatsapp) in
-            [("5531987654321", "553187654321"), ("5215512345678", "525512345678"), ("5491123456789", "541123456789")]
-        {
-            assert_eq!(one_form(dialled), one_form(by_whatsapp), "{dialled}");
-        }
-    }
-
-    #[test]
-    fn no_other_number_changes() {
-        // A landline of Brazil, a mobile number whose eight digits could be a landline, and countries whose code begins alike.
-        for digits in ["553132654321", "5531932654321", "491701234567", "15550100042", "5219", "559", "54911234567"] {
-            assert_eq!(one_form(digits), digits);
-        }
     }
 }

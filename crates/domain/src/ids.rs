@@ -4,8 +4,9 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use thiserror::Error;
 use uuid::Uuid;
+
+pub use crate::phone::{NotAPhoneNumber, PhoneNumber};
 
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident) => {
@@ -125,49 +126,6 @@ uuid_id! {
 uuid_id! {
     /// One event in the log, derived from its cause (R3).
     EventId
-}
-
-/// A phone number in E.164 digits without the plus sign, the form of WhatsApp's `wa_id`. `Debug` hides it.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(transparent)]
-pub struct PhoneNumber(String);
-
-/// Why a text is not a phone number. Does not repeat the text.
-#[derive(Debug, Error, PartialEq, Eq)]
-#[error(
-    "a phone number has 5 to 15 digits, an optional leading plus sign, and spaces, dashes or brackets between them"
-)]
-pub struct NotAPhoneNumber;
-
-impl PhoneNumber {
-    /// Reads a number as people write it: `+49 (170) 123-4567` and `491701234567` are the same.
-    ///
-    /// # Errors
-    /// When there are letters, or fewer than 5 or more than 15 digits (E.164).
-    pub fn parse(text: &str) -> Result<Self, NotAPhoneNumber> {
-        let mut digits = String::with_capacity(15);
-        for (at, c) in text.trim().chars().enumerate() {
-            match c {
-                '0'..='9' => digits.push(c),
-                '+' if at == 0 => {}
-                ' ' | '-' | '(' | ')' | '.' | '/' => {}
-                _ => return Err(NotAPhoneNumber),
-            }
-        }
-        if (5..=15).contains(&digits.len()) { Ok(Self(digits)) } else { Err(NotAPhoneNumber) }
-    }
-
-    /// The digits, for the one place that addresses a person: the request to WhatsApp.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for PhoneNumber {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PhoneNumber(…)")
-    }
 }
 
 /// A business-scoped user id (`CC.…`), Meta's pseudonym of a person towards one business portfolio. `Debug` hides it.

@@ -16,6 +16,7 @@ pub mod form;
 pub mod identity;
 pub mod ids;
 pub mod outcome;
+pub mod phone;
 pub mod settings;
 pub mod share;
 pub mod status;

@@ -150,6 +150,10 @@ impl Directory {
         if !formed && decoded.is_some() {
             return dead("invalid_id", "an id in the key is no opaque id");
         }
+        let phone = decoded.as_ref().and_then(|decoded| decoded.address.phone.as_ref());
+        if phone.is_some_and(|phone| !phone.is_possible()) {
+            return dead("invalid", "address.phone is no phone number");
+        }
         let stream = self.platform.keys.user(&subject.organization_id, &subject.user_id);
         Ok(Item { at, key: key.to_owned(), subject, stream, record: decoded })
     }

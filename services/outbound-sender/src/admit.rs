@@ -178,7 +178,11 @@ impl Admit {
     /// Decides on a situation. A command without a conversation has an empty one.
     fn decide(&self, open: &Open, situation: &Situation, facts: &Facts, now: Timestamp) -> Result<Accepted, Refused> {
         let command = &open.command;
-        let Some(conversation) = &open.conversation else { return Err(refused(Reason::Invalid.at("recipient"))) };
+        let Some(conversation) = &open.conversation else {
+            // Nobody's: a text that is no phone number.
+            let field = if command.recipient.address.phone.is_some() { "recipient.phone" } else { "recipient" };
+            return Err(refused(Reason::Invalid.at(field)));
+        };
         let acting = Acting {
             organization_id: &command.organization_id,
             phone_number_id: &command.phone_number_id,

@@ -76,8 +76,15 @@ pub(super) fn check_enabled(situation: &Situation, number: &PhoneNumberId) -> Re
 }
 
 pub(super) fn check_recipient(recipient: &Recipient) -> Result<(), Rejection> {
-    if recipient.conversation_id.is_none() && recipient.address.is_empty() {
+    if recipient.conversation_id.is_some() {
+        return Ok(());
+    }
+    if recipient.address.is_empty() {
         return Err(Reason::Invalid.at("recipient"));
+    }
+    // Publishers write numbers as they like; one that cannot be anybody's is refused by its field.
+    if recipient.address.phone.as_ref().is_some_and(|phone| !phone.is_possible()) {
+        return Err(Reason::Invalid.at("recipient.phone"));
     }
     Ok(())
 }

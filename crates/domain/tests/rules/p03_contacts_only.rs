@@ -9,7 +9,7 @@ use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::PhoneNumber;
 
 use crate::scenario::{
-    Scenario, ask, enabled, imported, in_contacts, of_kind, out_of_contacts, t, template, text, wrote,
+    Scenario, ask, enabled, import, imported, in_contacts, of_kind, out_of_contacts, t, template, text, wrote,
 };
 
 #[test]
@@ -37,6 +37,49 @@ fn a_stranger_is_not_even_told_that_their_message_was_read() {
 fn a_recipient_has_to_be_named() {
     let nobody = text("hi").with_send(|command| command.recipient.conversation_id = None);
     Scenario::consented().when(nobody).then_rejects_field(Reason::Invalid, "recipient");
+}
+
+/// As it comes from a topic, where nobody has looked at it.
+fn published(phone: &str) -> Address {
+    Address { phone: Some(serde_json::from_value(phone.into()).expect("it is never an error")), bsuid: None }
+}
+
+#[test]
+fn a_recipient_who_is_named_by_what_is_no_phone_number_is_refused_by_the_field() {
+    for phone in ["+999 1234567", "0170 1234567", "+49 1", "ada", "+1 555 010"] {
+        let somebody = text("hi").with_send(|command| {
+            command.recipient.conversation_id = None;
+            command.recipient.address = published(phone);
+        });
+        Scenario::consented().when(somebody).then_rejects_field(Reason::Invalid, "recipient.phone");
+        let somebody = import("paper").with_consent(|command| {
+            command.recipient.conversation_id = None;
+            command.recipient.address = published(phone);
+        });
+        Scenario::consented().when(somebody).then_rejects_field(Reason::Invalid, "recipient.phone");
+    }
+}
+
+#[test]
+fn a_number_leads_to_one_conversation_however_and_by_whomever_it_is_written() {
+    let keys = StreamKeys::new("k1", b"secret");
+    let id = |address: &Address| keys.conversation(&"number".into(), address);
+    let read = |phone: &str| id(&Address { phone: PhoneNumber::parse(phone).ok(), bsuid: None });
+    let by_whatsapp = |phone: &str| id(&Address { phone: PhoneNumber::from_whatsapp(phone).ok(), bsuid: None });
+    for (whatsapp, spellings) in [
+        ("442079460958", ["+44 (0)20 7946 0958", "4402079460958", "0044 20 7946 0958"]),
+        ("491701234567", ["+49 170 1234567", "+49 (0)170/1234567", "+491701234567"]),
+        ("22545000000", ["+225 07 45 00 00 00", "2250745000000", "+225 45 00 00 00"]),
+        ("22997000000", ["+229 01 97 00 00 00", "2290197000000", "+229 97000000"]),
+        ("5215512345678", ["+52 55 1234 5678", "+52 1 55 1234 5678", "525512345678"]),
+    ] {
+        assert!(by_whatsapp(whatsapp).is_some());
+        for spelling in spellings {
+            assert_eq!(read(spelling), by_whatsapp(whatsapp), "as the API reads {spelling}");
+            assert_eq!(id(&published(spelling)), by_whatsapp(whatsapp), "as Kafka has {spelling}");
+        }
+    }
+    assert_eq!(id(&published("ada")), None, "nobody's is no conversation");
 }
 
 fn record(phone: &str, name: &str) -> DirectoryRecord {

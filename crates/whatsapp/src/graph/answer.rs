@@ -25,7 +25,7 @@ pub(super) fn read_answer(status: u16, body: &[u8]) -> Answer {
 fn person(contact: &Value) -> Address {
     let id = |name: &str| contact[name].as_str().filter(|id| !id.is_empty());
     Address {
-        phone: id("wa_id").and_then(|id| PhoneNumber::parse(id).ok()),
+        phone: id("wa_id").and_then(|id| PhoneNumber::from_whatsapp(id).ok()),
         bsuid: id("user_id").map(|id| Bsuid(id.to_owned())),
     }
 }

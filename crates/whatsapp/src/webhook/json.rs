@@ -279,7 +279,7 @@ fn address(phone_fields: [&Id<'_>; 2], bsuid_fields: [&Id<'_>; 2]) -> Address {
     let mut bsuid = bsuid_fields.into_iter().find_map(|id| id.0.as_deref());
     let mut phone = None;
     for id in phone_fields.into_iter().filter_map(|id| id.0.as_deref()) {
-        match (&phone, PhoneNumber::parse(id)) {
+        match (&phone, PhoneNumber::from_whatsapp(id)) {
             (None, Ok(parsed)) => phone = Some(parsed),
             (Some(_), Ok(_)) => {}
             (_, Err(_)) => bsuid = bsuid.or(Some(id)),

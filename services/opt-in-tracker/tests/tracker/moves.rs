@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use connector_contracts::Topic;
+use connector_contracts::headers::dlq;
+use connector_contracts::{Topic, Topics};
 use connector_domain::command::{DirectoryKind, DirectoryRecord};
 use connector_domain::ids::{PhoneNumber, StreamId};
 use connector_ports::log::Append;
@@ -134,4 +135,27 @@ async fn whatever_goes_wrong_at_whatever_call_contacts_go_along_once() {
         let counts = counts(&world);
         assert_eq!((counts["ContactAdded"], counts["ContactRemoved"]), (2, 1), "{plan:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_with_what_is_no_phone_number_goes_to_the_dead_letters_by_its_field_and_holds_up_nobody() {
+    let world = play(async |world: SimWorld| {
+        for (n, phone) in ["ada", "0170 1234567", "+999 1234567"].into_iter().enumerate() {
+            let mut entry = DirectoryRecord {
+                contact_id: Some(format!("c{n}").as_str().into()),
+                ..directory(DirectoryKind::Contact)
+            };
+            entry.address.phone = serde_json::from_value(phone.into()).ok();
+            put(&world, &entry).await;
+        }
+        prepared(&world).await;
+        let letters = || world.history(&Topics::default().dlq(Topic::Directory).into());
+        wait::until("three dead letters", LIMIT, async || (letters().len() == 3).then_some(())).await;
+        for letter in letters() {
+            let reason = letter.header(dlq::REASON).expect("a reason");
+            assert_eq!(reason.as_ref(), b"invalid");
+        }
+    })
+    .await;
+    assert_eq!(counts(&world)["ContactAdded"], 1);
 }

@@ -107,7 +107,7 @@ user,acme,106,,a/b,,,
 ";
     let expected = "\
 line 3: enabled: is neither true nor false
-line 5: phone: a phone number has 5 to 15 digits, an optional leading plus sign, and spaces, dashes or brackets between them
+line 5: phone: a phone number begins with a country code that exists and has as many digits as numbers of that country have, with an optional leading plus sign, and spaces, dashes or brackets between them
 line 7: user: is not known: neither in the directory nor in this file
 line 8: kind: is none of number, user and contact
 line 9: organization: is missing
