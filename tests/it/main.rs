@@ -1,5 +1,6 @@
 //! Tests of the built programs, as a person or a stranger meets them.
 
+mod cases;
 mod chaos;
 mod clients;
 mod corpus;

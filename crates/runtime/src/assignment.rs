@@ -54,11 +54,19 @@ pub async fn assign(
     let written = emitter.record(Topic::Directory, &key, record, None)?;
     let append = if stays { written } else { Append { value: None, ..written } };
     let committed = match transactor.append(vec![append]).await {
-        Ok(_) => transactor.commit(None).await,
+        Ok(appended) => transactor.commit(None).await.map(|()| appended),
         Err(error) => Err(error),
     };
     match committed {
-        Ok(()) => Ok(Assigned::Done),
+        Ok(appended) => {
+            // Whoever enables a user next is told of the number. It is assigned also when the table does not get there in time.
+            for written in &appended {
+                if let Err(failure) = numbers.reached(written, SETTLE).await {
+                    tracing::warn!(%failure, "a number is assigned, and the table has not read it yet");
+                }
+            }
+            Ok(Assigned::Done)
+        }
         Err(LogError::Fenced { .. }) => Ok(Assigned::Contended),
         Err(error) => Err(error.into()),
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use connector_contracts::{Contract, decode};
 use connector_domain::command::DirectoryRecord;
 use connector_domain::template::Template;
-use connector_ports::log::{Isolation, Offset, Polled, Record, Start, TopicName, TopicPartition};
+use connector_ports::log::{Appended, Isolation, Offset, Polled, Record, Start, TopicName, TopicPartition};
 use connector_ports::partition::partition_for;
 use connector_ports::{Clock, Log};
 use futures::future::try_join_all;
@@ -180,10 +180,23 @@ impl<T: Entry> Table<T> {
         self.wait((0..partitions).collect(), within).await
     }
 
+    /// Waits until the table has read a record of its topic that the caller wrote. The end of the topic moves behind a committed record a
+    /// little after the commit was answered: [`Table::newest`] may be asked before that.
+    ///
+    /// # Errors
+    /// `Later` when the table does not get there within `within`.
+    pub async fn reached(&self, written: &Appended, within: Duration) -> Result<(), Failure> {
+        self.wait_for(&[(written.target.partition, written.offset.next())], within).await
+    }
+
     async fn wait(&self, partitions: BTreeSet<u32>, within: Duration) -> Result<(), Failure> {
         let ends = self.ends(partitions).await?;
+        self.wait_for(&ends, within).await
+    }
+
+    async fn wait_for(&self, ends: &[(u32, Offset)], within: Duration) -> Result<(), Failure> {
         let until = self.inner.clock.now() + within;
-        while !self.with(|state| state.is_at(&ends)) {
+        while !self.with(|state| state.is_at(ends)) {
             if self.inner.clock.now() >= until {
                 return Err(Failure::Later(format!("the table of {} is behind", self.inner.topic)));
             }

@@ -88,7 +88,7 @@ pub(super) async fn prepare(log: &dyn Log, contacts: &[Contact], now: Timestamp)
     };
     let entry = |contact: &Contact| DirectoryRecord {
         user_id: Some(contact.user()),
-        contact_id: Some(ContactId(contact.phone.expose().to_owned())),
+        contact_id: Some(ContactId(format!("c{}", contact.phone.expose()))),
         address: Address { phone: Some(contact.phone.clone()), bsuid: None },
         ..record(DirectoryKind::Contact)
     };
