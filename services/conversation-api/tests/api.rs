@@ -4,6 +4,9 @@
 #[path = "doors/mod.rs"]
 mod doors;
 #[cfg(test)]
+#[path = "order/mod.rs"]
+mod order;
+#[cfg(test)]
 mod support;
 
 use std::time::Duration;
@@ -537,7 +540,7 @@ async fn nothing_is_said_about_the_conversations_of_a_number_that_is_not_ones_ow
         assert_eq!((status, &accepted["conversation_id"]), (202, &Value::Null));
         let mut revoke = body(number);
         revoke["action"] = json!("revoke");
-        revoke.as_object_mut().map(|revoke| revoke.remove("content"));
+        revoke.as_object_mut().unwrap().remove("content");
         let (status, accepted) = other.post("/v1/commands/consent", &revoke).await;
         assert_eq!((status, &accepted["conversation_id"]), (202, &Value::Null));
     }

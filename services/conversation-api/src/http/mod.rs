@@ -13,7 +13,7 @@
 //! | `POST /v1/conversations/resolve` | the conversation with a phone number or BSUID |
 //! | `GET /v1/conversations/{id}?user_id=` | composer state and summary |
 //! | `GET /v1/conversations/{id}/events?after=&limit=&wait=` | its events in the order of the log |
-//! | `GET /v1/conversations/{id}/messages?before=&limit=` | its messages |
+//! | `GET /v1/conversations/{id}/messages?before=&limit=` | its messages in the order of the log; `previous` leads to those before |
 //! | `GET /v1/templates?phone_number_id=`, `POST /v1/templates/preview` | the catalogue (P13) |
 //! | `GET`, `PUT /v1/numbers/{phone_number_id}/profile` | the business profile (P8) |
 //! | `GET /v1/stream?conversation=&user_id=` | events as they come (SSE); of a user: those of their conversations, and their own |

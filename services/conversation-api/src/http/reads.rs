@@ -17,7 +17,7 @@ use super::directory::{check_conversation, check_id};
 use super::extract::{Path, Query, parse_limit};
 use super::problem::Problem;
 use super::{Api, parse_wait};
-use crate::model::cursor::Cursor;
+use crate::model::cursor::{Cursor, Place};
 use crate::model::{EventQuery, Outcome, Scope, Summary};
 
 #[derive(Deserialize)]
@@ -40,7 +40,7 @@ fn show(summary: &Summary) -> Value {
     json!({
         "conversation_id": summary.conversation_id, "channel": "whatsapp", "phone_number_id": fold.phone_number_id,
         "contact": summary.contact, "address": fold.address, "last_message": summary.last_message,
-        "unread": summary.unread, "last_activity": summary.last_activity, "consent": fold.consent.status,
+        "unread": summary.unread, "last_activity": summary.last_activity(), "consent": fold.consent.status,
         "deadline": fold.deadline, "aliases": fold.aliases,
     })
 }
@@ -155,18 +155,13 @@ pub(crate) async fn messages(
     Path(id): Path<String>,
     Query(query): Query<MessagesQuery>,
 ) -> Result<Json<Value>, Problem> {
-    let before = query.before.map(|text| {
-        let (at, id) = text.split_once(':')?;
-        Some((at.parse::<i64>().ok()?, id.to_owned()))
-    });
-    if before == Some(None) {
-        return Err(Problem::field("before", "is not a cursor of this API"));
-    }
+    let before = query.before.map(|text| text.parse::<Place>()).transpose();
+    let before = before.map_err(|_| Problem::field("before", "is not a cursor of this API"))?;
     let conversation = allowed(&api, &organization, query.user_id, id).await?;
     let limit = parse_limit(query.limit.as_deref())?;
-    let messages = api.model.messages(&organization, &conversation, before.flatten(), limit).await?;
+    let messages = api.model.messages(&organization, &conversation, before, limit).await?;
     let first = messages.first().filter(|_| messages.len() == limit);
-    let previous = first.map(|message| format!("{}:{}", message.occurred_at, message.id));
+    let previous = first.map(|message| message.place.to_string());
     Ok(Json(json!({ "messages": messages, "previous": previous })))
 }
 

@@ -61,6 +61,42 @@ impl FromStr for Cursor {
     }
 }
 
+/// The place of a message in the history of its conversation. In one stream it is the order of the log, whatever WhatsApp's times say;
+/// streams that are linked are merged by `ordered_at`. It depends on nothing but the log. As text: `ordered_at:partition:offset`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Place {
+    /// The latest `recorded_at` of the messages of the stream up to this one, milliseconds since 1970.
+    pub ordered_at: i64,
+    /// Partition of the log.
+    pub partition: u32,
+    /// Position in it.
+    pub offset: Offset,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}:{}", self.ordered_at, self.partition, self.offset.0)
+    }
+}
+
+impl FromStr for Place {
+    type Err = NotACursor;
+
+    fn from_str(text: &str) -> Result<Self, NotACursor> {
+        let mut parts = text.split(':');
+        let (Some(ordered_at), Some(partition), Some(offset), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
+        else {
+            return Err(NotACursor);
+        };
+        Ok(Self {
+            ordered_at: ordered_at.parse().map_err(|_| NotACursor)?,
+            partition: partition.parse().map_err(|_| NotACursor)?,
+            offset: Offset(offset.parse().map_err(|_| NotACursor)?),
+        })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,6 +111,15 @@ mod tests {
         assert_eq!("0:17,3:204".parse(), Ok(cursor));
         for wrong in ["x", "1", "1:", "1:x", "-1:2"] {
             assert_eq!(wrong.parse::<Cursor>(), Err(NotACursor), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn a_place_is_read_back_from_its_text() {
+        let place = Place { ordered_at: 1_700_000_000_000, partition: 3, offset: Offset(204) };
+        assert_eq!(place.to_string().parse(), Ok(place));
+        for wrong in ["", "1", "1:2", "1:2:x", "1:-2:3", "1:2:3:4", "1000:wamid.1"] {
+            assert_eq!(wrong.parse::<Place>(), Err(NotACursor), "{wrong}");
         }
     }
 }

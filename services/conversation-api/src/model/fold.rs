@@ -14,8 +14,11 @@ use connector_domain::ids::{AttemptId, StreamId, Wamid};
 use connector_domain::status::MessageState;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::cursor::Place;
 use super::sqlite::{conversation, from_word, word};
 use super::{Change, ModelError, Outcome};
+
+const INBOUND: &str = "inbound";
 
 /// Applies one record, unless it was applied before.
 pub(super) fn apply(db: &Connection, change: &Change) -> Result<(), ModelError> {
@@ -28,7 +31,7 @@ pub(super) fn apply(db: &Connection, change: &Change) -> Result<(), ModelError> 
     }
     if let Some(recorded) = &change.recorded {
         keep(db, change, recorded)?;
-        fold(db, recorded)?;
+        fold(db, change, recorded)?;
     }
     db.prepare_cached("INSERT OR REPLACE INTO offsets (partition, next) VALUES (?, ?)")?
         .execute(params![change.partition, change.offset.next().0])?;
@@ -64,12 +67,14 @@ fn data(event: &Event) -> Result<String, ModelError> {
     Ok(connector_domain::with_event_types!(to_json))
 }
 
-fn fold(db: &Connection, recorded: &Recorded) -> Result<(), ModelError> {
+fn fold(db: &Connection, change: &Change, recorded: &Recorded) -> Result<(), ModelError> {
     let envelope = &recorded.envelope;
+    let place =
+        Place { ordered_at: envelope.recorded_at.as_millis(), partition: change.partition, offset: change.offset };
     match &recorded.event {
-        Event::MessageReceived(message) => received(db, envelope, message)?,
-        Event::CallReceived(call) => called(db, envelope, call)?,
-        Event::MessageAccepted(accepted) => self::accepted(db, envelope, accepted)?,
+        Event::MessageReceived(message) => received(db, place, envelope, message)?,
+        Event::CallReceived(call) => called(db, place, envelope, call)?,
+        Event::MessageAccepted(accepted) => self::accepted(db, place, envelope, accepted)?,
         Event::MessageSent(sent) => {
             settle(db, envelope, &recorded.event, None)?;
             join(db, envelope, Some(&sent.wamid), Some(sent.attempt_id))?;
@@ -93,6 +98,7 @@ fn fold(db: &Connection, recorded: &Recorded) -> Result<(), ModelError> {
                 settle(db, envelope, &recorded.event, Some(why))?;
             }
         }
+        Event::ConversationLinked(_) => linked(db, envelope)?,
         Event::MessageStatusChanged(changed) => status(db, envelope, &recorded.event, changed)?,
         Event::ContactAdded(added) => {
             ensure(db, envelope, &added.conversation_id)?;
@@ -178,82 +184,139 @@ fn evolve(db: &Connection, recorded: &Recorded) -> Result<(), ModelError> {
     Ok(())
 }
 
-fn activity(db: &Connection, envelope: &Envelope, unread: &str) -> Result<(), ModelError> {
+/// A message as it is shown.
+struct Shown<'a> {
+    id: &'a str,
+    direction: &'static str,
+    kind: &'a str,
+    text: Option<&'a str>,
+    template: Option<String>,
+    unsupported: bool,
+    user: Option<&'a str>,
+    wamid: Option<&'a str>,
+    reply_to: Option<&'a Wamid>,
+}
+
+/// Shows a message at the place of its record. `false`: it is shown already, where it was first.
+fn show(db: &Connection, place: Place, envelope: &Envelope, shown: Shown<'_>) -> Result<bool, ModelError> {
     ensure(db, envelope, &envelope.stream_id)?;
-    db.prepare_cached(&format!(
-        "UPDATE conversations SET unread = {unread}, last_activity = MAX(COALESCE(last_activity, 0), ?)
-         WHERE organization = ? AND stream = ?"
-    ))?
-    .execute(params![
-        envelope.occurred_at.as_millis(),
-        envelope.organization_id.as_str(),
-        envelope.stream_id.as_str()
-    ])?;
+    let (organization, stream) = (envelope.organization_id.as_str(), envelope.stream_id.as_str());
+    let inserted = db
+        .prepare_cached(
+            "INSERT OR IGNORE INTO messages (organization, id, stream, direction, type, text, template, unsupported, user_id,
+             occurred_at, wamid, reply_to, recorded_at, partition, position, ordered_at)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, MAX(ordered_at, ?16)
+             FROM conversations WHERE organization = ?1 AND stream = ?3",
+        )?
+        .execute(params![
+            organization,
+            shown.id,
+            stream,
+            shown.direction,
+            shown.kind,
+            shown.text,
+            shown.template,
+            shown.unsupported,
+            shown.user,
+            envelope.occurred_at.as_millis(),
+            shown.wamid,
+            shown.reply_to.map(Wamid::as_str),
+            envelope.recorded_at.as_millis(),
+            place.partition,
+            place.offset.0,
+            place.ordered_at,
+        ])?;
+    if inserted == 0 {
+        return Ok(false);
+    }
+    let unread = i64::from(shown.direction == INBOUND);
+    db.prepare_cached(
+        "UPDATE conversations SET unread = unread + ?1, ordered_at = MAX(ordered_at, ?2)
+         WHERE organization = ?3 AND stream = ?4",
+    )?
+    .execute(params![unread, place.ordered_at, organization, stream])?;
+    Ok(true)
+}
+
+fn received(db: &Connection, place: Place, envelope: &Envelope, message: &MessageReceived) -> Result<(), ModelError> {
+    let wamid = message.wamid.as_str();
+    let shown = Shown {
+        id: wamid,
+        direction: INBOUND,
+        kind: &message.message_type,
+        text: message.text.as_ref().map(|text| text.expose()),
+        template: None,
+        unsupported: message.unsupported,
+        user: None,
+        wamid: Some(wamid),
+        reply_to: message.reply_to.as_ref(),
+    };
+    show(db, place, envelope, shown)?;
     Ok(())
 }
 
-fn received(db: &Connection, envelope: &Envelope, message: &MessageReceived) -> Result<(), ModelError> {
-    db.prepare_cached(
-        "INSERT OR IGNORE INTO messages (organization, id, stream, direction, type, text, unsupported, occurred_at, wamid,
-         reply_to) VALUES (?, ?, ?, 'inbound', ?, ?, ?, ?, ?, ?)",
-    )?
-    .execute(params![
-        envelope.organization_id.as_str(),
-        message.wamid.as_str(),
-        envelope.stream_id.as_str(),
-        message.message_type,
-        message.text.as_ref().map(|text| text.expose()),
-        message.unsupported,
-        envelope.occurred_at.as_millis(),
-        message.wamid.as_str(),
-        message.reply_to.as_ref().map(Wamid::as_str),
-    ])?;
-    activity(db, envelope, "unread + 1")
-}
-
 /// A call is shown like what else the connector does not carry (P5). It has no wamid: nothing can quote it or mark it as read.
-fn called(db: &Connection, envelope: &Envelope, call: &CallReceived) -> Result<(), ModelError> {
-    db.prepare_cached(
-        "INSERT OR IGNORE INTO messages (organization, id, stream, direction, type, unsupported, occurred_at)
-         VALUES (?, ?, ?, 'inbound', 'call', 1, ?)",
-    )?
-    .execute(params![
-        envelope.organization_id.as_str(),
-        call.call_id.as_str(),
-        envelope.stream_id.as_str(),
-        envelope.occurred_at.as_millis(),
-    ])?;
-    activity(db, envelope, "unread + 1")
+fn called(db: &Connection, place: Place, envelope: &Envelope, call: &CallReceived) -> Result<(), ModelError> {
+    let shown = Shown {
+        id: call.call_id.as_str(),
+        direction: INBOUND,
+        kind: "call",
+        text: None,
+        template: None,
+        unsupported: true,
+        user: None,
+        wamid: None,
+        reply_to: None,
+    };
+    show(db, place, envelope, shown)?;
+    Ok(())
 }
 
-fn accepted(db: &Connection, envelope: &Envelope, accepted: &MessageAccepted) -> Result<(), ModelError> {
+fn accepted(db: &Connection, place: Place, envelope: &Envelope, accepted: &MessageAccepted) -> Result<(), ModelError> {
     let content = &accepted.content;
     let kind = match content.kind {
         ContentKind::Text => Some("text"),
         ContentKind::Template => Some("template"),
         ContentKind::Typing | ContentKind::Read | ContentKind::Unknown => None,
     };
-    if let (Some(kind), Some(id)) = (kind, command(envelope)) {
-        db.prepare_cached(
-            "INSERT OR IGNORE INTO messages (organization, id, stream, direction, type, text, template, user_id, occurred_at,
-             reply_to) VALUES (?, ?, ?, 'outbound', ?, ?, ?, ?, ?, ?)",
-        )?
+    let is_new = match (kind, command(envelope)) {
+        (Some(kind), Some(id)) => {
+            let shown = Shown {
+                id: &id,
+                direction: "outbound",
+                kind,
+                text: content.text.as_ref().map(|text| text.expose()),
+                template: content.template.as_ref().map(serde_json::to_string).transpose()?,
+                unsupported: false,
+                user: Some(accepted.user_id.as_str()),
+                wamid: None,
+                reply_to: content.reply_to.as_ref(),
+            };
+            show(db, place, envelope, shown)?
+        }
+        (None, _) | (_, None) => true,
+    };
+    // Who answers, or marks as read, has read. The opt-in template is sent by the connector itself.
+    if is_new && accepted.purpose == SendPurpose::Conversation {
+        db.prepare_cached("UPDATE conversations SET unread = 0 WHERE organization = ? AND stream = ?")?
+            .execute([envelope.organization_id.as_str(), envelope.stream_id.as_str()])?;
+    }
+    settle(db, envelope, &Event::MessageAccepted(accepted.clone()), None)
+}
+
+/// A stream that is linked ends here: nothing in it goes behind what the conversation gets from now on, even if a clock of ours was wrong.
+fn linked(db: &Connection, envelope: &Envelope) -> Result<(), ModelError> {
+    for table in ["messages", "conversations"] {
+        db.prepare_cached(&format!(
+            "UPDATE {table} SET ordered_at = ?1 WHERE organization = ?2 AND stream = ?3 AND ordered_at > ?1"
+        ))?
         .execute(params![
+            envelope.recorded_at.as_millis(),
             envelope.organization_id.as_str(),
-            id,
-            envelope.stream_id.as_str(),
-            kind,
-            content.text.as_ref().map(|text| text.expose()),
-            content.template.as_ref().map(serde_json::to_string).transpose()?,
-            accepted.user_id.as_str(),
-            envelope.occurred_at.as_millis(),
-            content.reply_to.as_ref().map(Wamid::as_str),
+            envelope.stream_id.as_str()
         ])?;
     }
-    // Who answers, or marks as read, has read. The opt-in template is sent by the connector itself.
-    let unread = if accepted.purpose == SendPurpose::Conversation { "0" } else { "unread" };
-    activity(db, envelope, unread)?;
-    settle(db, envelope, &Event::MessageAccepted(accepted.clone()), None)
+    Ok(())
 }
 
 /// What explains an outcome.

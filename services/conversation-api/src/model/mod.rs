@@ -24,7 +24,7 @@ use serde::Serialize;
 use serde_json::Value;
 use thiserror::Error;
 
-use cursor::Cursor;
+use cursor::{Cursor, Place};
 
 /// Why the read model does not answer. Nothing the caller can do.
 #[derive(Debug, Error)]
@@ -79,6 +79,12 @@ pub struct StoredEvent {
 /// A message in either direction, as the Messages screen shows it (P10).
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Message {
+    /// Where it stands in the history.
+    #[serde(skip)]
+    pub place: Place,
+    /// When it was written down, milliseconds since 1970.
+    #[serde(skip)]
+    pub recorded_at: i64,
     /// The wamid of a received message, the command id of a sent one.
     pub id: String,
     /// `inbound` or `outbound`.
@@ -142,10 +148,16 @@ pub struct Summary {
     pub contact: Option<Value>,
     /// Messages of the contact since the user last read or wrote.
     pub unread: u32,
-    /// When the last message came or went, milliseconds since 1970.
-    pub last_activity: Option<i64>,
-    /// That message.
+    /// The last message in either direction, in the order of the log.
     pub last_message: Option<Message>,
+}
+
+impl Summary {
+    /// When the last message came or went, milliseconds since 1970. Not later than it was written down, whatever it says itself.
+    #[must_use]
+    pub fn last_activity(&self) -> Option<i64> {
+        self.last_message.as_ref().map(|message| message.occurred_at.min(message.recorded_at))
+    }
 }
 
 /// A conversation and what the composer of one user needs to know about it.
@@ -209,7 +221,7 @@ pub trait ReadModel: Send + Sync {
     /// Keeps of which log a partition is.
     async fn keep_log(&self, partition: u32, log: &LogId) -> Result<(), ModelError>;
 
-    /// The conversations with a user's contacts or messages, latest first.
+    /// The conversations with a user's contacts or messages, those whose last message was written down last first.
     async fn conversations(
         &self,
         organization: &OrganizationId,
@@ -237,12 +249,12 @@ pub trait ReadModel: Send + Sync {
     /// Events in order. Order within a partition is that of the log; between aliases in different partitions it is by `recorded_at`.
     async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, ModelError>;
 
-    /// The last `limit` messages before a point (`occurred_at`, id), oldest first.
+    /// The last `limit` messages before a place, in the order of the log (see [`Place`]).
     async fn messages(
         &self,
         organization: &OrganizationId,
         conversation: &StreamId,
-        before: Option<(i64, String)>,
+        before: Option<Place>,
         limit: usize,
     ) -> Result<Vec<Message>, ModelError>;
 

@@ -19,12 +19,12 @@ use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use super::cursor::Cursor;
+use super::cursor::{Cursor, Place};
 use super::file;
 use super::{Change, EventQuery, Message, ModelError, Outcome, ReadModel, Scope, StoredEvent, Summary, View, fold};
 
 /// A file of another version is built anew from the log.
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 const SCHEMA: &str = "
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -35,13 +35,14 @@ const SCHEMA: &str = "
     CREATE INDEX events_by_stream ON events (organization, stream, position);
     CREATE INDEX events_by_organization ON events (organization, partition, position);
     CREATE TABLE conversations (organization TEXT NOT NULL, stream TEXT NOT NULL, canonical TEXT NOT NULL,
-        fold TEXT NOT NULL, unread INTEGER NOT NULL DEFAULT 0, last_activity INTEGER, PRIMARY KEY (organization, stream))
-        WITHOUT ROWID;
+        fold TEXT NOT NULL, unread INTEGER NOT NULL DEFAULT 0, ordered_at INTEGER NOT NULL DEFAULT 0,
+        PRIMARY KEY (organization, stream)) WITHOUT ROWID;
     CREATE INDEX conversations_by_canonical ON conversations (organization, canonical);
     CREATE TABLE messages (organization TEXT NOT NULL, id TEXT NOT NULL, stream TEXT NOT NULL, direction TEXT NOT NULL,
         type TEXT NOT NULL, text TEXT, template TEXT, unsupported INTEGER NOT NULL DEFAULT 0, user_id TEXT,
-        occurred_at INTEGER NOT NULL, wamid TEXT, reply_to TEXT, PRIMARY KEY (organization, id)) WITHOUT ROWID;
-    CREATE INDEX messages_by_stream ON messages (organization, stream, occurred_at, id);
+        occurred_at INTEGER NOT NULL, wamid TEXT, reply_to TEXT, recorded_at INTEGER NOT NULL, ordered_at INTEGER NOT NULL,
+        partition INTEGER NOT NULL, position INTEGER NOT NULL, PRIMARY KEY (organization, id)) WITHOUT ROWID;
+    CREATE INDEX messages_by_stream ON messages (organization, stream, ordered_at, partition, position);
     CREATE INDEX messages_by_user ON messages (organization, user_id, stream);
     CREATE TABLE outcomes (organization TEXT NOT NULL, command_id TEXT NOT NULL, stream TEXT NOT NULL, state TEXT NOT NULL,
         reason TEXT, field TEXT, remedy TEXT, error_code INTEGER, wamid TEXT, occurred_at INTEGER NOT NULL,
@@ -236,11 +237,13 @@ fn concerns(connection: &Connection, organization: &str, user: &str, streams: &[
 }
 
 const MESSAGE: &str = "SELECT m.id, m.direction, m.type, m.text, m.template, m.unsupported, m.user_id, m.occurred_at,
-    o.state, o.reason, o.error_code, COALESCE(o.wamid, m.wamid), m.reply_to
+    o.state, o.reason, o.error_code, COALESCE(o.wamid, m.wamid), m.reply_to, m.recorded_at, m.ordered_at, m.partition, m.position
     FROM messages m LEFT JOIN outcomes o ON o.organization = m.organization AND o.command_id = m.id";
 
 fn message(row: &Row<'_>) -> rusqlite::Result<(Message, Option<String>, Option<String>)> {
     let message = Message {
+        place: Place { ordered_at: row.get(14)?, partition: row.get(15)?, offset: Offset(row.get(16)?) },
+        recorded_at: row.get(13)?,
         id: row.get(0)?,
         direction: row.get(1)?,
         message_type: row.get(2)?,
@@ -262,18 +265,20 @@ fn messages(
     connection: &Connection,
     organization: &str,
     streams: &[String],
-    before: Option<&(i64, String)>,
+    before: Option<Place>,
     limit: usize,
 ) -> Result<Vec<Message>, ModelError> {
     let sql = format!(
-        "{MESSAGE} WHERE m.organization = ? AND m.stream IN ({}) AND (m.occurred_at, m.id) < (CAST(? AS INTEGER), ?)
-         ORDER BY m.occurred_at DESC, m.id DESC LIMIT CAST(? AS INTEGER)",
+        "{MESSAGE} WHERE m.organization = ? AND m.stream IN ({}) AND (m.ordered_at, m.partition, m.position)
+            < (CAST(? AS INTEGER), CAST(? AS INTEGER), CAST(? AS INTEGER))
+         ORDER BY m.ordered_at DESC, m.partition DESC, m.position DESC LIMIT CAST(? AS INTEGER)",
         marks(streams.len())
     );
-    let (at, id) = before.map_or((i64::MAX.to_string(), String::new()), |(at, id)| (at.to_string(), id.clone()));
-    let limit = limit.to_string();
+    let before = before.unwrap_or(Place { ordered_at: i64::MAX, partition: u32::MAX, offset: Offset(i64::MAX) });
+    let bounds =
+        [before.ordered_at.to_string(), before.partition.to_string(), before.offset.0.to_string(), limit.to_string()];
     let mut values = with(organization, streams);
-    values.extend([at.as_str(), id.as_str(), limit.as_str()]);
+    values.extend(bounds.iter().map(String::as_str));
     let mut statement = connection.prepare_cached(&sql)?;
     let rows = statement.query_map(params_from_iter(values), message)?.collect::<Result<Vec<_>, _>>()?;
     let mut found = Vec::with_capacity(rows.len());
@@ -297,13 +302,12 @@ fn summary(
         .prepare_cached("SELECT fold FROM conversations WHERE organization = ? AND stream = ?")?
         .query_row([organization, canonical], |row| row.get(0))?;
     let sql = format!(
-        "SELECT SUM(unread), MAX(last_activity) FROM conversations WHERE organization = ? AND stream IN ({})",
+        "SELECT SUM(unread) FROM conversations WHERE organization = ? AND stream IN ({})",
         marks(streams.len())
     );
     let values = with(organization, streams);
-    let (unread, last_activity) = connection
-        .prepare_cached(&sql)?
-        .query_row(params_from_iter(&values), |row| Ok((row.get::<_, Option<u32>>(0)?, row.get(1)?)))?;
+    let unread: Option<u32> =
+        connection.prepare_cached(&sql)?.query_row(params_from_iter(&values), |row| row.get(0))?;
     let sql = format!(
         "SELECT entry FROM contacts WHERE organization = ? AND conversation IN ({}) AND user_id = ? LIMIT 1",
         marks(streams.len())
@@ -317,7 +321,6 @@ fn summary(
         fold: serde_json::from_str(&fold)?,
         contact: contact.map(|entry| serde_json::from_str(&entry)).transpose()?,
         unread: unread.unwrap_or_default(),
-        last_activity,
         last_message: messages(connection, organization, streams, None, 1)?.pop(),
     }))
 }
@@ -500,7 +503,9 @@ impl ReadModel for SqliteModel {
                     summaries.extend(summary(connection, &organization, &user, &streams)?);
                 }
             }
-            summaries.sort_by_key(|summary| std::cmp::Reverse(summary.last_activity));
+            // By our own clock: what WhatsApp's times say would keep a conversation at the top or at the bottom.
+            let last = |summary: &Summary| summary.last_message.as_ref().map(|last| (last.recorded_at, last.place));
+            summaries.sort_by_key(|summary| std::cmp::Reverse(last(summary)));
             summaries.truncate(limit);
             Ok(summaries)
         })
@@ -558,13 +563,13 @@ impl ReadModel for SqliteModel {
         &self,
         organization: &OrganizationId,
         conversation: &StreamId,
-        before: Option<(i64, String)>,
+        before: Option<Place>,
         limit: usize,
     ) -> Result<Vec<Message>, ModelError> {
         let (organization, conversation) = (organization.0.clone(), conversation.0.clone());
         self.read(move |connection| {
             let streams = streams(connection, &organization, &conversation)?;
-            messages(connection, &organization, &streams, before.as_ref(), limit)
+            messages(connection, &organization, &streams, before, limit)
         })
         .await
     }

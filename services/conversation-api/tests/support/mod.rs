@@ -42,7 +42,8 @@ pub(crate) use client::Client;
 
 /// The business number of every test.
 pub(crate) const NUMBER: &str = "100";
-const PARTITIONS: u32 = 3;
+/// Of every topic.
+pub(crate) const PARTITIONS: u32 = 3;
 
 /// A running API over an embedded log. It ends when it is dropped.
 pub(crate) struct Installation {
@@ -168,11 +169,20 @@ impl Installation {
 
     /// Appends events in this order.
     pub(crate) async fn publish(&self, events: Vec<(Event, Cause)>) {
+        // What the tests order by.
+        let events = events.into_iter().map(|(event, cause)| {
+            let at = cause.occurred_at.as_millis();
+            ((event, cause), at)
+        });
+        self.publish_recorded(events.collect()).await;
+    }
+
+    /// Appends events in this order, each with the moment when it is written down.
+    pub(crate) async fn publish_recorded(&self, events: Vec<((Event, Cause), i64)>) {
         let emitter = self.emitter();
-        let records = events.into_iter().map(|(event, cause)| {
+        let records = events.into_iter().map(|((event, cause), recorded_at)| {
             let mut recorded = emitter.recorded(event, &cause);
-            // What the tests order by.
-            recorded.envelope.recorded_at = cause.occurred_at;
+            recorded.envelope.recorded_at = Timestamp(recorded_at);
             emitter.event(&recorded).unwrap()
         });
         self.append_all(records.collect()).await;
