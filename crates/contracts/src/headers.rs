@@ -30,6 +30,15 @@ pub const STREAM_KEY: &str = "stream-key";
 /// The business number (`phone_number_id`) that a dispatched message leaves from: numbers are served in turn.
 pub const NUMBER: &str = "number";
 
+/// Proves that a dispatch record was written by admission: a position that its own is not below (8 bytes, big endian), and a keyed hash
+/// over that and the value.
+pub const SEAL: &str = "seal";
+/// The offset of the dispatch record that a journal record is about, decimal.
+pub const DISPATCH_OFFSET: &str = "dispatch-offset";
+/// Marks a record of the journal, without a value, as an operator's word: the unreadable record at this offset (decimal) counts as an
+/// attempt without a conclusion.
+pub const JOURNAL_ACCEPTS: &str = "journal-accepts";
+
 /// What stands in front of the event type in [`CE_TYPE`]: the namespace of the schema.
 pub const CE_TYPE_PREFIX: &str = "com.multiline.whatsapp.events.v1.";
 /// Media type of every record: Avro in single-object encoding.

@@ -148,9 +148,11 @@ impl MemoryStore {
         }
     }
 
-    /// Deletes a topic with everything in it; positions of groups stay, as on a broker whose groups outlive their topics. For tests.
-    pub fn delete_topic(&self, topic: &TopicName) {
-        self.state().topics.remove(topic);
+    /// Empties a topic, as when it is deleted and created again; positions of groups stay. For tests.
+    pub fn make_anew(&self, topic: &TopicName) {
+        if let Some(partitions) = self.state().topics.get_mut(topic) {
+            partitions.iter_mut().for_each(|partition| *partition = Partition::default());
+        }
         self.notify();
     }
 

@@ -92,6 +92,12 @@ impl Ledger {
         if frontier > self.reported { frontier } else { None }
     }
 
+    /// Everything below this position was read, as far as is known.
+    #[must_use]
+    pub fn read(&self) -> Option<Offset> {
+        self.newest.map(Offset::next).max(self.frontier).or(self.reported)
+    }
+
     /// The position that stands or may be committed; `None` when neither is known.
     #[must_use]
     pub fn position(&self) -> Option<Offset> {

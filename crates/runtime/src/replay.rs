@@ -25,9 +25,24 @@ pub async fn replay(
     partition: &TopicPartition,
     from: Start,
     isolation: Isolation,
-    mut each: impl FnMut(Record) -> Result<(), Failure> + Send,
+    each: impl FnMut(Record) -> Result<(), Failure> + Send,
 ) -> Result<Offset, Failure> {
     let end = log.end_offset(partition, Isolation::Uncommitted).await?;
+    replay_to(log, partition, from, end, isolation, each).await
+}
+
+/// As [`replay`], up to a position that is known. A few records behind it may be handed out, too.
+///
+/// # Errors
+/// As [`replay`].
+pub async fn replay_to(
+    log: &dyn Log,
+    partition: &TopicPartition,
+    from: Start,
+    end: Offset,
+    isolation: Isolation,
+    mut each: impl FnMut(Record) -> Result<(), Failure> + Send,
+) -> Result<Offset, Failure> {
     let first = match from {
         Start::At(offset) => offset,
         _ => Offset(0),
@@ -43,8 +58,12 @@ pub async fn replay(
         silent = if matches!(polled, Polled::Idle) { silent + 1 } else { 0 };
         match polled {
             Polled::Records(records) => {
+                let last = records.last().map(|record| record.offset.next());
                 for record in records {
                     each(record)?;
+                }
+                if let Some(position) = last.filter(|position| *position >= end) {
+                    break position;
                 }
             }
             Polled::CaughtUp(_, position) if position >= end => break position,

@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
-use connector_contracts::decode_event;
 use connector_domain::event::Recorded;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, Epoch, Snapshot, Timer, View};
@@ -13,8 +12,10 @@ use connector_ports::{Gate, Log};
 use futures::future::try_join_all;
 use tokio_util::task::AbortOnDropHandle;
 
+use crate::entry;
 use crate::failure::Failure;
 use crate::replay::replay;
+use crate::standing::lacks_nothing;
 
 /// A view as its owner holds it.
 pub struct OwnedView {
@@ -80,6 +81,8 @@ impl OwnedView {
             ownership = gate.acquire(&view).await?;
             projects.told = ownership.log.take();
         }
+        let Projects { log, source, .. } = &projects;
+        lacks_nothing(log.as_ref(), source, &view.to_string(), ownership.applied).await?;
         Ok(Self { gate, view, epoch: ownership.epoch, applied: ownership.applied, projects })
     }
 
@@ -325,9 +328,11 @@ impl Memory {
         let from = view.applied().map_or(Start::Beginning, Start::At);
         let mut marks: Vec<(Offset, Change)> = Vec::new();
         let mark = self.mark;
+        let missing = || Failure::Later(format!("topic {} does not exist yet", self.source));
+        let partitions = self.log.topic(&self.source).await?.ok_or_else(missing)?.partitions;
         let end = replay(self.log.as_ref(), &source, from, Isolation::Committed, |record| {
-            // What cannot be decoded was not written by this service.
-            let recorded = record.value.as_deref().and_then(|value| decode_event(value).ok());
+            // What is no event was not written by this service.
+            let recorded = entry::event(&record, partitions).ok();
             if let Some(mark) = recorded.as_ref().and_then(mark) {
                 marks.push((record.offset.next(), mark.into()));
             }

@@ -5,7 +5,7 @@ use std::future::pending;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use connector_embedded::{Fate, GateSnapshot, MemoryGate, MemoryStore, StoreLog};
-use connector_ports::log::{Record, TopicName};
+use connector_ports::log::{Offset, Record, TopicName, TopicPartition};
 use connector_ports::{Gate, Ids, Log, WhatsApp};
 use tokio::sync::watch;
 
@@ -184,6 +184,16 @@ impl SimWorld {
         self.shared.control().incarnation += 1;
         self.shared.log.forget_members();
         self.shared.crashed.send_replace(false);
+    }
+
+    /// Deletes everything below a position, as retention does.
+    pub fn delete_below(&self, partition: &TopicPartition, position: Offset) {
+        self.shared.log.store().delete_below(partition, position);
+    }
+
+    /// Empties a topic, as when it is deleted and created again.
+    pub fn make_anew(&self, topic: &TopicName) {
+        self.shared.log.store().make_anew(topic);
     }
 
     /// The committed records of a topic, in order per partition.

@@ -563,3 +563,24 @@ async fn organizations_that_share_an_account_see_its_templates() {
     }
     assert_eq!(installation.api("token-b").get(&format!("/v1/templates?phone_number_id={NUMBER}")).await.0, 404);
 }
+
+/// A repeated event is shown, and counted, once; one in the wrong partition, or bytes that are none, not at all.
+#[tokio::test]
+async fn an_event_that_stands_twice_is_shown_once_and_one_in_the_wrong_partition_is_not() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let stream = a_contact(&installation, "a", "ann").await;
+    let message = a_message("a", &stream, "wamid.1", "hello", 1_000);
+    installation.publish(vec![message.clone(), message.clone()]).await;
+    installation.publish_elsewhere(a_message("a", &stream, "wamid.2", "elsewhere", 1_500)).await;
+    installation.publish(vec![message, a_message("a", &stream, "wamid.3", "last", 2_000)]).await;
+    let path = format!("/v1/conversations/{stream}");
+    let seen = api.until(&format!("{path}/messages"), |seen| seen["messages"][1]["text"] == "last").await;
+    assert_eq!(seen["messages"].as_array().map(Vec::len), Some(2), "{seen}");
+    let (_, own) = api.get("/v1/conversations?user_id=ann").await;
+    assert_eq!(own["conversations"][0]["unread"], 2);
+    let (_, events) = api.get(&format!("{path}/events")).await;
+    let received =
+        events["events"].as_array().expect("events").iter().filter(|event| event["type"] == "MessageReceived");
+    assert_eq!(received.count(), 2, "{events}");
+}

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use connector_contracts::decode_event;
 use connector_domain::decide::decide_opt_in_expiry;
 use connector_domain::event::{Event, Recorded, TimeSource};
 use connector_domain::identity::StreamKeys;
@@ -17,8 +16,9 @@ use connector_ports::gate::Due;
 use connector_ports::log::{Append, Appended, Offset, TopicPartition};
 use connector_runtime::audit::Owned;
 use connector_runtime::emit::{Cause, Emitter};
+use connector_runtime::entry;
 use connector_runtime::failure::Failure;
-use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
+use connector_runtime::handler::{Handler, Step, TakeUp};
 use connector_runtime::lanes::Work;
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::situation::{conversation_key, load};
@@ -31,6 +31,7 @@ use connector_runtime::projection::{Given, Projection};
 pub struct Projector {
     projection: Projection,
     keys: StreamKeys,
+    partitions: u32,
     emitter: Emitter,
     clock: Arc<dyn Clock>,
     tick: Duration,
@@ -43,6 +44,7 @@ impl Projector {
         Self {
             projection: Projection::new(platform, views::CONVERSATIONS),
             keys: platform.keys.clone(),
+            partitions: platform.partitions,
             emitter: platform.emitter(PRODUCER),
             clock: platform.clock.clone(),
             tick,
@@ -138,13 +140,9 @@ impl Handler for Projector {
         let mut by_partition: BTreeMap<u32, Vec<(usize, Recorded)>> = BTreeMap::new();
         for (at, Work { record, .. }) in work.iter().enumerate() {
             let events = by_partition.entry(record.source.partition).or_default();
-            match record.value.as_deref().map(decode_event) {
-                Some(Ok(recorded)) => events.push((at, recorded)),
-                Some(Err(error)) => steps[at] = Some(Step::DeadLetter(Reason::new(error.reason(), error))),
-                None => {
-                    let reason = Reason::new("tombstone", "the log takes nothing back");
-                    steps[at] = Some(Step::DeadLetter(reason));
-                }
+            match entry::event(record, self.partitions) {
+                Ok(recorded) => events.push((at, recorded)),
+                Err(reason) => steps[at] = Some(Step::DeadLetter(reason)),
             }
         }
         let mut folds = Vec::new();

@@ -16,7 +16,7 @@ use connector_domain::form::{Formed, is_stream_id};
 use connector_domain::identity::Address;
 use connector_domain::ids::{CommandId, OrganizationId, PhoneNumberId, StreamId, UserId};
 use connector_domain::time::Timestamp;
-use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
+use connector_ports::log::{Append, Appended, Isolation, Offset, Record, TopicPartition};
 use connector_runtime::commands;
 use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
@@ -29,6 +29,7 @@ use connector_runtime::tail::again;
 use connector_runtime::view::{Mark, Memory};
 use futures::future::try_join_all;
 
+use crate::seal::seal;
 use crate::tables::{Facts, Tables};
 
 /// How long a decision waits for the tables before the whole batch is tried again.
@@ -50,6 +51,8 @@ pub struct Admit {
     reserved: Reserved,
     /// What the transaction in the making adds to the memory.
     answered: BTreeMap<u32, Vec<Mark>>,
+    /// A position of each dispatch partition behind everything that was written there so far: what is accepted stands at or behind it.
+    behind: BTreeMap<u32, Offset>,
 }
 
 /// A command that is new here.
@@ -101,6 +104,7 @@ impl Admit {
             memory: Memory::new(platform.gate.clone(), platform.log.clone(), views::SEND_COMMANDS, log, first_answer),
             reserved: Reserved::new(platform, views::SEND_COMMANDS),
             answered: BTreeMap::new(),
+            behind: BTreeMap::new(),
             platform: platform.clone(),
         }
     }
@@ -318,6 +322,9 @@ impl Admit {
         };
         let key = open.stream.as_str();
         let mut queued = self.emitter.record(Topic::Dispatch, key, &dispatch, open.traceparent.as_deref())?;
+        let behind = self.behind.get(&partition_of(&open.stream, self.platform.partitions)).copied();
+        let seal = seal(&self.platform.keys, queued.value.as_deref().unwrap_or_default(), behind.unwrap_or_default());
+        queued.headers.push((headers::SEAL.into(), Some(seal)));
         queued.headers.push((headers::NUMBER.into(), Some(Bytes::from(dispatch.phone_number_id.to_string()))));
         Ok(vec![self.emitter.emit(event, &self.cause(open, now))?, queued])
     }
@@ -455,11 +462,15 @@ impl Handler for Admit {
         self.answered.remove(&partition.partition);
         self.memory.take_over(partition.partition).await?;
         self.reserved.take_over(partition.partition).await?;
+        let dispatch = TopicPartition { topic: self.platform.topic(Topic::Dispatch), partition: partition.partition };
+        let end = self.platform.log.end_offset(&dispatch, Isolation::Uncommitted).await?;
+        self.behind.insert(partition.partition, end);
         Ok(TakeUp::Committed)
     }
 
     fn revoked(&mut self, partition: &TopicPartition) {
         self.answered.remove(&partition.partition);
+        self.behind.remove(&partition.partition);
         self.memory.forget(partition.partition);
         self.reserved.forget(partition.partition);
     }
@@ -570,6 +581,11 @@ impl Handler for Admit {
     ) -> Result<(), Failure> {
         self.memory.remember(&self.answered, appended).await?;
         self.answered.clear();
+        let dispatch = self.platform.topic(Topic::Dispatch);
+        for one in appended.iter().filter(|one| one.target.topic == dispatch) {
+            let behind = self.behind.entry(one.target.partition).or_default();
+            *behind = one.offset.next().max(*behind);
+        }
         Ok(())
     }
 }

@@ -7,6 +7,7 @@
 pub mod admit;
 pub mod config;
 pub mod dispatch;
+mod seal;
 pub mod tables;
 
 use std::sync::Arc;

@@ -14,6 +14,7 @@ use connector_ports::gate::{Change, Due, Timer};
 use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use connector_runtime::audit::Owned;
 use connector_runtime::emit::{Cause, Emitter};
+use connector_runtime::entry;
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
@@ -68,6 +69,7 @@ impl Heard {
 /// The handler.
 pub struct WindowTimer {
     projection: Projection,
+    partitions: u32,
     emitter: Emitter,
     clock: Arc<dyn Clock>,
     metrics: Arc<Metrics>,
@@ -82,6 +84,7 @@ impl WindowTimer {
     pub fn new(platform: &Platform, tick: Duration) -> Self {
         Self {
             projection: Projection::new(platform, views::WINDOWS).timers_only(),
+            partitions: platform.partitions,
             emitter: platform.emitter(PRODUCER),
             clock: platform.clock.clone(),
             metrics: platform.metrics.clone(),
@@ -243,13 +246,17 @@ impl Handler for WindowTimer {
             }
             match record.value.as_deref().map(glimpse) {
                 Some(Ok(event)) => {
+                    if let Err(reason) = entry::in_place(record, event.stream_id, self.partitions) {
+                        steps[at] = Step::DeadLetter(reason);
+                        continue;
+                    }
                     if let Some(told) = Told::of(&event) {
                         let names = self.names.entry(partition).or_default();
                         heard.hear(names.key(event.organization_id, event.stream_id), at, told);
                     }
                 }
                 Some(Err(error)) => steps[at] = Step::DeadLetter(Reason::new(error.reason(), error)),
-                None => steps[at] = Step::DeadLetter(Reason::new("tombstone", "the log takes nothing back")),
+                None => steps[at] = Step::DeadLetter(entry::tombstone()),
             }
         }
         let (heard, beside): (BTreeMap<_, _>, BTreeMap<_, _>) =

@@ -148,18 +148,24 @@ async fn settled(world: &SimWorld) -> bool {
     true
 }
 
-async fn run(plan: Plan) -> (SimWorld, Run) {
+/// A world with the topics of the service.
+async fn world() -> SimWorld {
     let world = SimWorld::new(7).with(Plan::default());
     for name in [Topics::new("").name(Topic::ConversationEvents), Topics::new("").dlq(Topic::ConversationEvents)] {
         let spec = TopicSpec { name: name.into(), partitions: PARTITIONS, replication: 1, settings: vec![] };
         world.calm_log().create_topic(&spec).await.expect("a topic");
     }
-    let world = world.with(plan.clone());
-    let service = |world: SimWorld| async move {
-        let mut service = Service::new(platform(&world), CancellationToken::new());
-        window_timer::start(Config::default(), &mut service);
-        let _ = service.run().await;
-    };
+    world
+}
+
+async fn service(world: SimWorld) {
+    let mut service = Service::new(platform(&world), CancellationToken::new());
+    window_timer::start(Config::default(), &mut service);
+    let _ = service.run().await;
+}
+
+async fn run(plan: Plan) -> (SimWorld, Run) {
+    let world = world().await.with(plan.clone());
     match world.run(LIMIT, service, story).await {
         Ok(run) => (world, run),
         Err(run) => panic!("not finished under {plan:?}: {run:?}, expired {:?}", said(&world, "WindowExpired")),
@@ -381,4 +387,35 @@ async fn a_warning_that_was_held_up_until_the_end_of_its_window_does_not_end_one
         _ => None,
     });
     assert_eq!(ends.collect::<Vec<_>>(), renewed.skip(1).collect::<Vec<_>>(), "only the renewed window has an end");
+}
+
+/// A message in the partition of another conversation opens no window, neither in the view nor in what is told.
+#[tokio::test(start_paused = true)]
+async fn a_message_in_the_wrong_partition_opens_no_window() {
+    let world = world().await;
+    let story = async |world: SimWorld| {
+        let home = partition_for(b"a", PARTITIONS);
+        let platform = platform(&world);
+        let cause = Cause {
+            organization_id: "acme".into(),
+            stream_id: "a".into(),
+            cause_id: "foreign".to_owned(),
+            command_id: None,
+            occurred_at: platform.clock.now(),
+            time_source: TimeSource::Whatsapp,
+            traceparent: None,
+        };
+        let message = text_received(world.clock().now() + WINDOW);
+        let foreign = platform.emitter("test").emit(message, &cause).expect("an event");
+        let foreign = connector_ports::log::Append { partition: Some((home + 1) % PARTITIONS), ..foreign };
+        world.calm_log().appender().await.expect("an appender").append(vec![foreign]).await.expect("appended");
+        write(&world, "b", "b1").await;
+        while said(&world, "WindowExpired").is_empty() {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+        let letters = world.history(&Topics::new("").dlq(Topic::ConversationEvents).into());
+        assert_eq!(letters.len(), 1);
+        assert!(said(&world, "WindowOpened").keys().all(|(stream, _)| stream == "b"));
+    };
+    world.run(LIMIT, service, story).await.expect("it finishes");
 }

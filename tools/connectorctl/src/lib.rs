@@ -7,6 +7,7 @@
 mod audit;
 mod dlq;
 mod import;
+mod journal;
 mod log;
 mod open;
 pub mod show;
@@ -53,6 +54,11 @@ enum Command {
     /// Hold the views in Redis against the log, and print the ids of conversations about which they disagree. Reads the log from its
     /// beginning and changes nothing.
     Audit(audit::Options),
+    /// Look at records of the journal of attempts that cannot be read, and accept them: nothing is sent from their partitions before.
+    Journal {
+        #[command(subcommand)]
+        action: journal::Action,
+    },
     /// Look at dead letters. Facts only: their content is not printed.
     Dlq {
         #[command(subcommand)]
@@ -119,6 +125,7 @@ pub async fn run(cli: Cli, out: &mut (dyn Write + Send)) -> ExitCode {
         Command::Log(options) => log::run(&options, out).await.map(|()| true),
         Command::Import { what } => import::run(&what, out).await,
         Command::Audit(options) => audit::run(&options, out).await,
+        Command::Journal { action } => journal::run(&action, out).await,
         Command::Dlq { action } => dlq::run(&action, out).await.map(|()| true),
     };
     match done {

@@ -23,6 +23,7 @@ use connector_ports::gate::{Timer, View};
 use connector_ports::log::{Isolation, Offset, Record, Start, TopicName, TopicPartition};
 use connector_ports::{Gate, Log};
 
+use crate::entry;
 use crate::failure::Failure;
 use crate::platform::Platform;
 use tail::Tail;
@@ -219,7 +220,9 @@ impl<S: Shadow> Auditor<S> {
             }
             return Ok(Look::Elsewhere);
         }
-        let mut tail = Tail::of(self.log.clone(), source);
+        let missing = || Failure::Later(format!("topic {} does not exist yet", self.source));
+        let partitions = self.log.topic(&self.source).await?.ok_or_else(missing)?.partitions;
+        let mut tail = Tail::of(self.log.clone(), source, partitions);
         let look = course.compare(self.gate.as_ref(), &view, applied, bounds, &mut tail).await;
         tail.close().await;
         // What was left out has its turn now.
@@ -311,7 +314,9 @@ impl<S: Shadow> Course<S> {
             let (mut read, position) = tail.read(from, to).await?;
             records = records.saturating_sub(read.len());
             let slice = self.slice;
-            read.retain(|record| record.key.as_deref().is_none_or(|key| slice.holds(key)));
+            read.retain(|record| {
+                record.key.as_deref().is_none_or(|key| slice.holds(key)) && entry::is_event(record, tail.partitions())
+            });
             // Nothing is waited for between these: a look that is broken off leaves both as they were, or as they will be.
             self.shadow.fold(&read)?;
             self.position = position.or(self.position);

@@ -20,6 +20,7 @@ const PIECE: usize = 1_000;
 pub(super) struct Tail {
     log: Arc<dyn Log>,
     source: TopicPartition,
+    partitions: u32,
     reader: Option<Box<dyn Reader>>,
     /// Read, and behind the last position that was asked for.
     ahead: VecDeque<Record>,
@@ -28,8 +29,13 @@ pub(super) struct Tail {
 }
 
 impl Tail {
-    pub(super) fn of(log: Arc<dyn Log>, source: TopicPartition) -> Self {
-        Self { log, source, reader: None, ahead: VecDeque::new(), end: None }
+    pub(super) fn of(log: Arc<dyn Log>, source: TopicPartition, partitions: u32) -> Self {
+        Self { log, source, partitions, reader: None, ahead: VecDeque::new(), end: None }
+    }
+
+    /// How many partitions the log has.
+    pub(super) const fn partitions(&self) -> u32 {
+        self.partitions
     }
 
     /// The next records below `to`, with the position behind them; `to` itself when there are no more. `from` counts for the first call;

@@ -52,6 +52,16 @@ impl Meters {
         self.worker.dead_lettered(&topic, reason);
     }
 
+    pub(crate) fn lost(&mut self, partition: &TopicPartition, records: i64) {
+        let topic = self.topic(&partition.topic);
+        self.worker.lost(&topic, records.unsigned_abs());
+    }
+
+    pub(crate) fn made_anew(&mut self, partition: &TopicPartition) {
+        let topic = self.topic(&partition.topic);
+        self.worker.made_anew(&topic);
+    }
+
     pub(crate) fn transaction(&self, result: &Result<(), Failure>, took: Duration) {
         let result = match result {
             Ok(()) => TransactionResult::Committed,

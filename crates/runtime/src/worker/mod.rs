@@ -8,6 +8,7 @@
 //! What goes wrong ends in one of four ways, named by [`Failure`]: the same again later; read the state again and go on from the
 //! committed offset (R7); leave the group and join anew, because somebody newer owns the work (R4); end the process with the reason.
 
+mod gone;
 mod meters;
 mod partitions;
 mod reread;
@@ -36,6 +37,7 @@ use crate::lanes::{LaneKey, Work};
 use crate::platform::Platform;
 use crate::status::Status;
 use connector_telemetry::metrics::Rebalance;
+use gone::Watch;
 use meters::Meters;
 use partitions::Partitions;
 use reread::Rereading;
@@ -121,6 +123,7 @@ pub struct Worker<H: Handler> {
     effects: JoinSet<Finished<H::Fact>>,
     results: Vec<Finished<H::Fact>>,
     rereading: Rereading,
+    watch: Watch,
     /// Since when nothing is under way.
     quiet_since: Option<Timestamp>,
     /// Whose work was taken last; those behind it come first next time.
@@ -149,6 +152,7 @@ impl<H: Handler> Worker<H> {
         Self {
             partitions,
             rereading: Rereading::default(),
+            watch: Watch::default(),
             writer: Writer::new(&spec.group, &spec.instance),
             touched: BTreeSet::new(),
             membership: None,
@@ -360,6 +364,7 @@ impl<H: Handler> Worker<H> {
         self.hand_back(reader).await?;
         self.balance(reader).await?;
         self.read_again();
+        self.look_for_what_is_gone(now).await?;
         self.metrics.backlog(&self.partitions, now);
         if let (Some(at), Some(every)) = (*next_tick, self.handler.tick_every())
             && self.clock.now() >= at

@@ -271,6 +271,7 @@ impl<H: Handler> Worker<H> {
     async fn try_read_state(&mut self, partitions: &[TopicPartition], reader: &mut dyn Reader) -> Result<(), Failure> {
         // The former owner of a partition is done with it when this is answered.
         let committed = self.log.committed(&self.spec.group, partitions).await?;
+        let committed = self.still_there(partitions, committed).await?;
         for (partition, committed) in partitions.iter().zip(committed) {
             self.handler.revoked(partition);
             tracing::debug!(worker = self.spec.name, %partition, committed = committed.map(|at| at.0), "taking over");
@@ -329,6 +330,7 @@ impl<H: Handler> Worker<H> {
         self.results.clear();
         self.writer.clear();
         self.touched.clear();
+        self.watch.forget();
         self.membership = None;
         for partition in self.partitions.names() {
             self.drop_partition(&partition);

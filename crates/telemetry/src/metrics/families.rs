@@ -22,6 +22,8 @@ pub struct Consumer {
     polled: Family<TopicLabels, Counter>,
     handled: Family<TopicLabels, Counter>,
     dead_lettered: Family<DeadLetterLabels, Counter>,
+    lost: Family<TopicLabels, Counter>,
+    made_anew: Family<TopicLabels, Counter>,
     batch: Histograms<GroupLabels>,
     transaction: Histograms<TransactionLabels>,
     lag: Family<PartitionLabels, Gauge>,
@@ -40,6 +42,14 @@ impl Consumer {
             handled: registrar.counters("consumer_records_handled", "Records whose outcome is committed"),
             dead_lettered: registrar
                 .counters("consumer_records_dead_lettered", "Records put into the dead letter topic. Alert on any"),
+            lost: registrar.counters(
+                "consumer_records_lost",
+                "Positions whose records were deleted before they were read. Alert on any",
+            ),
+            made_anew: registrar.counters(
+                "consumer_partitions_made_anew",
+                "Partitions that end before the position up to which they were read: their topic was made anew. Alert on any",
+            ),
             batch: registrar.histograms("consumer_batch_duration", "From a polled batch to its commit", FAST),
             transaction: registrar.histograms(
                 "consumer_transaction_duration",
@@ -89,6 +99,16 @@ impl Worker {
     pub fn dead_lettered(&self, topic: &Word, reason: &'static str) {
         let labels = DeadLetterLabels { group: self.group.clone(), topic: topic.clone(), reason };
         self.families.dead_lettered.get_or_create(&labels).inc();
+    }
+
+    /// So many positions of a topic were deleted before they were read.
+    pub fn lost(&self, topic: &Word, positions: u64) {
+        self.families.lost.get_or_create(&self.topic(topic)).inc_by(positions);
+    }
+
+    /// A partition was found to end before the position up to which it was read.
+    pub fn made_anew(&self, topic: &Word) {
+        self.families.made_anew.get_or_create(&self.topic(topic)).inc();
     }
 
     /// A batch is finished.
@@ -160,6 +180,7 @@ pub struct Outbound {
     paused_numbers: Gauge,
     limited_here: Gauge,
     views_away: Gauge,
+    journals_blocked: Gauge,
 }
 
 impl Outbound {
@@ -188,6 +209,10 @@ impl Outbound {
             views_away: registrar.gauge(
                 "outbound_views_away",
                 "Pairs of partitions, a conversation's and a user's, whose views do not answer: their messages wait",
+            ),
+            journals_blocked: registrar.gauge(
+                "outbound_blocked_journals",
+                "Partitions from which nothing is sent because their journal has a record that cannot be read. Alert on any",
             ),
         }
     }
@@ -227,6 +252,11 @@ impl Outbound {
     /// From how many numbers this worker sends with its own share of the limit.
     pub fn limited_here(&self, numbers: usize) {
         self.limited_here.set(gauge_value(numbers));
+    }
+
+    /// From how many partitions nothing is sent because their journal cannot be read.
+    pub fn journals_blocked(&self, partitions: usize) {
+        self.journals_blocked.set(gauge_value(partitions));
     }
 
     /// For how many pairs of partitions messages wait because a view does not answer.

@@ -29,13 +29,24 @@ pub(super) fn apply(db: &Connection, change: &Change) -> Result<(), ModelError> 
     if next.is_some_and(|next| change.offset.0 < next) {
         return Ok(());
     }
-    if let Some(recorded) = &change.recorded {
+    if let Some(recorded) = &change.recorded
+        && !stands(db, recorded)?
+    {
         keep(db, change, recorded)?;
         fold(db, change, recorded)?;
     }
     db.prepare_cached("INSERT OR REPLACE INTO offsets (partition, next) VALUES (?, ?)")?
         .execute(params![change.partition, change.offset.next().0])?;
     Ok(())
+}
+
+/// Whether this very event was applied before: it is shown, and counted, once.
+fn stands(db: &Connection, recorded: &Recorded) -> Result<bool, ModelError> {
+    let Envelope { organization_id, stream_id, event_id, .. } = &recorded.envelope;
+    let sql = "SELECT EXISTS (SELECT 1 FROM events WHERE event_id = ? AND stream = ? AND organization = ?)";
+    Ok(db
+        .prepare_cached(sql)?
+        .query_row([&event_id.to_string(), stream_id.as_str(), organization_id.as_str()], |row| row.get(0))?)
 }
 
 fn keep(db: &Connection, change: &Change, recorded: &Recorded) -> Result<(), ModelError> {

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use connector_contracts::{Topic, decode_event};
+use connector_contracts::Topic;
 use connector_ports::log::{Identity, Isolation, Offset, Polled, Record, Start, TopicPartition};
 use connector_runtime::backoff::Backoff;
+use connector_runtime::entry;
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
+use connector_runtime::standing::lacks_nothing;
 use connector_runtime::status::Status;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
@@ -112,7 +114,7 @@ impl Follower {
                             unnamed.remove(partition);
                         }
                     }
-                    let changes: Vec<_> = records.iter().map(|record| self.change(record)).collect();
+                    let changes: Vec<_> = records.iter().map(|record| self.change(record, facts.partitions)).collect();
                     let answered = pending::answers(changes.iter().filter_map(|change| change.recorded.as_ref()));
                     self.model.apply(changes).await?;
                     self.pending.answered(&answered);
@@ -159,6 +161,9 @@ impl Follower {
             self.model.reset().await?;
             positions = Cursor::default();
         }
+        for source in partitions {
+            lacks_nothing(log, source, "the read model", Some(positions.next(source.partition))).await?;
+        }
         // Before anything of them is applied.
         for (partition, log) in &names {
             self.model.keep_log(*partition, log).await?;
@@ -167,18 +172,13 @@ impl Follower {
         Ok((positions, unnamed.collect()))
     }
 
-    fn change(&self, record: &Record) -> Change {
-        let recorded = match record.value.as_deref().map(decode_event) {
-            Some(Ok(recorded)) => Some(recorded),
-            Some(Err(error)) => {
-                tracing::warn!(source = %record.source, offset = record.offset.0, %error, "skipped");
-                None
-            }
-            None => None,
-        };
-        if recorded.is_none() {
+    fn change(&self, record: &Record, partitions: u32) -> Change {
+        let recorded = entry::event(record, partitions).inspect_err(|reason| {
+            let (word, detail) = (reason.word, &reason.detail);
+            tracing::warn!(source = %record.source, offset = record.offset.0, reason = word, detail, "skipped");
             self.skipped.fetch_add(1, Ordering::Relaxed);
-        }
+        });
+        let recorded = recorded.ok();
         Change { partition: record.source.partition, offset: record.offset, recorded }
     }
 }

@@ -32,6 +32,7 @@ const SCHEMA: &str = "
     CREATE TABLE events (partition INTEGER NOT NULL, position INTEGER NOT NULL, organization TEXT NOT NULL,
         stream TEXT NOT NULL, type TEXT NOT NULL, event_id TEXT NOT NULL, occurred_at INTEGER NOT NULL,
         recorded_at INTEGER NOT NULL, command_id TEXT, data TEXT NOT NULL, PRIMARY KEY (partition, position)) WITHOUT ROWID;
+    CREATE INDEX events_by_id ON events (event_id, stream, organization);
     CREATE INDEX events_by_stream ON events (organization, stream, position);
     CREATE INDEX events_by_organization ON events (organization, partition, position);
     CREATE TABLE conversations (organization TEXT NOT NULL, stream TEXT NOT NULL, canonical TEXT NOT NULL,

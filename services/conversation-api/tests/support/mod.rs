@@ -188,6 +188,15 @@ impl Installation {
         self.append_all(records.collect()).await;
     }
 
+    /// Appends an event to a partition where its stream does not belong, and bytes that are no event beside it.
+    pub(crate) async fn publish_elsewhere(&self, (event, cause): (Event, Cause)) {
+        let append = self.emitter().emit(event, &cause).unwrap();
+        let home = connector_ports::partition::partition_for(append.key.as_deref().unwrap_or_default(), PARTITIONS);
+        let elsewhere = Append { partition: Some((home + 1) % PARTITIONS), ..append.clone() };
+        let nonsense = Append { partition: Some(home), value: Some("nonsense".into()), ..append };
+        self.append_all(vec![elsewhere, nonsense]).await;
+    }
+
     /// Appends templates.
     pub(crate) async fn append(&self, templates: Vec<Template>) {
         let records = templates.iter().map(|template| {

@@ -1,6 +1,7 @@
 //! The service in the simulated world.
 
 mod audit;
+mod foreign;
 mod links;
 mod moves;
 mod operators;

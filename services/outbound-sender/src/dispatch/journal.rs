@@ -1,13 +1,13 @@
 //! What the journal of a partition says about each command: facts about attempts, true whether or not their transaction was
 //! committed (R4).
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use bytes::Bytes;
-use connector_contracts::{Topic, decode};
+use connector_contracts::{Topic, decode, headers};
 use connector_domain::command::{Dispatch, JournalEntry, JournalKind};
-use connector_domain::ids::{AttemptId, CommandId, Wamid};
+use connector_domain::ids::{AttemptId, CommandId, StreamId, Wamid};
 use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, Header, Isolation, Offset, Record, Start, TopicPartition};
 use connector_runtime::emit::Emitter;
@@ -153,19 +153,110 @@ impl Fate {
     }
 }
 
+/// A record of the journal that this build cannot read. Somebody else wrote it, or it is an attempt that might be made twice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unreadable {
+    pub(super) offset: Offset,
+    /// Why, without any content.
+    pub(super) reason: String,
+    /// The message it is about, as far as its headers say: the offset of the dispatch record.
+    message: Option<Offset>,
+    /// The conversation it is about, as far as its key says.
+    key: Option<Bytes>,
+    at: Timestamp,
+}
+
+impl Unreadable {
+    fn new(record: &Record, reason: String) -> Self {
+        Self {
+            offset: record.offset,
+            reason,
+            message: number(record, headers::DISPATCH_OFFSET),
+            key: record.key.clone().filter(|key| is_conversation(key)),
+            at: record.timestamp,
+        }
+    }
+
+    /// Whether it may be an attempt to send this message.
+    fn may_be(&self, dispatch: &Dispatch, at: Offset, queued_at: Timestamp) -> bool {
+        match (&self.message, &self.key) {
+            (Some(message), _) => *message == at,
+            (None, Some(key)) => **key == *dispatch.conversation_id.as_str().as_bytes() && queued_at <= self.at + SLACK,
+            // Written in the same millisecond, it cannot have been accepted and read by then.
+            (None, None) => queued_at < self.at,
+        }
+    }
+}
+
+fn number(record: &Record, header: &str) -> Option<Offset> {
+    std::str::from_utf8(record.header(header)?).ok()?.parse().ok().map(Offset)
+}
+
+/// Whether a key has the form of a stream id.
+fn is_conversation(key: &[u8]) -> bool {
+    let tag = std::str::from_utf8(key).ok().and_then(|key| key.split_once('-')).map(|(_, tag)| tag);
+    tag.is_some_and(|tag| tag.len() == 32 && tag.bytes().all(|byte| byte.is_ascii_hexdigit()))
+}
+
+/// What reading the journal of a partition came to.
+#[derive(Debug)]
+pub(super) enum Loaded {
+    /// Everything in it is known.
+    Whole(Journal),
+    /// It has records that cannot be read and that no operator has accepted.
+    Blocked(Blocked),
+}
+
+/// A journal that cannot be read to its end.
+#[derive(Debug)]
+pub(super) struct Blocked {
+    pub(super) journal: TopicPartition,
+    pub(super) unreadable: BTreeMap<Offset, Unreadable>,
+    /// Everything below was looked through for an operator's word.
+    looked: Offset,
+}
+
+impl Blocked {
+    /// Looks for an operator's word that came since. True: everything is accepted, and the journal can be read.
+    pub(super) async fn look(&mut self, platform: &Platform) -> Result<bool, Failure> {
+        let (log, from) = (platform.log.as_ref(), Start::At(self.looked));
+        self.looked = replay(log, &self.journal, from, Isolation::Uncommitted, |record| {
+            if let Some(accepted) = accepted(&record) {
+                self.unreadable.remove(&accepted);
+            }
+            Ok(())
+        })
+        .await?;
+        Ok(self.unreadable.is_empty())
+    }
+}
+
+/// The record that an operator accepts as an attempt without a conclusion.
+fn accepted(record: &Record) -> Option<Offset> {
+    record.value.is_none().then(|| number(record, headers::JOURNAL_ACCEPTS)).flatten()
+}
+
 /// The journal of one partition in memory: what is needed for the messages that are not finished.
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     /// Commands whose end stands in the log.
     done: HashSet<CommandId>,
     fates: HashMap<CommandId, Fate>,
+    /// Records that could not be read, and that count as attempts without a conclusion.
+    doubts: Vec<Unreadable>,
+    /// Which of them were taken for an attempt in which conversation: lanes go one message after the other, so it was one at most.
+    taken: HashSet<(Offset, StreamId)>,
     /// What was read from the journal concerns messages below this position of the dispatch partition.
     loaded_below: Offset,
 }
 
 impl Journal {
     /// Reads the journal of `source`'s partition for messages from `oldest` on. To be called when earlier owners are fenced.
-    pub(super) async fn load(platform: &Platform, source: &TopicPartition, oldest: Timestamp) -> Result<Self, Failure> {
+    pub(super) async fn load(
+        platform: &Platform,
+        source: &TopicPartition,
+        oldest: Timestamp,
+    ) -> Result<Loaded, Failure> {
         let log = platform.log.as_ref();
         let loaded_below = log.end_offset(source, Isolation::Committed).await?;
         let journal = TopicPartition { topic: platform.topic(Topic::DispatchJournal), partition: source.partition };
@@ -179,16 +270,23 @@ impl Journal {
         })
         .await?;
         let mut loaded = Self { loaded_below, ..Self::default() };
-        replay(log, &journal, from, Isolation::Uncommitted, |record| {
-            let Some(value) = record.value.as_deref() else { return Ok(()) };
-            // An attempt that cannot be read is one that might be made twice.
-            let unreadable = |error| Failure::Fatal(format!("the journal {journal} cannot be read: {error}"));
-            let entry: JournalEntry = decode(value).map_err(unreadable)?;
-            loaded.fold(&record, &entry, stands.contains(&record.offset));
+        let (mut unreadable, mut words) = (BTreeMap::new(), Vec::new());
+        let looked = replay(log, &journal, from, Isolation::Uncommitted, |record| {
+            words.extend(accepted(&record));
+            match record.value.as_deref().map(decode::<JournalEntry>) {
+                Some(Ok(entry)) => loaded.fold(&record, &entry, stands.contains(&record.offset)),
+                Some(Err(error)) => drop(unreadable.insert(record.offset, Unreadable::new(&record, error.to_string()))),
+                None => {}
+            }
             Ok(())
         })
         .await?;
-        Ok(loaded)
+        loaded.doubts = words.iter().filter_map(|offset| unreadable.remove(offset)).collect();
+        if unreadable.is_empty() {
+            Ok(Loaded::Whole(loaded))
+        } else {
+            Ok(Loaded::Blocked(Blocked { journal, unreadable, looked }))
+        }
     }
 
     fn fold(&mut self, record: &Record, entry: &JournalEntry, stands: bool) {
@@ -216,6 +314,23 @@ impl Journal {
         }
     }
 
+    /// A record that could not be read and may be an attempt to send this message, the first of its conversation that it may be about.
+    pub(super) fn doubt(&mut self, dispatch: &Dispatch, at: Offset, queued_at: Timestamp) -> Option<Attempt> {
+        let known = self.fates.get(&dispatch.command_id);
+        if self.doubts.is_empty() || known.is_some_and(|fate| fate.pending) {
+            return None;
+        }
+        let no = known.and_then(|fate| fate.last).map_or(0, |last| last.no) + 1;
+        let stream = &dispatch.conversation_id;
+        let fits = |doubt: &&Unreadable| {
+            doubt.may_be(dispatch, at, queued_at) && !self.taken.contains(&(doubt.offset, stream.clone()))
+        };
+        let doubt = self.doubts.iter().find(fits)?;
+        self.taken.insert((doubt.offset, stream.clone()));
+        let id = AttemptId::derived(&format!("{}:{no}:journal:{}", dispatch.command_id, doubt.offset.0));
+        Some(Attempt { id, no, at: doubt.at })
+    }
+
     pub(super) fn is_done(&self, command: CommandId) -> bool {
         self.done.contains(&command)
     }
@@ -241,6 +356,8 @@ impl Journal {
         }
         self.loaded_below = Offset(0);
         self.done = HashSet::new();
+        self.doubts = Vec::new();
+        self.taken = HashSet::new();
         self.fates.retain(|_, fate| !fate.loaded);
         true
     }
@@ -254,7 +371,7 @@ impl Journal {
 /// A record of the journal, in the partition of the message it is about.
 pub(super) fn entry(
     emitter: &Emitter,
-    partition: u32,
+    (partition, message): (u32, Offset),
     dispatch: &Dispatch,
     attempt: &Attempt,
     kind: JournalKind,
@@ -277,6 +394,7 @@ pub(super) fn entry(
     };
     let mut append = emitter.record(Topic::DispatchJournal, dispatch.conversation_id.as_str(), &entry, None)?;
     append.partition = Some(partition);
+    append.headers.push((headers::DISPATCH_OFFSET.into(), Some(Bytes::from(message.0.to_string()))));
     append.headers.extend(ending.map(Ending::headers).unwrap_or_default());
     Ok(append)
 }

@@ -1,5 +1,6 @@
 //! Dispatch: what was accepted leaves, journal first, in order per conversation, within WhatsApp's limits (R4 to R6).
 
+mod accepted;
 mod journal;
 mod learned;
 mod limits;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use connector_contracts::{decode, headers};
+use connector_contracts::headers;
 use connector_domain::command::{self, ContentKind, JournalKind, SendPolicy};
 use connector_domain::ids::{AttemptId, CommandId};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
@@ -25,7 +26,7 @@ use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use connector_ports::whatsapp::Outbound;
 use connector_runtime::emit::{Emitter, traceparent};
 use connector_runtime::failure::Failure;
-use connector_runtime::handler::{Handler, Order, Reason as Letter, Step, TakeUp};
+use connector_runtime::handler::{Handler, Order, Step, TakeUp};
 use connector_runtime::lanes::{LaneKey, QueueKey, Work};
 use connector_runtime::platform::Platform;
 use connector_runtime::situation::{Situations, partition_of};
@@ -36,7 +37,8 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::tables::Tables;
-use journal::{Attempt, Ending, Fate, Journal};
+use accepted::{Accepted, Judged};
+use journal::{Attempt, Blocked, Ending, Fate, Journal, Loaded};
 use learned::Learned;
 use limits::Limits;
 use permit::Permit;
@@ -49,6 +51,8 @@ const POLL: Duration = Duration::from_secs(1);
 const STALE: Duration = Duration::from_secs(5);
 /// When an answer that must be on its way is looked for again.
 const SOON: Duration = Duration::from_millis(50);
+/// When an operator's word about a journal that cannot be read is looked for again.
+const LOOK: Duration = Duration::from_secs(5);
 /// Attempts of an `at_least_once` message that may end ambiguously.
 const MOST_AMBIGUOUS: u32 = 2;
 
@@ -67,6 +71,9 @@ pub struct Dispatcher {
     nonce: Uuid,
     /// `None`: ours, and its journal has not been read yet.
     partitions: HashMap<u32, Option<Journal>>,
+    /// Ours, and its journal cannot be read: nothing is sent from there.
+    blocked: HashMap<u32, (Blocked, Timestamp)>,
+    accepted: Accepted,
     /// Identities that answers of WhatsApp showed, and that were written down.
     learned: Learned,
     /// The newest attempts of this process, and how far they are.
@@ -78,6 +85,7 @@ pub struct Dispatcher {
 struct Job {
     dispatch: Arc<command::Dispatch>,
     partition: u32,
+    offset: Offset,
     traceparent: Option<String>,
     queued_at: Timestamp,
 }
@@ -198,6 +206,8 @@ impl Dispatcher {
             concurrency: config.concurrency,
             nonce: platform.ids.fresh(),
             partitions: HashMap::new(),
+            blocked: HashMap::new(),
+            accepted: Accepted::default(),
             learned: Learned::default(),
             issued: HashMap::new(),
             platform: platform.clone(),
@@ -208,16 +218,65 @@ impl Dispatcher {
     async fn load(&mut self, work: &[Work]) -> Result<(), Failure> {
         let mut oldest: HashMap<&TopicPartition, Timestamp> = HashMap::new();
         for Work { record, .. } in work {
-            if !matches!(self.partitions.get(&record.source.partition), Some(Some(_))) {
+            let partition = record.source.partition;
+            if !matches!(self.partitions.get(&partition), Some(Some(_))) && !self.is_blocked(partition).await {
                 let first = oldest.entry(&record.source).or_insert(record.timestamp);
                 *first = record.timestamp.min(*first);
             }
         }
         for (source, oldest) in oldest {
-            let journal = Journal::load(&self.platform, source, oldest).await?;
-            self.partitions.insert(source.partition, Some(journal));
+            match Journal::load(&self.platform, source, oldest).await? {
+                Loaded::Whole(journal) => {
+                    self.partitions.insert(source.partition, Some(journal));
+                }
+                Loaded::Blocked(blocked) => self.block(source.partition, blocked),
+            }
         }
         Ok(())
+    }
+
+    /// Nothing is sent from a partition whose journal has a record that cannot be read: it may be an attempt. Others go on.
+    fn block(&mut self, partition: u32, blocked: Blocked) {
+        for unreadable in blocked.unreadable.values() {
+            tracing::error!(
+                journal = %blocked.journal,
+                offset = unreadable.offset.0,
+                reason = unreadable.reason,
+                "the journal has a record that cannot be read: nothing is sent from this partition until an operator accepts it as an \
+                 attempt without a conclusion, with `connectorctl journal accept --partition {partition} --offset {}`",
+                unreadable.offset.0,
+            );
+        }
+        self.blocked.insert(partition, (blocked, self.platform.clock.now() + LOOK));
+        self.platform.metrics.outbound.journals_blocked(self.blocked.len());
+    }
+
+    /// Whether the journal of a partition cannot be read, and nobody has said since how to take it.
+    async fn is_blocked(&mut self, partition: u32) -> bool {
+        let now = self.platform.clock.now();
+        let Some((blocked, until)) = self.blocked.get_mut(&partition) else { return false };
+        if now < *until {
+            return true;
+        }
+        *until = now + LOOK;
+        match blocked.look(&self.platform).await {
+            Ok(false) => true,
+            Ok(true) => {
+                tracing::info!(journal = %blocked.journal, "an operator has accepted what cannot be read");
+                self.free(partition);
+                false
+            }
+            // It is no news that it cannot be read.
+            Err(failure) => {
+                tracing::debug!(%failure, "the journal was not looked through");
+                true
+            }
+        }
+    }
+
+    fn free(&mut self, partition: u32) {
+        self.blocked.remove(&partition);
+        self.platform.metrics.outbound.journals_blocked(self.blocked.len());
     }
 
     fn journal(&mut self, partition: u32) -> &mut Journal {
@@ -228,20 +287,22 @@ impl Dispatcher {
         self.journal(job.partition).fate(job.id())
     }
 
-    fn plan(&mut self, record: &Record) -> Plan {
-        let dispatch = match record.value.as_deref().map(decode::<command::Dispatch>) {
-            Some(Ok(dispatch)) => Arc::new(dispatch),
-            Some(Err(error)) => return Plan::Step(Step::DeadLetter(Letter::new(error.reason(), error))),
-            None => {
-                let letter = Letter::new("tombstone", "an accepted message cannot be taken back");
-                return Plan::Step(Step::DeadLetter(letter));
-            }
+    fn plan(&mut self, record: &Record, judged: Judged) -> Plan {
+        let dispatch = match judged {
+            Ok(dispatch) => dispatch,
+            Err(letter) => return Plan::Step(Step::DeadLetter(letter)),
         };
         let partition = record.source.partition;
-        let (id, traceparent) = (dispatch.command_id, traceparent(record));
-        let job = Job { dispatch, partition, traceparent, queued_at: record.timestamp };
+        if let Some((_, until)) = self.blocked.get(&partition) {
+            return Plan::Step(Step::Wait { until: *until, appends: Vec::new() });
+        }
+        let (id, offset, traceparent) = (dispatch.command_id, record.offset, traceparent(record));
+        let job = Job { dispatch, partition, offset, traceparent, queued_at: record.timestamp };
         if self.journal(partition).is_done(id) {
             return Plan::Step(Step::Done(Vec::new()));
+        }
+        if let Some(attempt) = self.journal(partition).doubt(&job.dispatch, offset, record.timestamp) {
+            self.fate(&job).attempted(attempt);
         }
         let Some(fate) = self.journal(partition).get(id) else { return Plan::Send(job) };
         let Some(attempt) = fate.pending() else { return Plan::Send(job) };
@@ -398,8 +459,9 @@ impl Handler for Dispatcher {
         hashed(record.header(headers::NUMBER))
     }
 
-    async fn assigned(&mut self, partition: &TopicPartition, _committed: Option<Offset>) -> Result<TakeUp, Failure> {
+    async fn assigned(&mut self, partition: &TopicPartition, committed: Option<Offset>) -> Result<TakeUp, Failure> {
         self.partitions.insert(partition.partition, None);
+        self.accepted.took_over(partition.partition, committed.unwrap_or_default());
         self.limits.forget_probes();
         self.limits.owns(partition.partition, self.platform.clock.now());
         // What was written may have gone with its transaction.
@@ -409,18 +471,21 @@ impl Handler for Dispatcher {
 
     fn revoked(&mut self, partition: &TopicPartition) {
         self.limits.lost(partition.partition);
+        self.accepted.lost(partition.partition);
+        self.free(partition.partition);
         let journal = self.partitions.remove(&partition.partition).flatten();
         let waiting = journal.map_or(0, |journal| journal.open().filter(|fate| fate.counted).count());
         self.platform.metrics.outbound.unconfirmed(-i64::try_from(waiting).unwrap_or(0));
     }
 
     async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<Fact>>, Failure> {
+        let judged = self.accepted.judge(&self.platform, work).await?;
         self.load(work).await?;
         let now = self.platform.clock.now();
         let mut steps: Vec<Option<Step<Fact>>> = work.iter().map(|_| None).collect();
         let (mut waiting, mut sending, mut rest) = (Vec::new(), Vec::new(), Vec::new());
-        for (at, Work { record, .. }) in work.iter().enumerate() {
-            match self.plan(record) {
+        for ((at, Work { record, .. }), judged) in work.iter().enumerate().zip(judged) {
+            match self.plan(record, judged) {
                 Plan::Step(step) => steps[at] = Some(step),
                 Plan::Unsettled(job, attempt) => waiting.push((at, job, attempt)),
                 Plan::Send(job) => sending.push((at, job)),
@@ -487,6 +552,7 @@ impl Handler for Dispatcher {
         positions: &[(TopicPartition, Offset)],
     ) -> Result<(), Failure> {
         for (partition, frontier) in positions {
+            self.accepted.passed(partition.partition, *frontier);
             if let Some(Some(journal)) = self.partitions.get_mut(&partition.partition) {
                 journal.passed(*frontier);
             }

@@ -61,7 +61,7 @@ impl Dispatcher {
         ending: Option<&Ending>,
         at: Timestamp,
     ) -> Result<Append, Failure> {
-        journal::entry(&self.emitter, job.partition, &job.dispatch, attempt, kind, ending, at)
+        journal::entry(&self.emitter, (job.partition, job.offset), &job.dispatch, attempt, kind, ending, at)
     }
 
     pub(super) fn cause(&self, job: &Job, stream: &StreamId, cause_id: String, command: Option<CommandId>) -> Cause {

@@ -4,6 +4,7 @@
 mod admission;
 mod crashes;
 mod dispatch;
+mod foreign;
 mod limiters;
 mod links;
 mod mutations;
