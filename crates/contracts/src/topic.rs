@@ -50,6 +50,16 @@ impl Retention {
         }
     }
 
+    /// Kafka's `delete.retention.ms`, in milliseconds, of a compacted topic: how long a tombstone is kept for those who have not read it. A
+    /// month, the longest outage that is provided for without comparing whole tables.
+    #[must_use]
+    pub const fn delete_retention_ms(self) -> Option<i64> {
+        match self {
+            Self::Compacted => Some(30 * MILLIS_PER_DAY),
+            Self::Forever | Self::Days(_) => None,
+        }
+    }
+
     /// Kafka's `retention.ms`, in milliseconds; -1 is for ever.
     #[must_use]
     pub const fn retention_ms(self) -> i64 {
@@ -208,6 +218,7 @@ impl Topics {
                     dlq,
                     cleanup_policy: retention.cleanup_policy().to_owned(),
                     retention_ms: retention.retention_ms(),
+                    delete_retention_ms: retention.delete_retention_ms(),
                     // A dead letter keeps key and partition number of its original.
                     co_partitioned: topic.co_partitioned(),
                     key: topic.key().to_owned(),
@@ -235,6 +246,8 @@ pub struct TopicDeclaration {
     pub cleanup_policy: String,
     /// Kafka's `retention.ms`; -1 is for ever.
     pub retention_ms: i64,
+    /// Kafka's `delete.retention.ms`, of compacted topics.
+    pub delete_retention_ms: Option<i64>,
     /// See [`Topic::co_partitioned`].
     pub co_partitioned: bool,
     /// See [`Topic::key`].

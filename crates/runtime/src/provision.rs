@@ -90,7 +90,10 @@ pub fn specs(topics: &Topics, partitions: u32, replication: u16) -> Vec<TopicSpe
             name: topic.name.into(),
             partitions,
             replication,
-            settings: settings(&topic.cleanup_policy, topic.retention_ms, replication),
+            settings: settings(&topic.cleanup_policy, topic.retention_ms, replication)
+                .into_iter()
+                .chain(topic.delete_retention_ms.map(|ms| ("delete.retention.ms".to_owned(), ms.to_string())))
+                .collect(),
         })
         .collect()
 }

@@ -12,8 +12,8 @@ use connector_ports::gate::Snapshot;
 use connector_ports::log::Offset;
 use connector_ports::partition::partition_for;
 use futures::future::try_join_all;
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
 use crate::platform::Platform;
@@ -48,6 +48,30 @@ pub fn contact_list_key(user: &StreamId) -> String {
 #[must_use]
 pub fn membership_key(user: &StreamId, conversation: &StreamId) -> String {
     format!("m:{user}:{conversation}")
+}
+
+/// How many buckets the users of a view are in.
+pub const BUCKETS: u8 = 128;
+
+/// Somebody the directory has told of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Person {
+    /// The tenant.
+    pub organization_id: OrganizationId,
+    /// The user.
+    pub user_id: UserId,
+}
+
+/// The key of the users in a bucket (JSON object of [`Person`] by stream): everybody who was ever enabled or had a contact.
+#[must_use]
+pub fn users_key(bucket: u8) -> String {
+    format!("d:{bucket}")
+}
+
+/// The bucket of a user.
+#[must_use]
+pub fn bucket_of(user: &StreamId) -> u8 {
+    user.as_str().bytes().fold(0_u8, |hash, byte| hash.wrapping_mul(31).wrapping_add(byte)) % BUCKETS
 }
 
 /// The keys under which a conversation's person may be in a user's contacts by another identity (R10): a contact list knows people by the

@@ -191,6 +191,11 @@ impl SimWorld {
         self.shared.log.store().delete_below(partition, position);
     }
 
+    /// Takes the records of a topic out that `keep` refuses, as compaction does.
+    pub fn compact(&self, topic: &TopicName, keep: impl Fn(&Record) -> bool) {
+        self.shared.log.store().compact(topic, keep);
+    }
+
     /// Empties a topic, as when it is deleted and created again.
     pub fn make_anew(&self, topic: &TopicName) {
         self.shared.log.store().make_anew(topic);

@@ -22,16 +22,20 @@ use connector_ports::Clock;
 use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
 use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
-use connector_runtime::handler::{Handler, Reason, Step};
+use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
 use connector_runtime::platform::Platform;
 use connector_runtime::situation::{contact_key, enablement_key, load, partition_of};
 
 use crate::PRODUCER;
+use crate::gone::{Comparison, Gone, compacted};
 use crate::settling::Settling;
 
 /// When a contact that came before its user is looked at again.
 const AGAIN: Duration = Duration::from_millis(50);
+
+/// How often it is looked whether there is something to compare.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// The handler.
 pub struct Directory {
@@ -40,8 +44,11 @@ pub struct Directory {
     clock: Arc<dyn Clock>,
     settling: Settling,
     patience: Duration,
-    /// When contacts of unknown users were first met.
-    unresolved: BTreeMap<(TopicPartition, Offset), Timestamp>,
+    /// The partitions held, and since when: nobody has waited here for longer.
+    since: BTreeMap<TopicPartition, Timestamp>,
+    /// Partitions of which compaction has taken records away that nobody has read; `true` once all the others are handled.
+    compacted: BTreeMap<TopicPartition, bool>,
+    comparing: Option<(TopicPartition, Comparison)>,
 }
 
 /// What a key of the topic is about.
@@ -119,7 +126,9 @@ impl Directory {
             settling: Settling::new(platform),
             platform: platform.clone(),
             patience,
-            unresolved: BTreeMap::new(),
+            since: BTreeMap::new(),
+            compacted: BTreeMap::new(),
+            comparing: None,
         }
     }
 
@@ -218,11 +227,57 @@ impl Directory {
         events.into_iter().map(|event| self.emitter.emit(event, &cause)).collect()
     }
 
-    /// Whether a contact of an unknown user may still wait.
-    fn may_wait(&mut self, record: &Record) -> bool {
-        let now = self.clock.now();
-        let since = *self.unresolved.entry((record.source.clone(), record.offset)).or_insert(now);
-        now.since(since) < self.patience
+    /// Whether a contact of an unknown user may still wait. All that came together wait together.
+    fn may_wait(&self, record: &Record) -> bool {
+        let held = self.since.get(&record.source).copied().unwrap_or(Timestamp::EPOCH);
+        self.clock.now().since(record.timestamp.max(held)) < self.patience
+    }
+
+    /// A step of the comparison of a partition with the views, see [`crate::gone`].
+    async fn compare(&mut self) -> Result<Vec<Append>, Failure> {
+        if self.comparing.is_none()
+            && let Some(partition) = self.compacted.iter().find(|(_, handled)| **handled).map(|(at, _)| at.clone())
+        {
+            let missing = || Failure::Later(format!("topic {} does not exist yet", partition.topic));
+            let directory = self.platform.log.topic(&partition.topic).await?.ok_or_else(missing)?.partitions;
+            let counts = (directory, self.platform.partitions);
+            match Comparison::begin(self.platform.log.as_ref(), &partition, counts).await? {
+                Some(comparison) => self.comparing = Some((partition, comparison)),
+                None => drop(self.compacted.remove(&partition)),
+            }
+        }
+        let Some((partition, mut comparison)) = self.comparing.take() else { return Ok(Vec::new()) };
+        let gone = match comparison.step(&mut self.settling).await {
+            Ok(gone) => gone,
+            Err(failure) => {
+                self.comparing = Some((partition, comparison));
+                return Err(failure);
+            }
+        };
+        let mut appends = Vec::new();
+        for Gone { key, person, stream, events } in gone {
+            let cause = Cause {
+                organization_id: person.organization_id,
+                stream_id: stream,
+                cause_id: format!("directory:{key}:{}:gone:{}", partition.partition, comparison.end.0),
+                command_id: None,
+                occurred_at: self.clock.now(),
+                time_source: TimeSource::Connector,
+                traceparent: None,
+            };
+            for event in events {
+                appends.push(self.emitter.emit(event, &cause)?);
+            }
+        }
+        if !appends.is_empty() {
+            tracing::warn!(%partition, count = appends.len(), "taken away: the directory has them no more, and their tombstones are gone");
+        }
+        if comparison.is_over() {
+            self.compacted.remove(&partition);
+        } else {
+            self.comparing = Some((partition, comparison));
+        }
+        Ok(appends)
     }
 }
 
@@ -230,8 +285,33 @@ impl Directory {
 impl Handler for Directory {
     type Fact = ();
 
+    async fn assigned(&mut self, partition: &TopicPartition, committed: Option<Offset>) -> Result<TakeUp, Failure> {
+        if compacted(self.platform.log.as_ref(), partition, committed).await? {
+            self.compacted.insert(partition.clone(), false);
+        }
+        self.since.insert(partition.clone(), self.clock.now());
+        Ok(TakeUp::Committed)
+    }
+
     fn revoked(&mut self, partition: &TopicPartition) {
-        self.unresolved.retain(|(source, _), _| source != partition);
+        self.since.remove(partition);
+        self.compacted.remove(partition);
+        self.comparing.take_if(|(comparing, _)| comparing == partition);
+    }
+
+    async fn caught_up(&mut self, partition: &TopicPartition, _position: Offset) -> Result<(), Failure> {
+        if let Some(handled) = self.compacted.get_mut(partition) {
+            *handled = true;
+        }
+        Ok(())
+    }
+
+    fn tick_every(&self) -> Option<Duration> {
+        Some(if self.compacted.is_empty() { QUIET } else { AGAIN })
+    }
+
+    async fn tick(&mut self) -> Result<Vec<Append>, Failure> {
+        if self.compacted.is_empty() { Ok(Vec::new()) } else { self.compare().await }
     }
 
     async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
@@ -261,18 +341,12 @@ impl Handler for Directory {
             }
             let events = self.decide(item, &mut folds);
             steps[item.at] = Some(match events {
-                Some(events) => {
-                    self.unresolved.remove(&(record.source.clone(), record.offset));
-                    Step::Done(self.write(item, events, record)?)
-                }
+                Some(events) => Step::Done(self.write(item, events, record)?),
                 None if self.may_wait(record) => {
                     waiting.insert(record.source.clone());
                     Step::Wait { until, appends: Vec::new() }
                 }
-                None => {
-                    self.unresolved.remove(&(record.source.clone(), record.offset));
-                    Step::DeadLetter(Reason::new("user_unknown", "neither the record nor its user names a number"))
-                }
+                None => Step::DeadLetter(Reason::new("user_unknown", "neither the record nor its user names a number")),
             });
         }
         Ok(steps.into_iter().flatten().collect())

@@ -17,7 +17,8 @@ use connector_domain::time::Timestamp;
 use connector_ports::gate::Change;
 use connector_runtime::failure::Failure;
 use connector_runtime::situation::{
-    contact_key, contact_list_key, conversation_key, enablement_key, load, membership_key, store,
+    Person, bucket_of, contact_key, contact_list_key, conversation_key, enablement_key, load, membership_key, store,
+    users_key,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -123,6 +124,8 @@ pub(crate) struct Fold {
     memberships: Cells<u32>,
     /// The entries of each user.
     lists: Cells<BTreeSet<ContactId>>,
+    /// Who the directory has told of, by bucket.
+    users: Cells<BTreeMap<StreamId, Person>>,
     /// Users who may write from another number now: their entries are needed.
     movers: Vec<StreamId>,
     /// The entries among `contacts`, whose conversations before the batch are needed, too.
@@ -149,6 +152,15 @@ const fn about_contact(event: &Event) -> Option<(&ContactId, &StreamId)> {
     }
 }
 
+/// The user whom an event tells of for the first time, perhaps.
+const fn listed(event: &Event) -> Option<&UserId> {
+    match event {
+        Event::WhatsAppEnabled(enabled) => Some(&enabled.user_id),
+        Event::ContactAdded(added) => Some(&added.user_id),
+        _ => None,
+    }
+}
+
 impl Fold {
     /// A fold over these events. Its cells have to be read before [`Fold::evolve`]: ask [`Fold::missing`], give the values to
     /// [`Fold::load`], until nothing is missing.
@@ -160,12 +172,16 @@ impl Fold {
             contacts: Cells::new(),
             memberships: Cells::new(),
             lists: Cells::new(),
+            users: Cells::new(),
             movers: Vec::new(),
             entries: Vec::new(),
             marks: Vec::new(),
         };
         for Recorded { envelope, event } in events {
             let stream = &envelope.stream_id;
+            if listed(event).is_some() {
+                fold.users.need(users_key(bucket_of(stream)));
+            }
             if Conversation::is_moved_by(event) || asking::about(event) {
                 fold.conversations.need(conversation_key(stream));
             } else if about_enablement(event) {
@@ -188,7 +204,7 @@ impl Fold {
     /// The keys that are not read yet.
     pub(crate) fn missing(&self) -> Vec<String> {
         let users = self.enablements.missing().chain(self.contacts.missing()).chain(self.memberships.missing());
-        let users = users.chain(self.lists.missing());
+        let users = users.chain(self.lists.missing()).chain(self.users.missing());
         self.conversations.missing().chain(users).collect()
     }
 
@@ -203,6 +219,7 @@ impl Fold {
         self.contacts.load(&values)?;
         self.memberships.load(&values)?;
         self.lists.load(&values)?;
+        self.users.load(&values)?;
         for user in std::mem::take(&mut self.movers) {
             for contact in self.lists.get(contact_list_key(&user)).iter() {
                 self.contacts.need(contact_key(&user, contact));
@@ -243,6 +260,11 @@ impl Fold {
         let Recorded { envelope, event } = recorded;
         let stream = &envelope.stream_id;
         self.marks.extend(attempt_mark(recorded));
+        if let Some(user_id) = listed(event) {
+            let users = self.users.get(users_key(bucket_of(stream)));
+            let organization_id = envelope.organization_id.clone();
+            users.entry(stream.clone()).or_insert_with(|| Person { organization_id, user_id: user_id.clone() });
+        }
         if Conversation::is_moved_by(event) {
             let stored = self.conversations.get(conversation_key(stream));
             stored.organization_id.get_or_insert_with(|| envelope.organization_id.clone());
@@ -329,6 +351,7 @@ impl Fold {
         self.contacts.changes(&mut out)?;
         self.memberships.changes(&mut out)?;
         self.lists.changes(&mut out)?;
+        self.users.changes(&mut out)?;
         for (key, cell) in self.conversations.changed() {
             match (cell.before.timer(), cell.now.timer()) {
                 (before, after) if before == after => {}
@@ -353,6 +376,7 @@ pub(crate) fn same(key: &str, one: Option<&Bytes>, other: Option<&Bytes>) -> boo
         Some("e") => by::<ContactEntry>(one, other),
         Some("m") => by::<u32>(one, other),
         Some("l") => by::<BTreeSet<ContactId>>(one, other),
+        Some("d") => by::<BTreeMap<StreamId, Person>>(one, other),
         _ => false,
     }
 }

@@ -10,6 +10,7 @@ mod config;
 mod consent;
 mod directory;
 mod fold;
+mod gone;
 mod projector;
 mod settling;
 mod shadow;

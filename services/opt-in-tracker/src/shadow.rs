@@ -87,7 +87,9 @@ impl Shadow for Conversations {
         let question = |stream: &StreamId, key: String| Question { stream: stream.to_string(), key };
         let mut questions = Questions::default();
         for (stream, Entry { values, .. }) in &self.streams {
-            questions.values.extend(values.keys().map(|key| question(stream, key.clone())));
+            // A bucket of users is about other streams, too.
+            let own = values.keys().filter(|key| !key.starts_with("d:"));
+            questions.values.extend(own.map(|key| question(stream, key.clone())));
             let key = conversation_key(stream);
             if values.contains_key(&key) {
                 questions.timers.push(question(stream, key));

@@ -3,17 +3,22 @@
 use std::time::Duration;
 
 use connector_contracts::{Topic, Topics};
+use connector_domain::command::{DirectoryKind, DirectoryRecord};
 use connector_domain::consent::Intent;
 use connector_domain::event::{ConsentRevoked, Event, TimeSource};
 use connector_ports::Gate;
 use connector_ports::gate::View;
 use connector_ports::log::{Append, Isolation, Record, TopicPartition};
+use connector_ports::partition::partition_for;
 use connector_runtime::emit::Cause;
 use connector_runtime::platform::views;
 use connector_runtime::situation::{conversation_key, partition_of};
 use connector_simulated::SimWorld;
 
-use crate::scene::{PARTITIONS, append, conversation, platform, play, view, write};
+use crate::scene::{
+    LIMIT, PARTITIONS, append, conversation, counts, directory, platform, play, prepared, record, service, until, view,
+    write,
+};
 
 /// Events of others: in the wrong partition, under another key, and bytes that are none.
 #[tokio::test(start_paused = true)]
@@ -66,4 +71,68 @@ async fn until_applied(world: &SimWorld) {
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
     }
+}
+
+/// A thousand contacts of a user who never comes, in front of one who does, are given up together and not one after the other.
+#[tokio::test(start_paused = true)]
+async fn contacts_that_wait_for_their_user_wait_together() {
+    play(async |world| {
+        let home = |record: &Append| partition_for(record.key.as_deref().unwrap_or_default(), PARTITIONS);
+        let user = directory(DirectoryKind::User);
+        let wanted = record(&world, Topic::Directory, &user.key().expect("a key"), &user);
+        let strangers = (0..).map(|n: u32| {
+            let contact = directory(DirectoryKind::Contact);
+            let contact = DirectoryRecord {
+                user_id: Some("nobody".into()),
+                contact_id: Some(n.to_string().as_str().into()),
+                ..contact
+            };
+            record(&world, Topic::Directory, &contact.key().expect("a key"), &contact)
+        });
+        let strangers: Vec<_> = strangers.filter(|one| home(one) == home(&wanted)).take(1_000).collect();
+        let begun = platform(&world).clock.now();
+        append(&world, strangers).await;
+        append(&world, vec![wanted]).await;
+        until(&world, "WhatsAppEnabled", 1).await;
+        let waited = platform(&world).clock.now().since(begun);
+        assert!(waited < Duration::from_secs(90), "patience is a minute: {waited:?}");
+        let letters = world.history(&Topics::new("").dlq(Topic::Directory).into());
+        assert_eq!(letters.len(), 1_000);
+    })
+    .await;
+}
+
+/// Compaction has taken tombstones away that nobody has read: who is not in the directory any more is taken away all the same.
+#[tokio::test(start_paused = true)]
+async fn who_is_gone_from_the_directory_without_a_trace_is_taken_away() {
+    let topic = Topics::new("").name(Topic::Directory);
+    let world = play(async |world| {
+        prepared(&world).await;
+        let other = DirectoryRecord { user_id: Some("eve".into()), ..directory(DirectoryKind::User) };
+        let key = other.key().expect("a key");
+        append(&world, vec![record(&world, Topic::Directory, &key, &other)]).await;
+        until(&world, "WhatsAppEnabled", 2).await;
+    })
+    .await;
+    world.restart();
+    // While nobody reads: the user and the contact are taken away, both with their tombstones, and somebody else comes.
+    let stays = |record: &Record| record.key.as_deref().is_some_and(|key| key.starts_with(b"user/acme/eve"));
+    world.compact(&topic.as_str().into(), stays);
+    let last = DirectoryRecord { user_id: Some("zoe".into()), ..directory(DirectoryKind::User) };
+    for partition in 0..PARTITIONS {
+        // A gap, as tombstones leave it, in each of the partitions.
+        let tombstone = record(&world, Topic::Directory, "user/acme/gone", &last);
+        append(&world, vec![Append { partition: Some(partition), value: None, ..tombstone }]).await;
+    }
+    world.compact(&topic.as_str().into(), stays);
+    append(&world, vec![record(&world, Topic::Directory, &last.key().expect("a key"), &last)]).await;
+    let story = async |world: SimWorld| {
+        until(&world, "WhatsAppEnabled", 3).await;
+        until(&world, "WhatsAppDisabled", 1).await;
+        until(&world, "ContactRemoved", 1).await;
+        // Everybody is looked at.
+        tokio::time::sleep(Duration::from_secs(60)).await;
+    };
+    assert!(world.run(LIMIT, service, story).await.is_ok(), "{:?}", counts(&world));
+    assert_eq!((counts(&world)["WhatsAppDisabled"], counts(&world)["ContactRemoved"]), (1, 1));
 }
