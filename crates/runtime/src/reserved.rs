@@ -8,7 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use connector_contracts::{Topic, decode_event};
+use connector_contracts::Topic;
 use connector_domain::event::Recorded;
 use connector_domain::ids::{CommandId, OrganizationId};
 use connector_domain::time::Timestamp;
@@ -17,9 +17,11 @@ use connector_ports::log::{Isolation, Start, TopicName, TopicPartition};
 use connector_ports::{Clock, Gate, Log};
 
 use crate::commands::{self, MEMORY};
+use crate::entry;
 use crate::failure::Failure;
 use crate::platform::Platform;
 use crate::replay::replay;
+use crate::standing::lacks_nothing;
 
 /// The register of command ids, of send and consent commands alike.
 const NAME: &str = "command-ids";
@@ -67,10 +69,11 @@ impl Reserved {
     pub async fn take_over(&mut self, partition: u32) -> Result<(), Failure> {
         if !self.gate.told(&self.register).await?.contains(&partition) {
             let source = TopicPartition { topic: self.source.clone(), partition };
-            let now = self.clock.now();
+            lacks_nothing(self.log.as_ref(), &source, "the register of command ids", None).await?;
+            let (now, partitions) = (self.clock.now(), self.register.partitions);
             let mut found = Vec::new();
             replay(self.log.as_ref(), &source, Start::Beginning, Isolation::Committed, |record| {
-                let recorded = record.value.as_deref().and_then(|value| decode_event(value).ok());
+                let recorded = entry::event(&record, partitions).ok();
                 let reservation = recorded.as_ref().and_then(reservation);
                 found.extend(reservation.filter(|reservation| reservation.until > now));
                 Ok(())

@@ -35,7 +35,10 @@ use crate::settling::Settling;
 const AGAIN: Duration = Duration::from_millis(50);
 
 /// How often it is looked whether there is something to compare.
-const QUIET: Duration = Duration::from_secs(10);
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Steps of a comparison in one turn, while nobody is found to be gone.
+const STEPS: usize = 16;
 
 /// The handler.
 pub struct Directory {
@@ -46,8 +49,9 @@ pub struct Directory {
     patience: Duration,
     /// The partitions held, and since when: nobody has waited here for longer.
     since: BTreeMap<TopicPartition, Timestamp>,
-    /// Partitions of which compaction has taken records away that nobody has read; `true` once all the others are handled.
-    compacted: BTreeMap<TopicPartition, bool>,
+    /// Partitions of which compaction has taken records away that nobody has read. Nothing of them is handled before they are compared: what
+    /// is new would be taken for gone, and whoever comes after us could not see the gap any more.
+    compacted: BTreeSet<TopicPartition>,
     comparing: Option<(TopicPartition, Comparison)>,
 }
 
@@ -127,7 +131,7 @@ impl Directory {
             platform: platform.clone(),
             patience,
             since: BTreeMap::new(),
-            compacted: BTreeMap::new(),
+            compacted: BTreeSet::new(),
             comparing: None,
         }
     }
@@ -236,24 +240,32 @@ impl Directory {
     /// A step of the comparison of a partition with the views, see [`crate::gone`].
     async fn compare(&mut self) -> Result<Vec<Append>, Failure> {
         if self.comparing.is_none()
-            && let Some(partition) = self.compacted.iter().find(|(_, handled)| **handled).map(|(at, _)| at.clone())
+            && let Some(partition) = self.compacted.first().cloned()
         {
             let missing = || Failure::Later(format!("topic {} does not exist yet", partition.topic));
             let directory = self.platform.log.topic(&partition.topic).await?.ok_or_else(missing)?.partitions;
             let counts = (directory, self.platform.partitions);
             match Comparison::begin(self.platform.log.as_ref(), &partition, counts).await? {
                 Some(comparison) => self.comparing = Some((partition, comparison)),
-                None => drop(self.compacted.remove(&partition)),
+                None => {
+                    self.compacted.remove(&partition);
+                }
             }
         }
         let Some((partition, mut comparison)) = self.comparing.take() else { return Ok(Vec::new()) };
-        let gone = match comparison.step(&mut self.settling).await {
-            Ok(gone) => gone,
-            Err(failure) => {
-                self.comparing = Some((partition, comparison));
-                return Err(failure);
+        let mut gone = Vec::new();
+        for _ in 0..STEPS {
+            match comparison.step(&mut self.settling).await {
+                Ok(found) => gone = found,
+                Err(failure) => {
+                    self.comparing = Some((partition, comparison));
+                    return Err(failure);
+                }
             }
-        };
+            if !gone.is_empty() || comparison.is_over() {
+                break;
+            }
+        }
         let mut appends = Vec::new();
         for Gone { key, person, stream, events } in gone {
             let cause = Cause {
@@ -287,7 +299,7 @@ impl Handler for Directory {
 
     async fn assigned(&mut self, partition: &TopicPartition, committed: Option<Offset>) -> Result<TakeUp, Failure> {
         if compacted(self.platform.log.as_ref(), partition, committed).await? {
-            self.compacted.insert(partition.clone(), false);
+            self.compacted.insert(partition.clone());
         }
         self.since.insert(partition.clone(), self.clock.now());
         Ok(TakeUp::Committed)
@@ -297,13 +309,6 @@ impl Handler for Directory {
         self.since.remove(partition);
         self.compacted.remove(partition);
         self.comparing.take_if(|(comparing, _)| comparing == partition);
-    }
-
-    async fn caught_up(&mut self, partition: &TopicPartition, _position: Offset) -> Result<(), Failure> {
-        if let Some(handled) = self.compacted.get_mut(partition) {
-            *handled = true;
-        }
-        Ok(())
     }
 
     fn tick_every(&self) -> Option<Duration> {
@@ -317,7 +322,12 @@ impl Handler for Directory {
     async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
         let mut steps: Vec<Option<Step<()>>> = Vec::with_capacity(work.len());
         let mut items = Vec::new();
+        let until = self.clock.now() + AGAIN;
         for (at, work) in work.iter().enumerate() {
+            if self.compacted.contains(&work.record.source) {
+                steps.push(Some(Step::Wait { until, appends: Vec::new() }));
+                continue;
+            }
             match self.item(at, &work.record) {
                 Ok(item) => {
                     items.push(item);
@@ -332,7 +342,6 @@ impl Handler for Directory {
         let mut folds = self.folds(&items).await?;
         // What stands behind a contact that waits, waits with it; the user it waits for may stand in front of it, or elsewhere.
         let mut waiting = BTreeSet::new();
-        let until = self.clock.now() + AGAIN;
         for item in &items {
             let record = &work[item.at].record;
             if waiting.contains(&record.source) {

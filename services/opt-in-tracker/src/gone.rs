@@ -1,8 +1,9 @@
 //! What the directory does not have any more although nobody has read its tombstone: compaction takes a tombstone away some time after it was
 //! written (`delete.retention.ms`), and a worker that was down for longer never sees it.
 //!
-//! At take-over the positions that were not read yet are counted. When some of them hold no record, compaction was there, and once the rest is
-//! handled the users and contacts that the views know are held against the keys of the partition: who is not there is taken away.
+//! At take-over the positions that were not read yet are counted. When some of them hold no record, compaction was there, and before the rest is
+//! handled the users and contacts that the views know are held against the keys of the partition: who is not there is taken away. After a
+//! crash on the way the next owner finds the same gap.
 //! The time is linear in the views and the partition, the memory eight bytes for each key.
 
 use std::collections::{BTreeMap, BTreeSet, HashSet, VecDeque};

@@ -4,13 +4,12 @@
 //! says: the seal names a position that the first one is not below. What was handled since this owner came is remembered; what may stand
 //! before that is looked up in the topic, which is needed for the first messages of a partition and for copies.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use connector_contracts::decode;
 use connector_domain::command::Dispatch;
-use connector_domain::ids::CommandId;
 use connector_ports::log::{Isolation, Offset, Record, Start, TopicPartition};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::Reason as Letter;
@@ -19,6 +18,7 @@ use connector_runtime::platform::Platform;
 use connector_runtime::replay::replay_to;
 use connector_runtime::situation::partition_of;
 
+use super::journal::{Name, name};
 use crate::seal::opened;
 
 /// So many finished messages of a partition are remembered, and up to twice as many: 60 bytes each.
@@ -26,9 +26,6 @@ const REMEMBERED: usize = 8_192;
 /// Control records and what was aborted lie between the position that a seal names and the record. When the oldest records were deleted, a
 /// record that names a position so little before them is still taken for the first of its kind.
 const DRIFT: i64 = 64;
-
-/// A command, in its conversation: ids of commands are chosen outside.
-type Name = (CommandId, u64);
 
 /// The messages of one partition.
 #[derive(Debug, Default)]
@@ -57,12 +54,6 @@ struct Candidate {
 
 pub(super) type Judged = Result<Arc<Dispatch>, Letter>;
 
-fn name(dispatch: &Dispatch) -> Name {
-    let mut hasher = DefaultHasher::new();
-    (dispatch.organization_id.as_str(), dispatch.conversation_id.as_str()).hash(&mut hasher);
-    (dispatch.command_id, hasher.finish())
-}
-
 fn read(platform: &Platform, record: &Record) -> Judged {
     let dispatch = match record.value.as_deref().map(decode::<Dispatch>) {
         Some(Ok(dispatch)) => Arc::new(dispatch),
@@ -84,8 +75,8 @@ impl Known {
             self.places.remove(&later);
             self.firsts.remove(&name);
         }
-        if !self.firsts.contains_key(&name) {
-            self.firsts.insert(name, offset);
+        if let Entry::Vacant(first) = self.firsts.entry(name) {
+            first.insert(offset);
             self.places.insert(offset, name);
         }
     }
@@ -172,7 +163,7 @@ impl Accepted {
 
     fn candidate(&mut self, platform: &Platform, record: &Record) -> Result<Candidate, Letter> {
         let dispatch = read(platform, record)?;
-        let name = name(&dispatch);
+        let name = name(dispatch.command_id, &dispatch.conversation_id);
         let known = self.partitions.entry(record.source.partition).or_default();
         if known.firsts.get(&name) == Some(&record.offset) {
             return Ok(Candidate { dispatch, name, behind: None });
@@ -196,7 +187,7 @@ impl Accepted {
                 && let Ok(dispatch) = read(platform, &record)
                 && opened(&platform.keys, &record).is_some()
             {
-                found.push((name(&dispatch), record.offset));
+                found.push((name(dispatch.command_id, &dispatch.conversation_id), record.offset));
             }
             Ok(())
         };
@@ -209,6 +200,8 @@ impl Accepted {
 
 #[cfg(test)]
 mod tests {
+    use connector_domain::ids::CommandId;
+
     use super::*;
 
     #[test]

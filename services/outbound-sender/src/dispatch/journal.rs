@@ -2,6 +2,7 @@
 //! committed (R4).
 
 use std::collections::{BTreeMap, HashMap, HashSet};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,16 @@ use connector_runtime::emit::Emitter;
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
 use connector_runtime::replay::replay;
+
+/// A command, in its conversation: ids of commands are chosen outside, and belong to their organization.
+pub(super) type Name = (CommandId, u64);
+
+/// The name of a command in a conversation.
+pub(super) fn name(command: CommandId, conversation: &StreamId) -> Name {
+    let mut hasher = DefaultHasher::new();
+    conversation.as_str().hash(&mut hasher);
+    (command, hasher.finish())
+}
 
 /// How far clocks of brokers and workers may be apart: the journal is read from this long before the first unfinished message.
 const SLACK: Duration = Duration::from_secs(600);
@@ -240,8 +251,8 @@ fn accepted(record: &Record) -> Option<Offset> {
 #[derive(Debug, Default)]
 pub(super) struct Journal {
     /// Commands whose end stands in the log.
-    done: HashSet<CommandId>,
-    fates: HashMap<CommandId, Fate>,
+    done: HashSet<Name>,
+    fates: HashMap<Name, Fate>,
     /// Records that could not be read, and that count as attempts without a conclusion.
     doubts: Vec<Unreadable>,
     /// Which of them were taken for an attempt in which conversation: lanes go one message after the other, so it was one at most.
@@ -290,10 +301,11 @@ impl Journal {
     }
 
     fn fold(&mut self, record: &Record, entry: &JournalEntry, stands: bool) {
-        if self.done.contains(&entry.command_id) {
+        let name = name(entry.command_id, &entry.conversation_id);
+        if self.done.contains(&name) {
             return;
         }
-        let fate = self.fates.entry(entry.command_id).or_default();
+        let fate = self.fates.entry(name).or_default();
         fate.loaded = true;
         match entry.kind {
             JournalKind::Attempted => {
@@ -305,8 +317,8 @@ impl Journal {
                     let ends = matches!(ending, Ending::Sent(_) | Ending::Failed { .. });
                     fate.concluded(entry.attempt_id, ending, stands);
                     if ends && stands {
-                        self.fates.remove(&entry.command_id);
-                        self.done.insert(entry.command_id);
+                        self.fates.remove(&name);
+                        self.done.insert(name);
                     }
                 }
             }
@@ -316,7 +328,7 @@ impl Journal {
 
     /// A record that could not be read and may be an attempt to send this message, the first of its conversation that it may be about.
     pub(super) fn doubt(&mut self, dispatch: &Dispatch, at: Offset, queued_at: Timestamp) -> Option<Attempt> {
-        let known = self.fates.get(&dispatch.command_id);
+        let known = self.fates.get(&name(dispatch.command_id, &dispatch.conversation_id));
         if self.doubts.is_empty() || known.is_some_and(|fate| fate.pending) {
             return None;
         }
@@ -327,24 +339,24 @@ impl Journal {
         };
         let doubt = self.doubts.iter().find(fits)?;
         self.taken.insert((doubt.offset, stream.clone()));
-        let id = AttemptId::derived(&format!("{}:{no}:journal:{}", dispatch.command_id, doubt.offset.0));
+        let id = AttemptId::derived(&format!("{}:{stream}:{no}:journal:{}", dispatch.command_id, doubt.offset.0));
         Some(Attempt { id, no, at: doubt.at })
     }
 
-    pub(super) fn is_done(&self, command: CommandId) -> bool {
+    pub(super) fn is_done(&self, command: Name) -> bool {
         self.done.contains(&command)
     }
 
-    pub(super) fn get(&self, command: CommandId) -> Option<&Fate> {
+    pub(super) fn get(&self, command: Name) -> Option<&Fate> {
         self.fates.get(&command)
     }
 
-    pub(super) fn fate(&mut self, command: CommandId) -> &mut Fate {
+    pub(super) fn fate(&mut self, command: Name) -> &mut Fate {
         self.fates.entry(command).or_default()
     }
 
     /// The message is finished: once that is committed it never comes again.
-    pub(super) fn finish(&mut self, command: CommandId) -> Option<Fate> {
+    pub(super) fn finish(&mut self, command: Name) -> Option<Fate> {
         self.fates.remove(&command)
     }
 
@@ -444,13 +456,13 @@ mod tests {
     #[test]
     fn what_was_read_is_dropped_when_the_messages_it_concerns_are_finished() {
         let mut journal = Journal { loaded_below: Offset(10), ..Journal::default() };
-        journal.done.insert(CommandId::derived("old"));
-        journal.fates.insert(CommandId::derived("older"), Fate { loaded: true, ..Fate::default() });
-        journal.fate(CommandId::derived("new"));
+        journal.done.insert((CommandId::derived("old"), 0));
+        journal.fates.insert((CommandId::derived("older"), 0), Fate { loaded: true, ..Fate::default() });
+        journal.fate((CommandId::derived("new"), 0));
         assert!(!journal.passed(Offset(9)));
-        assert!(journal.is_done(CommandId::derived("old")));
+        assert!(journal.is_done((CommandId::derived("old"), 0)));
         assert!(journal.passed(Offset(10)));
-        assert!(!journal.is_done(CommandId::derived("old")));
+        assert!(!journal.is_done((CommandId::derived("old"), 0)));
         assert_eq!(journal.open().count(), 1);
     }
 }

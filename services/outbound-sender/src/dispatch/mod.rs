@@ -38,7 +38,7 @@ use uuid::Uuid;
 use crate::config::Config;
 use crate::tables::Tables;
 use accepted::{Accepted, Judged};
-use journal::{Attempt, Blocked, Ending, Fate, Journal, Loaded};
+use journal::{Attempt, Blocked, Ending, Fate, Journal, Loaded, Name};
 use learned::Learned;
 use limits::Limits;
 use permit::Permit;
@@ -77,7 +77,7 @@ pub struct Dispatcher {
     /// Identities that answers of WhatsApp showed, and that were written down.
     learned: Learned,
     /// The newest attempts of this process, and how far they are.
-    issued: HashMap<CommandId, Issued>,
+    issued: HashMap<Name, Issued>,
 }
 
 /// A message on its way.
@@ -93,6 +93,10 @@ struct Job {
 impl Job {
     fn id(&self) -> CommandId {
         self.dispatch.command_id
+    }
+
+    fn name(&self) -> Name {
+        journal::name(self.dispatch.command_id, &self.dispatch.conversation_id)
     }
 
     /// A read receipt or typing indicator: nothing is lost with it, and it is no message to the contact.
@@ -284,7 +288,7 @@ impl Dispatcher {
     }
 
     fn fate(&mut self, job: &Job) -> &mut Fate {
-        self.journal(job.partition).fate(job.id())
+        self.journal(job.partition).fate(job.name())
     }
 
     fn plan(&mut self, record: &Record, judged: Judged) -> Plan {
@@ -296,15 +300,16 @@ impl Dispatcher {
         if let Some((_, until)) = self.blocked.get(&partition) {
             return Plan::Step(Step::Wait { until: *until, appends: Vec::new() });
         }
-        let (id, offset, traceparent) = (dispatch.command_id, record.offset, traceparent(record));
+        let (offset, traceparent) = (record.offset, traceparent(record));
         let job = Job { dispatch, partition, offset, traceparent, queued_at: record.timestamp };
-        if self.journal(partition).is_done(id) {
+        let name = job.name();
+        if self.journal(partition).is_done(name) {
             return Plan::Step(Step::Done(Vec::new()));
         }
         if let Some(attempt) = self.journal(partition).doubt(&job.dispatch, offset, record.timestamp) {
             self.fate(&job).attempted(attempt);
         }
-        let Some(fate) = self.journal(partition).get(id) else { return Plan::Send(job) };
+        let Some(fate) = self.journal(partition).get(name) else { return Plan::Send(job) };
         let Some(attempt) = fate.pending() else { return Plan::Send(job) };
         let ending = fate.ending.clone();
         if let Some((ending @ (Ending::Sent(_) | Ending::Failed { .. }), _)) = ending {
@@ -331,7 +336,7 @@ impl Dispatcher {
 
     /// What this process knows about an attempt: of its own, and, if it `ended`, more than led to that end.
     fn known(&self, job: &Job, attempt: AttemptId, ended: bool) -> Known {
-        let issued = self.issued.get(&job.id()).filter(|issued| issued.attempt == attempt);
+        let issued = self.issued.get(&job.name()).filter(|issued| issued.attempt == attempt);
         let Some(issued) = issued.filter(|issued| !(issued.concluded && ended)) else { return Known::Nothing };
         match &*locked(&issued.progress) {
             // It was written down, and its POST was dropped before it began.
@@ -350,7 +355,11 @@ impl Dispatcher {
         let fate = self.fate(&job);
         let free_at = fate.free_at.unwrap_or(job.queued_at);
         let no = fate.last.map_or(0, |last| last.no) + 1;
-        let attempt = Attempt { id: AttemptId::derived(&format!("{}:{no}:{nonce}", job.id())), no, at: now };
+        let attempt = Attempt {
+            id: AttemptId::derived(&format!("{}:{}:{no}:{nonce}", job.id(), job.dispatch.conversation_id)),
+            no,
+            at: now,
+        };
         fate.attempted(attempt);
         let settled = std::mem::take(&mut fate.counted);
         self.platform.metrics.outbound.unconfirmed(-i64::from(settled));
@@ -359,7 +368,7 @@ impl Dispatcher {
 
         let progress = Arc::new(Mutex::new(Progress::Waiting));
         let issued = Issued { attempt: attempt.id, progress: progress.clone(), concluded: false };
-        self.issued.insert(job.id(), issued);
+        self.issued.insert(job.name(), issued);
         let (clock, whatsapp) = (self.platform.clock.clone(), self.whatsapp.clone());
         let outbound = Outbound {
             phone_number_id: job.dispatch.phone_number_id.clone(),
@@ -400,7 +409,7 @@ impl Dispatcher {
     /// Whether the POST of an attempt may still be on its way to WhatsApp: its answer is not here, and whoever made it may be alive, a
     /// former owner of the partition for instance. What follows in the conversation would overtake it.
     fn may_arrive(&self, job: &Job, attempt: Attempt, now: Timestamp) -> bool {
-        let issued = self.issued.get(&job.id()).filter(|issued| issued.attempt == attempt.id);
+        let issued = self.issued.get(&job.name()).filter(|issued| issued.attempt == attempt.id);
         let answered = issued.is_some_and(|issued| matches!(*locked(&issued.progress), Progress::Answered(_)));
         !answered && !job.is_receipt() && now < attempt.at + STALE + self.whatsapp.longest_send()
     }
@@ -412,7 +421,7 @@ impl Dispatcher {
             Remembered::Yes => return Unsettled::Over,
             Remembered::No | Remembered::NotYet => {}
         }
-        let fate = self.partitions.get(&job.partition).and_then(Option::as_ref).and_then(|j| j.get(job.id()));
+        let fate = self.partitions.get(&job.partition).and_then(Option::as_ref).and_then(|j| j.get(job.name()));
         let spent = fate.is_some_and(|fate| fate.ambiguous >= MOST_AMBIGUOUS);
         if self.may_arrive(job, attempt, now) {
             Unsettled::Wait
@@ -430,8 +439,8 @@ impl Dispatcher {
         if self.issued.len() <= 4 * self.concurrency {
             return;
         }
-        let open = |id: &CommandId| self.partitions.values().flatten().any(|journal| journal.get(*id).is_some());
-        self.issued.retain(|id, _| open(id));
+        let open = |name: &Name| self.partitions.values().flatten().any(|journal| journal.get(*name).is_some());
+        self.issued.retain(|name, _| open(name));
     }
 }
 

@@ -90,7 +90,7 @@ impl Dispatcher {
 
     /// The message is finished.
     pub(super) fn finish(&mut self, job: &Job) {
-        let fate = self.journal(job.partition).finish(job.id());
+        let fate = self.journal(job.partition).finish(job.name());
         self.platform.metrics.outbound.unconfirmed(-i64::from(fate.is_some_and(|fate| fate.counted)));
     }
 
@@ -251,7 +251,7 @@ impl Dispatcher {
         let number = job.dispatch.phone_number_id.clone();
         let verdict = if job.is_receipt() { judge_receipt(&exchange) } else { judge(&exchange, job.dispatch.policy) };
         self.platform.metrics.outbound.judged(metric(&verdict), took);
-        if let Some(issued) = self.issued.get_mut(&job.id()).filter(|issued| issued.attempt == attempt.id) {
+        if let Some(issued) = self.issued.get_mut(&job.name()).filter(|issued| issued.attempt == attempt.id) {
             issued.concluded = true;
         }
         let tries = self.fate(&job).tries;

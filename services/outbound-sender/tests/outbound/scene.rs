@@ -139,14 +139,14 @@ impl Scene {
             scene.converse(n, &talking()).await;
             scene.project(&user, membership_key(&user, &conversation(n)), &1_u32).await;
         }
-        scene.number(NUMBER).await;
+        scene.number("acme", NUMBER).await;
         scene
     }
 
-    async fn number(&self, id: &str) {
+    async fn number(&self, organization: &str, id: &str) {
         let number = DirectoryRecord {
             kind: DirectoryKind::Number,
-            organization_id: "acme".into(),
+            organization_id: organization.into(),
             phone_number_id: Some(id.into()),
             waba_id: Some("waba".into()),
             user_id: None,
@@ -194,8 +194,13 @@ impl Scene {
 
     /// The second number with user `bob`, whose contacts 0 to `contacts` have accepted and wrote a moment ago.
     pub(crate) async fn second(&self, contacts: usize) {
-        self.number(SECOND).await;
-        let user = keys().user(&"acme".into(), &"bob".into());
+        self.second_of("acme", contacts).await;
+    }
+
+    /// The same of another organization.
+    pub(crate) async fn second_of(&self, organization: &str, contacts: usize) {
+        self.number(organization, SECOND).await;
+        let user = keys().user(&organization.into(), &"bob".into());
         let enablement = Enablement { enabled: true, phone_number_id: Some(SECOND.into()), ..Enablement::default() };
         self.project(&user, enablement_key(&user), &enablement).await;
         for n in 0..contacts {

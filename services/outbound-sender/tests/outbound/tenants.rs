@@ -4,13 +4,14 @@ use connector_contracts::{Topic, encode};
 use connector_domain::command::{Content, LONGEST_LIFE, Recipient, SendMessage};
 use connector_domain::identity::Address;
 use connector_domain::ids::CommandId;
+use connector_domain::outcome::Transport;
 use connector_ports::gate::View;
 use connector_runtime::platform::views;
 use connector_runtime::situation::partition_of;
-use connector_simulated::BEGINNING;
+use connector_simulated::{BEGINNING, Reaction};
 use std::time::Duration;
 
-use crate::scene::{PARTITIONS, Scene, conversation, keys, of, refusal, text, types};
+use crate::scene::{PARTITIONS, Scene, conversation, conversation_of_second, keys, of, refusal, text, types};
 
 /// Contacts whose conversations are in different partitions.
 fn apart() -> (usize, usize) {
@@ -75,6 +76,28 @@ async fn one_id_in_two_organizations_is_two_commands() {
         "in no stream of the other tenant"
     );
     assert_eq!(scene.posts().len(), 1);
+}
+
+/// What became of the one says nothing about the other, also where both wait in one partition.
+#[tokio::test(start_paused = true)]
+async fn a_message_is_sent_while_one_of_another_organization_with_its_id_is_unconfirmed() {
+    let scene = Scene::new(36).await;
+    scene.second_of("evil", 10).await;
+    let first = text("shared", 1);
+    let home = partition_of(&conversation(1), PARTITIONS);
+    let n = (0..10).find(|n| partition_of(&conversation_of_second(*n), PARTITIONS) == home).expect("there is one");
+    let second = SendMessage { organization_id: "evil".into(), ..crate::scene::text_of_second("shared", n) };
+    scene.world.whatsapp_side().script(0, Reaction::AcceptThenDrop(Transport::Timeout));
+    scene.publish(std::slice::from_ref(&first)).await;
+    let publisher = Scene::of(scene.world.clone());
+    scene
+        .run(async |world| {
+            crate::scene::appears(&world, |e| e.envelope.event_type == "MessageUnconfirmed").await;
+            publisher.publish(std::slice::from_ref(&second)).await;
+            crate::scene::appears(&world, |e| e.envelope.event_type == "MessageSent").await;
+        })
+        .await;
+    assert_eq!(scene.posts().len(), 2);
 }
 
 #[tokio::test(start_paused = true)]
