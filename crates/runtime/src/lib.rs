@@ -13,6 +13,7 @@ pub mod emit;
 pub mod entry;
 pub mod failure;
 pub mod handler;
+pub mod holding;
 pub mod lanes;
 pub mod ledger;
 pub mod numbers;

@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::failure::Failure;
+use crate::holding::{Basis, Holding};
 use crate::platform::Platform;
 use crate::tail::{Moment, Read, Tail};
 use crate::view::Reading;
@@ -248,6 +249,30 @@ impl Situations {
     /// When the gate is away.
     pub async fn now(&self, questions: &[Question]) -> Result<Vec<Situation>, Failure> {
         Ok(self.as_read(questions).await?.into_iter().map(|found| found.situation).collect())
+    }
+
+    /// The situations of the conversations in which those of the questions continue (R10), as the views have them; the questions name these
+    /// afterwards. `None`: something that matters is known to lack already. Nothing may be decided on the others, neither to accept nor to refuse,
+    /// before they are found to [hold](Situations::holding).
+    ///
+    /// # Errors
+    /// When the gate is away.
+    pub async fn found(&self, questions: &mut [Question]) -> Result<(Vec<Option<Situation>>, Basis), Failure> {
+        let found = self.followed(questions).await?;
+        let (mut situations, mut basis) = (Vec::with_capacity(found.len()), Vec::with_capacity(found.len()));
+        for (Found { situation, read }, Question { organization_id, user_id, .. }) in found.into_iter().zip(questions) {
+            let lacks = self.tail.knows_more(organization_id, user_id, &read);
+            situations.push((!lacks).then_some(situation));
+            basis.push((organization_id.clone(), user_id.clone(), read));
+        }
+        Ok((situations, Basis(basis)))
+    }
+
+    /// Asks whether situations that were [found](Situations::found) have everything that matters, up to the ends of log and directory as of
+    /// this call.
+    #[must_use]
+    pub fn holding(&self, basis: Basis) -> Holding {
+        Holding::ask(self.tail.clone(), basis)
     }
 
     /// The situations of the conversations in which those of the questions continue (R10); the questions name these afterwards. A circle

@@ -15,7 +15,6 @@ use connector_domain::template::Template;
 use connector_ports::log::{Appended, Isolation, Offset, Polled, Record, Start, TopicName, TopicPartition};
 use connector_ports::partition::partition_for;
 use connector_ports::{Clock, Log};
-use futures::future::try_join_all;
 use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
@@ -206,11 +205,10 @@ impl<T: Entry> Table<T> {
     }
 
     async fn ends(&self, partitions: BTreeSet<u32>) -> Result<Vec<(u32, Offset)>, Failure> {
-        let asked = partitions.into_iter().map(async |partition| {
-            let source = TopicPartition { topic: self.inner.topic.clone(), partition };
-            Ok::<_, Failure>((partition, self.inner.log.end_offset(&source, Isolation::Committed).await?))
-        });
-        try_join_all(asked).await
+        let source = |partition: &u32| TopicPartition { topic: self.inner.topic.clone(), partition: *partition };
+        let asked: Vec<_> = partitions.iter().map(source).collect();
+        let ends = self.inner.log.end_offsets(&asked, Isolation::Committed).await?;
+        Ok(partitions.into_iter().zip(ends).collect())
     }
 
     async fn partitions(&self) -> Result<u32, Failure> {

@@ -12,13 +12,13 @@
 mod slots;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use connector_contracts::Topic;
 use connector_domain::ids::{OrganizationId, StreamId, UserId};
 use connector_domain::time::Timestamp;
-use connector_ports::log::{Isolation, Offset, Polled, Reader, Start, TopicName, TopicPartition};
+use connector_ports::log::{Isolation, Offset, Polled, Reader, Record, Start, TopicName, TopicPartition};
 use connector_ports::{Clock, Log};
 use tokio::sync::{Mutex, OnceCell};
 
@@ -96,19 +96,75 @@ pub struct Tail {
 struct Shared {
     /// Where the directory's worker stood before the first question.
     begun: OnceCell<()>,
-    state: Mutex<State>,
+    /// Whoever waits for records takes in one piece, and lets the others look whether it was what they wait for.
+    source: Mutex<Source>,
+    /// Changed by who has the source, looked at by everybody.
+    state: std::sync::Mutex<State>,
+}
+
+#[derive(Default)]
+struct Source {
+    reader: Option<Box<dyn Reader>>,
+    /// When the reader was needed last.
+    asked: Option<Timestamp>,
+    paused: bool,
 }
 
 #[derive(Default)]
 struct State {
-    reader: Option<Box<dyn Reader>>,
     log: Vec<Followed>,
     directory: Vec<Followed>,
     /// What the directory's worker has turned into events, as far as it was asked for.
     told: Vec<Offset>,
-    /// When the reader was needed last.
-    asked: Option<Timestamp>,
-    paused: bool,
+}
+
+impl State {
+    fn of_log(&self, partition: u32) -> Option<&Followed> {
+        usize::try_from(partition).ok().and_then(|at| self.log.get(at))
+    }
+
+    /// Whether the directory, and these partitions of the log, were looked at up to the ends of a moment.
+    fn has_reached(&self, wanted: impl IntoIterator<Item = u32>, moment: &Moment) -> bool {
+        let log = |partition: u32| {
+            let followed = self.of_log(partition);
+            followed.zip(moment.log.get(&partition)).is_none_or(|(followed, end)| followed.next >= *end)
+        };
+        self.has_reached_directory(moment) && wanted.into_iter().all(log)
+    }
+
+    fn has_reached_directory(&self, moment: &Moment) -> bool {
+        self.directory.iter().zip(&moment.directory).all(|(followed, end)| followed.next >= *end)
+    }
+
+    /// Whether everything from these positions on was looked at.
+    fn covers(&self, from: &BTreeMap<u32, Offset>, moment: &Moment) -> bool {
+        let begun = |(partition, from): (&u32, &Offset)| {
+            self.of_log(*partition).and_then(|followed| followed.begin).is_some_and(|begin| begin <= *from)
+        };
+        from.iter().all(begun) && self.has_reached(from.keys().copied(), moment)
+    }
+
+    /// As far as the directory was looked at.
+    fn is_told_of(&self, user: u64) -> bool {
+        self.directory.iter().zip(&self.told).all(|(one, told)| one.slots.behind_last(user) <= *told)
+    }
+
+    fn note(&mut self, records: Vec<Record>, events: &TopicName) {
+        for record in records {
+            let of_log = record.source.topic == *events;
+            let followed = if of_log { &mut self.log } else { &mut self.directory };
+            let Some(followed) = usize::try_from(record.source.partition).ok().and_then(|at| followed.get_mut(at))
+            else {
+                continue;
+            };
+            if of_log {
+                note_event(&mut followed.slots, &record);
+            } else {
+                note_entry(&mut followed.slots, &record);
+            }
+            followed.passed(record.offset.next());
+        }
+    }
 }
 
 impl Tail {
@@ -123,6 +179,10 @@ impl Tail {
             partitions: platform.partitions,
             shared: Arc::default(),
         }
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn all(&self, topic: &TopicName) -> Vec<TopicPartition> {
@@ -167,7 +227,7 @@ impl Tail {
     /// What the directory's worker has finished is in the log. Before the first question, so that what it finishes afterwards is seen.
     async fn begin(&self) -> Result<(), Failure> {
         let told = self.told().await?;
-        let mut state = self.shared.state.lock().await;
+        let mut state = self.state();
         state.told = told;
         state.directory = (state.told.iter())
             .map(|told| Followed { begin: Some(*told), next: *told, slots: Slots::default() })
@@ -197,18 +257,16 @@ impl Tail {
                 *lowest = (*applied).min(*lowest);
             }
         }
-        let mut state = self.shared.state.lock().await;
-        if !behind.is_empty() {
-            self.read_on(&mut state, &behind, moment).await?;
+        if !behind.is_empty() && !self.state().covers(&behind, moment) {
+            self.read_on(&behind, moment).await?;
         }
+        let state = self.state();
         let settled = |Read { stream, partition, applied }: &Read| {
             let (Some(applied), Some(end)) = (applied, moment.log.get(partition)) else { return false };
             if applied >= end {
                 return true;
             }
-            let Some(followed) = usize::try_from(*partition).ok().and_then(|at| state.log.get(at)) else {
-                return false;
-            };
+            let Some(followed) = state.of_log(*partition) else { return false };
             followed.begin.is_some_and(|begin| begin <= *applied)
                 && followed.next >= *end
                 && followed.slots.behind_last(stream_hash(stream.as_str())) <= *applied
@@ -227,21 +285,32 @@ impl Tail {
     ) -> Result<Vec<bool>, Failure> {
         let hashes: Vec<u64> =
             users.into_iter().map(|(organization, user)| user_hash(organization.as_str(), user.as_str())).collect();
-        let mut state = self.shared.state.lock().await;
-        let reached = |state: &State| state.directory.iter().zip(&moment.directory).all(|(one, end)| one.next >= *end);
-        if !reached(&state) {
-            self.read_on(&mut state, &BTreeMap::new(), moment).await?;
+        if !self.state().has_reached_directory(moment) {
+            self.read_on(&BTreeMap::new(), moment).await?;
         }
-        let told = |state: &State, hash: &u64| {
-            reached(state)
-                && state.directory.iter().zip(&state.told).all(|(one, told)| one.slots.behind_last(*hash) <= *told)
+        let answers: Vec<bool> = {
+            let state = self.state();
+            let reached = state.has_reached_directory(moment);
+            hashes.iter().map(|hash| reached && state.is_told_of(*hash)).collect()
         };
-        let answers: Vec<bool> = hashes.iter().map(|hash| told(&state, hash)).collect();
         if answers.contains(&false) {
             // The events of what is found told now may stand behind the ends of this moment: it counts for the next question.
-            state.told = self.told().await?;
+            let told = self.told().await?;
+            self.state().told = told;
         }
         Ok(answers)
+    }
+
+    /// Whether it is known already, without a question, that this reading of a user's situation lacks something that matters.
+    #[must_use]
+    pub fn knows_more(&self, organization: &OrganizationId, user: &UserId, read: &[Read]) -> bool {
+        let state = self.state();
+        let newer = |Read { stream, partition, applied }: &Read| {
+            let last =
+                state.of_log(*partition).map(|followed| followed.slots.behind_last(stream_hash(stream.as_str())));
+            last > *applied
+        };
+        !state.is_told_of(user_hash(organization.as_str(), user.as_str())) || read.iter().any(newer)
     }
 
     /// Lets the reader rest when nobody has needed it for a while: one that follows costs the log more than one that reads. To be called from
@@ -250,14 +319,14 @@ impl Tail {
     /// # Errors
     /// When the log is away.
     pub async fn rest(&self) -> Result<(), Failure> {
-        let mut state = self.shared.state.lock().await;
-        if state.paused || state.asked.is_none_or(|asked| self.clock.now().since(asked) < IDLE) {
+        let mut source = self.shared.source.lock().await;
+        if source.paused || source.asked.is_none_or(|asked| self.clock.now().since(asked) < IDLE) {
             return Ok(());
         }
         let everything = self.everything();
-        if let Some(reader) = &mut state.reader {
+        if let Some(reader) = &mut source.reader {
             reader.pause(&everything).await?;
-            state.paused = true;
+            source.paused = true;
         }
         Ok(())
     }
@@ -269,23 +338,84 @@ impl Tail {
     }
 
     /// Reads up to the ends of a moment: of the directory, and of those partitions of the log that are read `from` a position.
-    async fn read_on(&self, state: &mut State, from: &BTreeMap<u32, Offset>, moment: &Moment) -> Result<(), Failure> {
-        let read = self.try_read_on(state, from, moment).await;
-        if read.is_err() {
-            // A new one goes on where this one was.
-            state.reader = None;
+    async fn read_on(&self, from: &BTreeMap<u32, Offset>, moment: &Moment) -> Result<(), Failure> {
+        let until = self.clock.now() + WITHIN;
+        let mut wanted = None;
+        loop {
+            let mut source = self.shared.source.lock().await;
+            let read = self.take_in(&mut source, from, &mut wanted, moment, until).await;
+            if read.is_err() {
+                // A new one goes on where this one was.
+                source.reader = None;
+            }
+            if read? {
+                return Ok(());
+            }
         }
-        read
     }
 
-    async fn try_read_on(
+    /// Takes in one piece, unless everything that is `wanted` is here or the time is over: `true` then.
+    async fn take_in(
         &self,
-        state: &mut State,
+        source: &mut Source,
+        from: &BTreeMap<u32, Offset>,
+        wanted: &mut Option<Vec<u32>>,
+        moment: &Moment,
+        until: Timestamp,
+    ) -> Result<bool, Failure> {
+        let wanted = match wanted {
+            Some(wanted) => wanted,
+            None => wanted.insert(self.begin_reading(source, from, moment).await?),
+        };
+        let now = self.clock.now();
+        if now >= until || self.state().has_reached(wanted.iter().copied(), moment) {
+            return Ok(true);
+        }
+        let reader = match &mut source.reader {
+            Some(reader) => reader,
+            // Somebody else's question failed.
+            None => source.reader.insert(self.open().await?),
+        };
+        match reader.poll(until.since(now), PIECE).await? {
+            Polled::Records(records) => self.state().note(records, &self.events),
+            Polled::CaughtUp(TopicPartition { topic, partition }, position) => {
+                let mut state = self.state();
+                let followed = if topic == self.events { &mut state.log } else { &mut state.directory };
+                if let Some(followed) = usize::try_from(partition).ok().and_then(|at| followed.get_mut(at)) {
+                    followed.passed(position);
+                }
+            }
+            Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) | Polled::Idle => {}
+        }
+        Ok(false)
+    }
+
+    /// Sets the reader to where these positions ask for. The answer: the partitions of the log that are to be read.
+    async fn begin_reading(
+        &self,
+        source: &mut Source,
         from: &BTreeMap<u32, Offset>,
         moment: &Moment,
-    ) -> Result<(), Failure> {
-        let mut wanted = Vec::new();
-        let mut seeks = Vec::new();
+    ) -> Result<Vec<u32>, Failure> {
+        let (wanted, seeks) = self.plan(from, moment);
+        source.asked = Some(self.clock.now());
+        if let Some(reader) = &mut source.reader {
+            if std::mem::take(&mut source.paused) {
+                reader.resume(&self.everything()).await?;
+            }
+            for (partition, to) in seeks {
+                reader.seek(&partition, to).await?;
+            }
+        } else {
+            source.paused = false;
+            source.reader = Some(self.open().await?);
+        }
+        Ok(wanted)
+    }
+
+    fn plan(&self, from: &BTreeMap<u32, Offset>, moment: &Moment) -> (Vec<u32>, Vec<(TopicPartition, Start)>) {
+        let (mut wanted, mut seeks) = (Vec::new(), Vec::new());
+        let mut state = self.state();
         for (partition, from) in from {
             let Some(end) = moment.log.get(partition) else { continue };
             let Some(followed) = usize::try_from(*partition).ok().and_then(|at| state.log.get_mut(at)) else {
@@ -305,30 +435,16 @@ impl Tail {
                 wanted.push(*partition);
             }
         }
-        state.asked = Some(self.clock.now());
-        if let Some(reader) = &mut state.reader {
-            if std::mem::take(&mut state.paused) {
-                reader.resume(&self.everything()).await?;
-            }
-            for (partition, to) in seeks {
-                reader.seek(&partition, to).await?;
-            }
-        } else {
-            state.paused = false;
-            state.reader = Some(self.log.follow(self.starts(state), Isolation::Committed).await?);
-        }
-        let until = self.clock.now() + WITHIN;
-        while !Self::has_reached(state, &wanted, moment) {
-            let now = self.clock.now();
-            if now >= until {
-                break;
-            }
-            self.take_in(state, until.since(now)).await?;
-        }
-        Ok(())
+        (wanted, seeks)
     }
 
-    fn starts(&self, state: &State) -> Vec<(TopicPartition, Start)> {
+    async fn open(&self) -> Result<Box<dyn Reader>, Failure> {
+        let starts = self.starts();
+        Ok(self.log.follow(starts, Isolation::Committed).await?)
+    }
+
+    fn starts(&self) -> Vec<(TopicPartition, Start)> {
+        let state = self.state();
         let start = |followed: &Followed| followed.begin.map_or(Start::End, |_| Start::At(followed.next));
         let of = |topic, followed: &[Followed]| -> Vec<_> {
             self.all(topic).into_iter().zip(followed.iter().map(start)).collect()
@@ -336,46 +452,6 @@ impl Tail {
         let mut starts = of(&self.events, &state.log);
         starts.extend(of(&self.directory, &state.directory));
         starts
-    }
-
-    fn has_reached(state: &State, wanted: &[u32], moment: &Moment) -> bool {
-        let log = |partition: &u32| {
-            let followed = usize::try_from(*partition).ok().and_then(|at| state.log.get(at));
-            followed.zip(moment.log.get(partition)).is_none_or(|(followed, end)| followed.next >= *end)
-        };
-        let directory = state.directory.iter().zip(&moment.directory).all(|(followed, end)| followed.next >= *end);
-        directory && wanted.iter().all(log)
-    }
-
-    async fn take_in(&self, state: &mut State, wait: Duration) -> Result<(), Failure> {
-        let Some(reader) = &mut state.reader else { return Ok(()) };
-        match reader.poll(wait, PIECE).await? {
-            Polled::Records(records) => {
-                for record in records {
-                    let of_log = record.source.topic == self.events;
-                    let followed = if of_log { &mut state.log } else { &mut state.directory };
-                    let Some(followed) =
-                        usize::try_from(record.source.partition).ok().and_then(|at| followed.get_mut(at))
-                    else {
-                        continue;
-                    };
-                    if of_log {
-                        note_event(&mut followed.slots, &record);
-                    } else {
-                        note_entry(&mut followed.slots, &record);
-                    }
-                    followed.passed(record.offset.next());
-                }
-            }
-            Polled::CaughtUp(TopicPartition { topic, partition }, position) => {
-                let followed = if topic == self.events { &mut state.log } else { &mut state.directory };
-                if let Some(followed) = usize::try_from(partition).ok().and_then(|at| followed.get_mut(at)) {
-                    followed.passed(position);
-                }
-            }
-            Polled::Assigned(_) | Polled::Revoked(_) | Polled::Lost(_) | Polled::Idle => {}
-        }
-        Ok(())
     }
 }
 

@@ -27,6 +27,7 @@ use connector_ports::whatsapp::Outbound;
 use connector_runtime::emit::{Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Order, Step, TakeUp};
+use connector_runtime::holding::Holding;
 use connector_runtime::lanes::{LaneKey, QueueKey, Work};
 use connector_runtime::platform::Platform;
 use connector_runtime::situation::{Situations, partition_of};
@@ -117,6 +118,8 @@ pub struct Fact {
     attempt: Attempt,
     exchange: Exchange,
     took: Duration,
+    /// What it was decided on did not hold: there was no POST.
+    held_back: bool,
 }
 
 /// What a record leads to, before anything was asked.
@@ -320,7 +323,9 @@ impl Dispatcher {
             return Plan::Unsettled(job, attempt);
         }
         match self.known(&job, attempt.id, ending.is_some()) {
-            Known::Answer(exchange) => return Plan::Conclude(Fact { job, attempt, exchange, took: Duration::ZERO }),
+            Known::Answer(exchange) => {
+                return Plan::Conclude(Fact { job, attempt, exchange, took: Duration::ZERO, held_back: false });
+            }
             Known::Soon => {
                 let until = self.platform.clock.now() + SOON;
                 return Plan::Step(Step::Wait { until, appends: Vec::new() });
@@ -348,8 +353,8 @@ impl Dispatcher {
         }
     }
 
-    /// The attempt, journal first.
-    fn go(&mut self, job: Job) -> Result<Step<Fact>, Failure> {
+    /// The attempt, journal first. Before its first byte leaves, what it was decided on must hold.
+    fn go(&mut self, job: Job, holding: Option<(Holding, usize)>) -> Result<Step<Fact>, Failure> {
         let now = self.platform.clock.now();
         let nonce = self.nonce;
         let fate = self.fate(&job);
@@ -377,12 +382,17 @@ impl Dispatcher {
             attempt_id: attempt.id,
         };
         let run = async move {
+            if let Some((holding, nth)) = holding
+                && !holding.holds(nth).await
+            {
+                return Fact { job, attempt, exchange: NOT_BEGUN, took: Duration::ZERO, held_back: true };
+            }
             let begun = Begun::new(progress);
             let began = clock.now();
             let stale = began.since(attempt.at) > STALE;
             let exchange = if stale { NOT_BEGUN } else { whatsapp.send(&outbound).await };
             begun.answered(&exchange);
-            Fact { job, attempt, exchange, took: clock.now().since(began) }
+            Fact { job, attempt, exchange, took: clock.now().since(began), held_back: false }
         };
         Ok(Step::Effect { journal: vec![entry], run: run.boxed() })
     }
@@ -523,9 +533,9 @@ impl Handler for Dispatcher {
                 Step::Done(Vec::new())
             });
         }
-        for ((at, job), permit) in sending.into_iter().zip(permits) {
+        for ((at, job), (permit, holding)) in sending.into_iter().zip(permits) {
             steps[at] = Some(match permit {
-                Permit::Go => self.go(job)?,
+                Permit::Go => self.go(job, holding)?,
                 Permit::Wait { until, free } => self.wait_for_leave(&job, until, free),
                 Permit::Never(rejection) => self.withdraw(&job, &rejection, now)?,
             });

@@ -14,9 +14,11 @@ use connector_ports::log::Append;
 use connector_runtime::emit::Cause;
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::Step;
+use connector_runtime::tail::again;
 use connector_telemetry::metrics::VerdictClass;
 
 use super::journal::{self, Attempt, Ending};
+use super::permit::wanted;
 use super::{Dispatcher, Fact, Job, MOST_AMBIGUOUS, POLL};
 
 type Ended = Result<Step<Fact>, Failure>;
@@ -231,6 +233,19 @@ impl Dispatcher {
         Step::Wait { until, appends }
     }
 
+    /// There was no POST: what the attempt was decided on lacked something (R2). The message waits for the projection, and what was taken from
+    /// the limiters is given back.
+    async fn held_back(&mut self, job: &Job, attempt: &Attempt, now: Timestamp) -> Ended {
+        if let Some(issued) = self.issued.get_mut(&job.name()).filter(|issued| issued.attempt == attempt.id) {
+            issued.concluded = true;
+        }
+        self.limits.unused(&[&wanted(job)], now).await;
+        let withdrawn = self.entry(job, attempt, JournalKind::Withdrawn, None, now)?;
+        self.fate(job).withdrawn(attempt.id);
+        let until = again(job.queued_at, now).min(job.dispatch.not_after + Duration::from_millis(1));
+        Ok(Step::Wait { until, appends: vec![withdrawn] })
+    }
+
     /// The other numbers that a limit of this reach holds, too: those of the account, or all of the app's.
     async fn beside(&self, number: &PhoneNumberId, scope: Scope) -> Result<Vec<PhoneNumberId>, Failure> {
         let account = match scope {
@@ -246,8 +261,11 @@ impl Dispatcher {
 
     /// What one POST leads to.
     pub(super) async fn outcome(&mut self, fact: Fact) -> Result<Step<Fact>, Failure> {
-        let Fact { job, attempt, exchange, took } = fact;
+        let Fact { job, attempt, exchange, took, held_back } = fact;
         let now = self.platform.clock.now();
+        if held_back {
+            return self.held_back(&job, &attempt, now).await;
+        }
         let number = job.dispatch.phone_number_id.clone();
         let verdict = if job.is_receipt() { judge_receipt(&exchange) } else { judge(&exchange, job.dispatch.policy) };
         self.platform.metrics.outbound.judged(metric(&verdict), took);

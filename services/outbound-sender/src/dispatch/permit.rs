@@ -9,10 +9,12 @@ use connector_domain::template::Template;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::Grant;
 use connector_runtime::failure::Failure;
+use connector_runtime::holding::Holding;
 use connector_runtime::situation::Question;
 use connector_runtime::tail::again;
 
 use super::limits::Wanted;
+use super::places::Found;
 use super::{Dispatcher, Job};
 
 /// The answer.
@@ -26,29 +28,35 @@ pub(super) enum Permit {
 }
 
 impl Dispatcher {
-    /// One answer per message, in order. Each projection, and each kind of limiter, is asked once: both at the same time when all
-    /// messages are `new`, which is what everybody waits for at a usual load. Otherwise some wait for their turn at a limiter or for a
-    /// projection to catch up; then limiters are asked for what may leave, so that nothing is taken and given back again and again.
+    /// One answer per message, in order, and for those that may leave what their POSTs have to wait for. Each projection, and each kind of limiter, is asked
+    /// once: both at the same time when all messages are `new`, which is what everybody waits for at a usual load. Otherwise some wait for
+    /// their turn at a limiter or for a projection to catch up; then limiters are asked for what may leave, so that nothing is taken and given
+    /// back, or written and withdrawn, again and again.
     pub(super) async fn permits(
         &mut self,
         jobs: &[(usize, Job)],
         new: bool,
         now: Timestamp,
-    ) -> Result<Vec<Permit>, Failure> {
+    ) -> Result<Vec<(Permit, Option<(Holding, usize)>)>, Failure> {
         // However the projections stand, late is late.
         let (late, asking): (Vec<_>, Vec<_>) = (0..jobs.len()).partition(|at| now > jobs[*at].1.dispatch.not_after);
         let mut permits: Vec<Permit> = jobs.iter().map(|_| Permit::Go).collect();
         for at in late {
             permits[at] = Permit::Never(Reason::Expired.at("not_after"));
         }
-        if new {
-            self.both_at_once(jobs, &asking, &mut permits, now).await?;
+        let holding = if new && !asking.is_empty() {
+            self.both_at_once(jobs, &asking, &mut permits, now).await?
         } else {
             self.one_after_the_other(jobs, &asking, &mut permits, now).await?;
-        }
+            None
+        };
         self.platform.metrics.outbound.limited_here(self.limits.counted_here());
         self.platform.metrics.outbound.views_away(self.places.count());
-        Ok(permits)
+        let mut open: Vec<Option<(Holding, usize)>> = permits.iter().map(|_| None).collect();
+        for (nth, &at) in asking.iter().enumerate() {
+            open[at] = holding.clone().map(|holding| (holding, nth));
+        }
+        Ok(permits.into_iter().zip(open).collect())
     }
 
     async fn one_after_the_other(
@@ -62,7 +70,7 @@ impl Dispatcher {
         let situations = self.places.settled(&self.situations, &mut questions, now).await?;
         let first = self.judge(jobs, asking, situations, permits, now).await?;
         let free: Vec<_> = asking.iter().copied().filter(|at| permits[*at].is_go()).collect();
-        let grants = self.limits.take(&wanted(jobs, &free), false, now).await?;
+        let grants = self.limits.take(&wanted_by(jobs, &free), false, now).await?;
         limited(&free, grants, permits);
         self.first_contacts(jobs, first, permits, now).await
     }
@@ -73,16 +81,29 @@ impl Dispatcher {
         asking: &[usize],
         permits: &mut [Permit],
         now: Timestamp,
-    ) -> Result<(), Failure> {
-        let (taking, mut questions) = (wanted(jobs, asking), questions(jobs, asking));
-        let (situations, grants) = futures::join!(
-            self.places.settled(&self.situations, &mut questions, now),
-            self.limits.take(&taking, true, now)
-        );
+    ) -> Result<Option<Holding>, Failure> {
+        let (taking, mut questions) = (wanted_by(jobs, asking), questions(jobs, asking));
+        let found = async {
+            let found = self.places.found(&self.situations, &mut questions, now).await?;
+            Ok(match found {
+                Found::Settled(situations) => (situations, None),
+                Found::ToHold(situations, basis) => {
+                    let holding = self.situations.holding(basis);
+                    (situations.into_iter().map(Ok).collect(), Some(holding))
+                }
+            })
+        };
+        let (found, grants) = futures::join!(found, self.limits.take(&taking, true, now));
         let grants = grants?;
-        let judged = match situations {
-            Ok(situations) => self.judge(jobs, asking, situations, permits, now).await,
-            Err(failure) => Err(failure),
+        let (judged, holding) = match found {
+            Ok((situations, holding)) => {
+                let judged = self.judge(jobs, asking, situations, permits, now).await;
+                if let (Ok(_), Some(holding)) = (&judged, &holding) {
+                    refused_as_found(jobs, asking, holding, permits, now).await;
+                }
+                (judged, holding)
+            }
+            Err(failure) => (Err(failure), None),
         };
         let stays = |at: usize| judged.is_err() || !permits[at].is_go();
         let unused: Vec<_> = (taking.iter().zip(&grants).zip(asking))
@@ -92,7 +113,8 @@ impl Dispatcher {
         self.limits.unused(&unused, now).await;
         let first = judged?;
         limited(asking, grants, permits);
-        self.first_contacts(jobs, first, permits, now).await
+        self.first_contacts(jobs, first, permits, now).await?;
+        Ok(holding)
     }
 
     /// Those that may leave and are a first word to somebody: not beyond the messaging limit that WhatsApp reports.
@@ -104,7 +126,7 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Result<(), Failure> {
         first.retain(|at| permits[*at].is_go());
-        let taking = wanted(jobs, &first);
+        let taking = wanted_by(jobs, &first);
         for (at, wanted) in first.into_iter().zip(&taking) {
             if let Grant::NotBefore(until) = self.limits.first_contact(wanted, now).await? {
                 self.limits.unused(&[wanted], now).await;
@@ -177,6 +199,21 @@ fn is_first(job: &Job, situation: &Situation, now: Timestamp) -> bool {
     job.dispatch.content.kind == ContentKind::Template && !open
 }
 
+/// A refusal is final, and nothing is written before it: it waits for the answer right here.
+async fn refused_as_found(
+    jobs: &[(usize, Job)],
+    asking: &[usize],
+    holding: &Holding,
+    permits: &mut [Permit],
+    now: Timestamp,
+) {
+    for (nth, &at) in asking.iter().enumerate() {
+        if matches!(permits[at], Permit::Never(_)) && !holding.clone().holds(nth).await {
+            permits[at] = Permit::Wait { until: again(jobs[at].1.queued_at, now), free: false };
+        }
+    }
+}
+
 impl Permit {
     const fn is_go(&self) -> bool {
         matches!(self, Self::Go)
@@ -193,13 +230,14 @@ fn limited(asked: &[usize], grants: Vec<Grant>, permits: &mut [Permit]) {
 }
 
 /// What these messages take from the limiters.
-fn wanted<'a>(jobs: &'a [(usize, Job)], asking: &[usize]) -> Vec<Wanted<'a>> {
-    let wanted = |at: &usize| {
-        let job = &jobs[*at].1;
-        let conversation = (!job.is_receipt()).then_some(&job.dispatch.conversation_id);
-        Wanted { command: job.id(), number: &job.dispatch.phone_number_id, conversation }
-    };
-    asking.iter().map(wanted).collect()
+fn wanted_by<'a>(jobs: &'a [(usize, Job)], asking: &[usize]) -> Vec<Wanted<'a>> {
+    asking.iter().map(|at| wanted(&jobs[*at].1)).collect()
+}
+
+/// What a message takes from the limiters.
+pub(super) fn wanted(job: &Job) -> Wanted<'_> {
+    let conversation = (!job.is_receipt()).then_some(&job.dispatch.conversation_id);
+    Wanted { command: job.id(), number: &job.dispatch.phone_number_id, conversation }
 }
 
 fn questions(jobs: &[(usize, Job)], asking: &[usize]) -> Vec<Question> {

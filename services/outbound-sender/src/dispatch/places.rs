@@ -7,6 +7,7 @@ use bytes::Bytes;
 use connector_domain::composer::Situation;
 use connector_domain::time::Timestamp;
 use connector_runtime::failure::Failure;
+use connector_runtime::holding::Basis;
 use connector_runtime::situation::{Place, Question, Situations};
 use connector_runtime::view::Reading;
 use futures::future::join_all;
@@ -45,7 +46,31 @@ async fn remembered(reading: &Reading, partition: u32, ids: &[Bytes]) -> Result<
     Ok(snapshot.answers.iter().map(|found| if found.is_some() { Remembered::Yes } else { no }).collect())
 }
 
+/// Situations, as far as they are known.
+pub(super) enum Found {
+    /// As [`Situations::found`].
+    ToHold(Vec<Option<Situation>>, Basis),
+    /// As [`Places::settled`].
+    Settled(Vec<Result<Option<Situation>, Timestamp>>),
+}
+
 impl Places {
+    /// As [`Situations::found`] as long as every part of the gate answers, and else as [`Places::settled`].
+    pub(super) async fn found(
+        &mut self,
+        situations: &Situations,
+        questions: &mut [Question],
+        now: Timestamp,
+    ) -> Result<Found, Failure> {
+        if self.0.is_empty() {
+            match situations.found(questions).await {
+                Err(Failure::Later(reason)) => tracing::debug!(reason, "a part of the gate does not answer"),
+                found => return found.map(|(found, basis)| Found::ToHold(found, basis)),
+            }
+        }
+        self.settled(situations, questions, now).await.map(Found::Settled)
+    }
+
     /// As [`Situations::settled`]. An answer may be the moment from which on its place is asked again.
     pub(super) async fn settled(
         &mut self,
