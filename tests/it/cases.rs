@@ -78,6 +78,10 @@ impl Stage {
         let mut plan = Plan::new(Backend::Embedded, Duration::from_secs(24 * 3600));
         let numbers = [("SIMULATOR_PHONE_NUMBER_ID", NUMBER), ("SIMULATOR_WABA_ID", ACCOUNT)];
         plan.simulator = numbers.map(|(name, value)| (name, value.to_owned())).to_vec();
+        if case.starts_with("10-") {
+            // Its contacts write past the simulator, which knows no window of theirs.
+            plan.simulator.push(("SIMULATOR_WINDOW_ERRORS", "off".to_owned()));
+        }
         let quick = [("CONFIGURATION_PAUSE", "1s"), ("TEMPLATE_SYNC_INTERVAL", "1s")];
         plan.settings = quick.map(|(name, value)| (name, value.to_owned())).to_vec();
         let fleet = Fleet::start_plan(plan, &programs(), folder).await.unwrap_or_else(|error| panic!("{error}"));

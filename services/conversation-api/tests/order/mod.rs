@@ -153,16 +153,16 @@ async fn linked_streams_are_merged_and_each_keeps_the_order_of_its_log() {
 async fn a_message_that_comes_again_is_shown_once_and_counted_once() {
     let installation = Installation::start().await;
     let api = installation.api("token-a");
-    let again = |text: &str| {
-        let (event, mut cause) = a_message("a", "k1-c", "wamid.1", text, 2_000);
-        cause.cause_id = "standby/wamid.1".to_owned();
+    let again = |cause_id: &str| {
+        let (event, mut cause) = a_message("a", "k1-c", "wamid.1", "hello", 2_000);
+        cause.cause_id = cause_id.to_owned();
         (event, cause)
     };
     let path = "/v1/conversations/k1-c?user_id=ann";
     installation
         .publish(vec![
             accepted("a", "k1-c", "one", "begin", 1_000),
-            again("hello"),
+            again("standby/wamid.1"),
             a_message("a", "k1-c", "wamid.1", "hello", 2_000),
             a_message("a", "k1-c", "wamid.2", "more", 2_000),
         ])
@@ -170,7 +170,7 @@ async fn a_message_that_comes_again_is_shown_once_and_counted_once() {
     let seen = api.until(path, |seen| seen["conversation"]["last_message"]["text"] == "more").await;
     assert_eq!(seen["conversation"]["unread"], 2);
     // Once read, a copy makes nothing unread.
-    installation.publish(vec![accepted("a", "k1-c", "two", "answer", 3_000), again("hello")]).await;
+    installation.publish(vec![accepted("a", "k1-c", "two", "answer", 3_000), again("repeated/wamid.1")]).await;
     let all = |seen: &Value| seen["events"].as_array().is_some_and(|events| events.len() == 6);
     api.until(&format!("{CONVERSATION}/events?limit=100"), all).await;
     assert_eq!(api.get(path).await.1["conversation"]["unread"], 0);

@@ -275,7 +275,7 @@ impl World {
         let answer = self.simulate(Method::GET, &path, None).await?;
         let posts = answer["posts"].as_array().cloned().unwrap_or_default();
         let ours: Vec<_> = posts.iter().filter(|post| is_to(post, &self.cast.contact_phone)).collect();
-        let accepted = ours.iter().filter(|post| post["wamid"].is_string()).count();
+        let accepted = ours.iter().filter(|post| post["outcome"] == "accepted").count();
         Ok((accepted as u64, ours.len() as u64))
     }
 }
