@@ -28,6 +28,8 @@ fn used() -> Metrics {
     worker.batch_finished(took);
     TransactionResult::ALL.iter().for_each(|result| worker.transaction_ended(*result, took));
     worker.backlog(&topic, 3, 7, Duration::from_millis(1500));
+    worker.lost(&topic, 2);
+    worker.made_anew(&topic);
     worker.rebalanced(Rebalance::Assigned, 2);
     worker.paused(1);
     worker.waiting(1, 2);
