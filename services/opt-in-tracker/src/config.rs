@@ -39,7 +39,8 @@ const PATIENCE: Variable = Variable::with_default(
     "DIRECTORY_PATIENCE",
     Kind::Duration,
     "5s",
-    "How long a contact's record waits for its user's record, before it goes to the dead letters as user_unknown.",
+    "How long a contact's record waits for its user's, and either for that of the number it names, before it goes to the dead letters as \
+     user_unknown or number_unknown.",
 );
 const AUDIT: Variable = Variable::with_default(
     "CONSENT_AUDIT",
@@ -55,7 +56,7 @@ pub struct Config {
     pub template: TemplateCall,
     /// How often opt-in requests are looked for whose time is over.
     pub tick: Duration,
-    /// How long a contact's record waits for its user.
+    /// How long a contact's record waits for its user, and either for its number.
     pub patience: Duration,
     /// How often one partition is compared with the log; zero for never.
     pub audit: Duration,

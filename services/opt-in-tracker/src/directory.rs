@@ -3,6 +3,8 @@
 //! A contact leads to a conversation of a business number: the one its record names, else the one its user writes from. The
 //! records of a user and of their contacts stand in different partitions, so a contact may come before its user. Then it waits a
 //! little; if the user stays unknown, the record goes to the dead letter topic as `user_unknown`, to be redriven once the user is there.
+//! So does a record that names a number, until that is one of its organization's (P4); if it is not, the word is `number_unknown`, whether
+//! the number is somebody else's or nobody's.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,7 +18,7 @@ use connector_domain::directory::{
 };
 use connector_domain::event::{Event, TimeSource};
 use connector_domain::form::Formed;
-use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
+use connector_domain::ids::{ContactId, OrganizationId, PhoneNumberId, StreamId, UserId};
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
 use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
@@ -24,6 +26,7 @@ use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
+use connector_runtime::numbers::Numbers;
 use connector_runtime::platform::Platform;
 use connector_runtime::situation::{contact_key, enablement_key, load, partition_of};
 
@@ -31,8 +34,11 @@ use crate::PRODUCER;
 use crate::gone::{Comparison, Gone, compacted};
 use crate::settling::Settling;
 
-/// When a contact that came before its user is looked at again.
+/// When a record that came before its user or its number is looked at again.
 const AGAIN: Duration = Duration::from_millis(50);
+
+/// How long the table of the numbers may take to come to the end of the topic.
+const WITHIN: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether there is something to compare.
 const QUIET: Duration = Duration::from_secs(1);
@@ -46,6 +52,7 @@ pub struct Directory {
     emitter: Emitter,
     clock: Arc<dyn Clock>,
     settling: Settling,
+    numbers: Numbers,
     patience: Duration,
     /// The partitions held, and since when: nobody has waited here for longer.
     since: BTreeMap<TopicPartition, Timestamp>,
@@ -72,6 +79,14 @@ struct Item {
     stream: StreamId,
     /// `None` for a tombstone.
     record: Option<DirectoryRecord>,
+}
+
+/// What a record needs and the directory does not have yet.
+enum Missing {
+    /// The number that the record names is none of its organization's.
+    Number,
+    /// Neither a contact's record nor its user names a number.
+    User,
 }
 
 /// The folds of the users of a batch, by their keys in the view.
@@ -120,15 +135,34 @@ fn not_for_people(key: &str, record: &Record) -> Step<()> {
     }
 }
 
+impl Item {
+    /// The number that the record lets somebody write from.
+    fn number(&self) -> Option<&PhoneNumberId> {
+        let record = self.record.as_ref()?;
+        // Who may not write any more is told so, whatever number the record has.
+        record.phone_number_id.as_ref().filter(|_| record.enabled || self.subject.contact_id.is_some())
+    }
+}
+
+impl Missing {
+    fn reason(&self) -> Reason {
+        match self {
+            Self::Number => Reason::new("number_unknown", "the number is none of the organization's"),
+            Self::User => Reason::new("user_unknown", "neither the record nor its user names a number"),
+        }
+    }
+}
+
 impl Directory {
-    /// A handler that lets a contact wait this long for its user.
+    /// A handler that lets a record wait this long for its user and its number. `numbers` are followed by a task of the service.
     #[must_use]
-    pub fn new(platform: &Platform, patience: Duration) -> Self {
+    pub fn new(platform: &Platform, patience: Duration, numbers: Numbers) -> Self {
         Self {
             emitter: platform.emitter(PRODUCER),
             clock: platform.clock.clone(),
             settling: Settling::new(platform),
             platform: platform.clone(),
+            numbers,
             patience,
             since: BTreeMap::new(),
             compacted: BTreeSet::new(),
@@ -194,9 +228,15 @@ impl Directory {
         Ok(folds)
     }
 
-    /// What a record leads to. `None`: the number of a contact is not known.
-    fn decide(&self, item: &Item, folds: &mut Folds) -> Option<Vec<Event>> {
-        let Subject { user_id, contact_id, .. } = &item.subject;
+    /// What a record leads to.
+    fn decide(&self, item: &Item, folds: &mut Folds) -> Result<Vec<Event>, Missing> {
+        let Subject { organization_id, user_id, contact_id } = &item.subject;
+        let owns = |number: &PhoneNumberId| {
+            self.numbers.get(number).is_some_and(|record| record.organization_id == *organization_id)
+        };
+        if !item.number().is_none_or(owns) {
+            return Err(Missing::Number);
+        }
         let enablement = folds.enablements.entry(enablement_key(&item.stream)).or_default();
         let Some(contact_id) = contact_id else {
             let events = match &item.record {
@@ -204,18 +244,19 @@ impl Directory {
                 None => decide_user_removed(enablement, user_id),
             };
             events.iter().for_each(|event| enablement.evolve(event));
-            return Some(events);
+            return Ok(events);
         };
         let entry = folds.contacts.entry(contact_key(&item.stream, contact_id)).or_default();
         let events = match &item.record {
             None => decide_contact_removed(entry, user_id, contact_id),
             Some(record) => {
-                let number = record.phone_number_id.as_ref().or(enablement.phone_number_id.as_ref())?;
+                let number = record.phone_number_id.as_ref().or(enablement.phone_number_id.as_ref());
+                let number = number.ok_or(Missing::User)?;
                 decide_contact(entry, record, &self.platform.keys, number)
             }
         };
         events.iter().for_each(|event| entry.evolve(event));
-        Some(events)
+        Ok(events)
     }
 
     fn write(&self, item: &Item, events: Vec<Event>, record: &Record) -> Result<Vec<Append>, Failure> {
@@ -231,7 +272,7 @@ impl Directory {
         events.into_iter().map(|event| self.emitter.emit(event, &cause)).collect()
     }
 
-    /// Whether a contact of an unknown user may still wait. All that came together wait together.
+    /// Whether a record may still wait for what it needs. All that came together wait together.
     fn may_wait(&self, record: &Record) -> bool {
         let held = self.since.get(&record.source).copied().unwrap_or(Timestamp::EPOCH);
         self.clock.now().since(record.timestamp.max(held)) < self.patience
@@ -340,7 +381,9 @@ impl Handler for Directory {
             return Ok(steps.into_iter().flatten().collect());
         }
         let mut folds = self.folds(&items).await?;
-        // What stands behind a contact that waits, waits with it; the user it waits for may stand in front of it, or elsewhere.
+        self.numbers.at_end(items.iter().filter_map(Item::number), WITHIN).await?;
+        // What stands behind a record that waits, waits with it; what it waits for may stand in front of it, or elsewhere. Numbers are read
+        // beside, so one that stands behind is no dead end.
         let mut waiting = BTreeSet::new();
         for item in &items {
             let record = &work[item.at].record;
@@ -350,12 +393,12 @@ impl Handler for Directory {
             }
             let events = self.decide(item, &mut folds);
             steps[item.at] = Some(match events {
-                Some(events) => Step::Done(self.write(item, events, record)?),
-                None if self.may_wait(record) => {
+                Ok(events) => Step::Done(self.write(item, events, record)?),
+                Err(_) if self.may_wait(record) => {
                     waiting.insert(record.source.clone());
                     Step::Wait { until, appends: Vec::new() }
                 }
-                None => Step::DeadLetter(Reason::new("user_unknown", "neither the record nor its user names a number")),
+                Err(missing) => Step::DeadLetter(missing.reason()),
             });
         }
         Ok(steps.into_iter().flatten().collect())

@@ -51,6 +51,6 @@ pub fn start(config: Config, service: &mut Service) {
     service.worker(projector, handler);
     let numbers = Numbers::new(&platform);
     numbers.follow("opt-in-tracker.numbers", service);
-    service.worker(consent, Consent::new(&platform, config.template, numbers));
-    service.worker(directory, Directory::new(&platform, config.patience));
+    service.worker(consent, Consent::new(&platform, config.template, numbers.clone()));
+    service.worker(directory, Directory::new(&platform, config.patience, numbers));
 }

@@ -12,8 +12,8 @@ use connector_simulated::{Fault, Plan, SimWorld, When};
 use connector_testkit::wait;
 
 use crate::scene::{
-    LIMIT, address, append, conversation, counts, directory, history, platform, play, prepared, record, service, until,
-    user, view, world,
+    LIMIT, address, append, conversation, counts, directory, history, number, platform, play, prepared, record,
+    service, until, user, view, world,
 };
 
 fn user_on(number: &str) -> DirectoryRecord {
@@ -50,6 +50,9 @@ async fn until_contact(world: &SimWorld, number: &str, expected: bool) {
 async fn the_contacts_of_a_user_go_along_to_another_number() {
     let world = play(async |world: SimWorld| {
         prepared(&world).await;
+        for another in ["second", "third", "special"] {
+            put(&world, &number("acme", another)).await;
+        }
         // A contact with a number of its own stays where it is.
         let own = DirectoryRecord {
             contact_id: Some("own".into()),
@@ -86,6 +89,7 @@ async fn who_moves_to_another_organization_loses_the_right_here_and_is_told_ther
     let world = play(async |world: SimWorld| {
         prepared(&world).await;
         take_away(&world, &user_on("number")).await;
+        put(&world, &number("globex", "elsewhere")).await;
         put(&world, &DirectoryRecord { organization_id: "globex".into(), ..user_on("elsewhere") }).await;
         until(&world, "WhatsAppDisabled", 1).await;
         until(&world, "WhatsAppEnabled", 2).await;
@@ -117,6 +121,7 @@ async fn a_contact_whose_phone_changes_leads_to_the_other_person_only() {
 
 async fn one_move(world: SimWorld) {
     prepared(&world).await;
+    put(&world, &number("acme", "second")).await;
     put(&world, &user_on("second")).await;
     until_contact(&world, "second", true).await;
     until_contact(&world, "number", false).await;

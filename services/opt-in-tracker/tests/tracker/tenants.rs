@@ -1,17 +1,23 @@
 //! Consent commands of those who have no business with a number, a conversation or an id (P4, R3, R13).
 
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use bytes::Bytes;
+use connector_contracts::headers::dlq;
 use connector_contracts::{Topic, Topics, encode};
-use connector_domain::command::{ConsentAction, ConsentCommand, DirectoryKind, Recipient};
+use connector_domain::command::{ConsentAction, ConsentCommand, DirectoryKind, DirectoryRecord, Recipient};
 use connector_domain::consent::ConsentStatus;
 use connector_domain::event::{Event, Recorded};
 use connector_domain::identity::Address;
 use connector_domain::ids::CommandId;
-use connector_ports::log::Append;
+use connector_ports::log::{Append, Record};
 use connector_simulated::SimWorld;
+use connector_testkit::wait;
 
 use crate::scene::{
-    address, append, command, consent, conversation, counts, directory, history, number, platform, play, prepared,
-    record, until, until_some,
+    LIMIT, address, append, command, consent, conversation, counts, directory, history, number, platform, play,
+    prepared, record, until, until_some,
 };
 
 /// What `globex` asks about the person in the conversation of `acme`.
@@ -93,6 +99,57 @@ async fn nobody_revokes_what_another_organizations_contact_agreed_to() {
         of_conversation.into_iter().all(|e| e.envelope.organization_id.as_str() == "acme"),
         "a stream is one tenant's"
     );
+}
+
+/// The dead letters of the directory: their reasons and values.
+fn letters(world: &SimWorld) -> Vec<(String, Option<Bytes>)> {
+    let letters = world.history(&Topics::new("").dlq(Topic::Directory).into());
+    let told = |letter: &Record| letter.header(dlq::REASON).map(|word| String::from_utf8_lossy(word).into_owned());
+    letters.iter().map(|letter| (told(letter).unwrap_or_default(), letter.value.clone())).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_is_enabled_or_becomes_a_contact_on_a_number_of_another_organization() {
+    let globex = |kind| DirectoryRecord { organization_id: "globex".into(), ..directory(kind) };
+    let contact = DirectoryRecord { phone_number_id: Some("number".into()), ..globex(DirectoryKind::Contact) };
+    let foreign = [globex(DirectoryKind::User), contact];
+    let written = |world: &SimWorld, entry: &DirectoryRecord| {
+        record(world, Topic::Directory, &entry.key().expect("a key"), entry)
+    };
+    let world = play(async |world: SimWorld| {
+        prepared(&world).await;
+        append(&world, foreign.iter().map(|entry| written(&world, entry)).collect()).await;
+        let both = async || (letters(&world).len() == foreign.len()).then_some(());
+        wait::until("two dead letters", LIMIT, both).await;
+        // Who may not write any more is told so, whatever number the record has.
+        let disabled = DirectoryRecord {
+            enabled: false,
+            phone_number_id: Some("theirs".into()),
+            ..directory(DirectoryKind::User)
+        };
+        append(&world, vec![written(&world, &disabled)]).await;
+        until(&world, "WhatsAppDisabled", 1).await;
+    })
+    .await;
+    assert_eq!((counts(&world)["WhatsAppEnabled"], counts(&world)["ContactAdded"]), (1, 1), "those of acme");
+    let as_written = |entry| ("number_unknown".to_owned(), written(&world, entry).value);
+    assert_eq!(BTreeSet::from_iter(letters(&world)), foreign.iter().map(as_written).collect());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_user_may_come_before_the_number() {
+    let world = play(async |world: SimWorld| {
+        let user = directory(DirectoryKind::User);
+        append(&world, vec![record(&world, Topic::Directory, &user.key().expect("a key"), &user)]).await;
+        // Long enough for every worker to have looked at the user, and less than their patience.
+        platform(&world).clock.sleep(Duration::from_secs(20)).await;
+        assert!(!counts(&world).contains_key("WhatsAppEnabled"), "nobody has the number yet");
+        let number = number("acme", "number");
+        append(&world, vec![record(&world, Topic::Directory, &number.key().expect("a key"), &number)]).await;
+        until(&world, "WhatsAppEnabled", 1).await;
+    })
+    .await;
+    assert_eq!(letters(&world), []);
 }
 
 #[tokio::test(start_paused = true)]

@@ -166,7 +166,11 @@ fn organization() -> Vec<DirectoryRecord> {
 fn address_book(contacts: &[String]) -> Outcome<Vec<DirectoryRecord>> {
     let entry = |contact: &String| {
         let address = Address { phone: Some(PhoneNumber::parse(contact)?), bsuid: None };
-        Ok(DirectoryRecord { contact_id: Some(ContactId(format!("c{contact}"))), address, ..record(DirectoryKind::Contact) })
+        Ok(DirectoryRecord {
+            contact_id: Some(ContactId(format!("c{contact}"))),
+            address,
+            ..record(DirectoryKind::Contact)
+        })
     };
     contacts.iter().map(entry).collect()
 }
