@@ -12,8 +12,9 @@ use harmed::Mutation;
 /// Seeds of an ordinary run of the tests.
 const SEEDS: u64 = 25;
 
-/// Seeds within which a broken gate has to be found out.
-const FOUND_WITHIN: u64 = 60;
+/// Seeds within which a broken gate has to be found out. The least likely one shows in one play out of thirty or forty, and a seed does not show it
+/// every time: maps of the product order what they hold anew in each run. So many plays that none shows it once in ten million runs.
+const FOUND_WITHIN: u64 = 600;
 
 fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok()?.parse().ok()
