@@ -166,6 +166,12 @@ impl MemoryStore {
         self.notify();
     }
 
+    /// Deletes a topic; positions of groups stay. For tests.
+    pub fn delete(&self, topic: &TopicName) {
+        self.state().topics.remove(topic);
+        self.notify();
+    }
+
     fn try_append(&self, records: Vec<Placed>, session: Option<&Session>) -> Result<Vec<Offset>, LogError> {
         let now = self.clock.now();
         let state = &mut *self.state();

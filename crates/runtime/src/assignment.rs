@@ -46,7 +46,7 @@ pub async fn assign(
     stays: bool,
 ) -> Result<Assigned, Failure> {
     let key = record.key().ok_or_else(|| Failure::Fatal("a record without its ids has no place".to_owned()))?;
-    let mut transactor = log.transactor(&transactional_id(&key)).await?;
+    let mut transactor = log.transactor(&transactional_id(&key)).await.map_err(Failure::waiting)?;
     let known = numbers.newest(&key, SETTLE).await?;
     if known.is_some_and(|known| known.organization_id != record.organization_id) {
         return Ok(Assigned::Taken);
@@ -68,6 +68,6 @@ pub async fn assign(
             Ok(Assigned::Done)
         }
         Err(LogError::Fenced { .. }) => Ok(Assigned::Contended),
-        Err(error) => Err(error.into()),
+        Err(error) => Err(Failure::waiting(error)),
     }
 }

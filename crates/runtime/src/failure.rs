@@ -32,6 +32,15 @@ impl Failure {
             Retry::Never => Self::Fatal(text),
         }
     }
+
+    /// A failure of the log for whoever waits for a topic that is not there as for a log that is away: it may be made, or made again.
+    #[must_use]
+    pub fn waiting(error: LogError) -> Self {
+        match error {
+            LogError::UnknownTopic { .. } => Self::Later(error.to_string()),
+            error => error.into(),
+        }
+    }
 }
 
 impl From<LogError> for Failure {

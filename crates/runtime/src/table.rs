@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::backoff::Backoff;
 use crate::failure::Failure;
+use crate::handler::Reason;
 
 /// What stands in a compacted topic under a key that follows from itself.
 pub trait Entry: Contract + Send + Sync + 'static {
@@ -75,29 +76,49 @@ impl<T: Entry> State<T> {
 
     fn apply(&mut self, record: &Record, partitions: u32, keep: fn(&str) -> bool) {
         self.positions.insert(record.source.partition, record.offset.next());
-        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-        let Some(key) = key.filter(|key| keep(key)) else { return };
-        // A key has one partition: what stands elsewhere is not compacted with it.
-        if partition_for(key.as_bytes(), partitions) != record.source.partition {
-            tracing::warn!(source = %record.source, offset = record.offset.0, "in another partition than its key's; skipped");
-            return;
-        }
-        match record.value.as_deref().map(decode::<T>) {
-            Some(Ok(value)) if value.slot().as_deref() == Some(key) => {
+        let Some(key) = key_of(record).filter(|key| keep(key)) else { return };
+        match entry::<T>(record, partitions) {
+            Ok(Some(value)) => {
                 self.values.insert(key.to_owned(), Arc::new(value));
             }
-            None => {
+            Ok(None) => {
                 self.values.remove(key);
             }
-            Some(Ok(_)) => {
-                tracing::warn!(source = %record.source, offset = record.offset.0, "its key names something else");
-                self.values.remove(key);
-            }
-            Some(Err(error)) => {
-                tracing::warn!(source = %record.source, offset = record.offset.0, %error, "cannot be read");
-                self.values.remove(key);
+            Err(reason) => {
+                let Reason { word, detail } = &reason;
+                tracing::warn!(source = %record.source, offset = record.offset.0, reason = word, detail, "it counts as none");
+                if *word != MISPLACED {
+                    self.values.remove(key);
+                }
             }
         }
+    }
+}
+
+/// The reason of a record that stands in another partition than its key's.
+const MISPLACED: &str = "misplaced";
+
+fn key_of(record: &Record) -> Option<&str> {
+    record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok())
+}
+
+/// What a record of a compacted topic with so many partitions says about its key; `None` when that is gone. Tables skip what is an error
+/// here; one worker for each topic brings it to the dead letters.
+///
+/// # Errors
+/// Why it says nothing.
+pub fn entry<T: Entry>(record: &Record, partitions: u32) -> Result<Option<T>, Reason> {
+    let Some(key) = key_of(record) else { return Err(Reason::new("unknown_key", "the record has no readable key")) };
+    // A key has one partition: what stands elsewhere is not compacted with it.
+    if partition_for(key.as_bytes(), partitions) != record.source.partition {
+        return Err(Reason::new(MISPLACED, "it stands in another partition than its key's"));
+    }
+    let Some(value) = record.value.as_deref() else { return Ok(None) };
+    let value: T = decode(value).map_err(|error| Reason::new(error.reason(), error))?;
+    if value.slot().as_deref() == Some(key) {
+        Ok(Some(value))
+    } else {
+        Err(Reason::new("key_mismatch", "the key names something else than the record"))
     }
 }
 
@@ -207,7 +228,7 @@ impl<T: Entry> Table<T> {
     async fn ends(&self, partitions: BTreeSet<u32>) -> Result<Vec<(u32, Offset)>, Failure> {
         let source = |partition: &u32| TopicPartition { topic: self.inner.topic.clone(), partition: *partition };
         let asked: Vec<_> = partitions.iter().map(source).collect();
-        let ends = self.inner.log.end_offsets(&asked, Isolation::Committed).await?;
+        let ends = self.inner.log.end_offsets(&asked, Isolation::Committed).await.map_err(Failure::waiting)?;
         Ok(partitions.into_iter().zip(ends).collect())
     }
 
@@ -218,7 +239,7 @@ impl<T: Entry> Table<T> {
             return Ok(known);
         }
         let missing = || Failure::Later(format!("topic {} does not exist yet", self.inner.topic));
-        Ok(self.inner.log.topic(&self.inner.topic).await?.ok_or_else(missing)?.partitions)
+        Ok(self.inner.log.topic(&self.inner.topic).await.map_err(Failure::waiting)?.ok_or_else(missing)?.partitions)
     }
 
     /// Reads the topic until `shutdown` is cancelled, again from its beginning after a failure.
@@ -356,6 +377,23 @@ mod tests {
         let new = table.newest("number/1", patience).await.expect("the log is calm").expect("it was written");
         assert!(new.enabled);
         assert!(table.newest("number/2", patience).await.expect("the log is calm").is_none());
+        following.abort();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_topic_that_is_not_there_is_waited_for_also_when_it_was_read_before() {
+        let world = SimWorld::new(1);
+        let table = a_table(&world);
+        assert!(matches!(table.newest("number/1", PATIENCE).await, Err(Failure::Later(_))));
+        let spec = TopicSpec { name: "table".into(), partitions: 3, replication: 1, settings: Vec::new() };
+        world.calm_log().create_topic(&spec).await.expect("a topic");
+        write(&world, true).await;
+        let following = tokio::spawn(table.clone().follow(CancellationToken::new()));
+        assert!(table.newest("number/1", PATIENCE).await.expect("calm").is_some());
+        world.delete(&"table".into());
+        for answer in [table.newest("number/1", PATIENCE).await.map(drop), table.complete(PATIENCE).await] {
+            assert!(matches!(answer, Err(Failure::Later(_))), "{answer:?}");
+        }
         following.abort();
     }
 

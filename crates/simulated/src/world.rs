@@ -201,6 +201,11 @@ impl SimWorld {
         self.shared.log.store().make_anew(topic);
     }
 
+    /// Deletes a topic.
+    pub fn delete(&self, topic: &TopicName) {
+        self.shared.log.store().delete(topic);
+    }
+
     /// The committed records of a topic, in order per partition.
     #[must_use]
     pub fn history(&self, topic: &TopicName) -> Vec<Record> {

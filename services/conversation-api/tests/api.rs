@@ -168,6 +168,33 @@ async fn a_log_that_is_away_is_said_and_not_guessed() {
     });
     let (status, problem) = installation.api("token-a").post("/v1/commands/send", &body).await;
     assert_eq!((status, &problem["status"]), (503, &json!(503)), "a topic that is missing is waited for: {problem}");
+    let (user, number) = (json!({ "phone_number_id": NUMBER }), json!({ "organization_id": "a", "waba_id": "waba" }));
+    let contact = json!({ "phone": "491701234567" });
+    let consent = json!({
+        "user_id": "ann", "phone_number_id": NUMBER, "recipient": contact, "action": "request_opt_in",
+    });
+    let person = json!({ "phone_number_id": NUMBER, "phone": "491701234567" });
+    let preview = json!({ "phone_number_id": NUMBER, "name": "welcome", "language": "en" });
+    let (ask, operate) = (installation.api("token-a"), installation.api("token-o"));
+    let of_number = format!("/v1/directory/numbers/{NUMBER}");
+    for (what, (status, problem)) in [
+        ("consent", ask.post("/v1/commands/consent", &consent).await),
+        ("assign", operate.put(&of_number, &number).await),
+        ("take away", operate.delete(&of_number).await),
+        ("a number", ask.get(&of_number).await),
+        ("numbers", ask.get("/v1/directory/numbers").await),
+        ("a user", ask.put("/v1/directory/users/ann", &user).await),
+        ("no user", ask.delete("/v1/directory/users/ann").await),
+        ("a contact", ask.put("/v1/directory/users/ann/contacts/ben", &contact).await),
+        ("no contact", ask.delete("/v1/directory/users/ann/contacts/ben").await),
+        ("resolve", ask.post("/v1/conversations/resolve", &person).await),
+        ("templates", ask.get(&format!("/v1/templates?phone_number_id={NUMBER}")).await),
+        ("preview", ask.post("/v1/templates/preview", &preview).await),
+        ("a number's page", ask.get(&format!("/v1/numbers/{NUMBER}")).await),
+        ("profile", ask.get(&format!("/v1/numbers/{NUMBER}/profile")).await),
+    ] {
+        assert_eq!(status, 503, "{what}: {problem}");
+    }
 }
 
 #[tokio::test]

@@ -22,6 +22,7 @@ use connector_domain::ids::{ContactId, OrganizationId, PhoneNumberId, StreamId, 
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
 use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
+use connector_ports::partition::partition_for;
 use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
@@ -29,6 +30,7 @@ use connector_runtime::lanes::Work;
 use connector_runtime::numbers::Numbers;
 use connector_runtime::platform::Platform;
 use connector_runtime::situation::{contact_key, enablement_key, load, partition_of};
+use connector_runtime::table::entry;
 
 use crate::PRODUCER;
 use crate::gone::{Comparison, Gone, compacted};
@@ -54,6 +56,8 @@ pub struct Directory {
     settling: Settling,
     numbers: Numbers,
     patience: Duration,
+    /// Partitions of the topic; its number is for ever.
+    partitions: u32,
     /// The partitions held, and since when: nobody has waited here for longer.
     since: BTreeMap<TopicPartition, Timestamp>,
     /// Partitions of which compaction has taken records away that nobody has read. Nothing of them is handled before they are compared: what
@@ -119,19 +123,13 @@ fn subject(key: &str) -> Result<Option<Subject>, Reason> {
 
 /// The step of a record about a number or an organization: followed in memory by whoever needs it, and nobody looks at one that cannot be
 /// read, or sets what cannot be set. So it is said here.
-fn not_for_people(key: &str, record: &Record) -> Step<()> {
-    let dead = |word, detail: &str| Step::DeadLetter(Reason::new(word, detail));
-    let Some(value) = record.value.as_deref() else { return Step::Done(Vec::new()) };
-    let decoded = match decode::<DirectoryRecord>(value) {
-        Ok(decoded) => decoded,
-        Err(error) => return Step::DeadLetter(Reason::new(error.reason(), error)),
-    };
-    if decoded.key().as_deref() != Some(key) {
-        return dead("key_mismatch", "the key names something else than the record");
-    }
-    match decoded.settings.as_ref().map_or(Ok(()), NumberSettings::check) {
-        Ok(()) => Step::Done(Vec::new()),
-        Err(field) => dead("invalid_settings", field),
+fn not_for_people(record: &Record, partitions: u32) -> Step<()> {
+    match entry::<DirectoryRecord>(record, partitions) {
+        Err(reason) => Step::DeadLetter(reason),
+        Ok(found) => match found.and_then(|found| found.settings).as_ref().map_or(Ok(()), NumberSettings::check) {
+            Ok(()) => Step::Done(Vec::new()),
+            Err(field) => Step::DeadLetter(Reason::new("invalid_settings", field)),
+        },
     }
 }
 
@@ -164,6 +162,7 @@ impl Directory {
             platform: platform.clone(),
             numbers,
             patience,
+            partitions: 0,
             since: BTreeMap::new(),
             compacted: BTreeSet::new(),
             comparing: None,
@@ -177,8 +176,12 @@ impl Directory {
             return dead("unknown_key", "the record has no readable key");
         };
         let subject = match subject(key) {
+            // Another partition has no order with the key's own, and is not compacted with it.
+            Ok(Some(_)) if partition_for(key.as_bytes(), self.partitions) != record.source.partition => {
+                return dead("misplaced", "it stands in another partition than its key's");
+            }
             Ok(Some(subject)) => subject,
-            Ok(None) => return Err(not_for_people(key, record)),
+            Ok(None) => return Err(not_for_people(record, self.partitions)),
             Err(reason) => return Err(Step::DeadLetter(reason)),
         };
         let decoded = match record.value.as_deref().map(decode::<DirectoryRecord>) {
@@ -283,9 +286,7 @@ impl Directory {
         if self.comparing.is_none()
             && let Some(partition) = self.compacted.first().cloned()
         {
-            let missing = || Failure::Later(format!("topic {} does not exist yet", partition.topic));
-            let directory = self.platform.log.topic(&partition.topic).await?.ok_or_else(missing)?.partitions;
-            let counts = (directory, self.platform.partitions);
+            let counts = (self.partitions, self.platform.partitions);
             match Comparison::begin(self.platform.log.as_ref(), &partition, counts).await? {
                 Some(comparison) => self.comparing = Some((partition, comparison)),
                 None => {
@@ -339,6 +340,8 @@ impl Handler for Directory {
     type Fact = ();
 
     async fn assigned(&mut self, partition: &TopicPartition, committed: Option<Offset>) -> Result<TakeUp, Failure> {
+        let missing = || Failure::Later(format!("topic {} does not exist yet", partition.topic));
+        self.partitions = self.platform.log.topic(&partition.topic).await?.ok_or_else(missing)?.partitions;
         if compacted(self.platform.log.as_ref(), partition, committed).await? {
             self.compacted.insert(partition.clone());
         }

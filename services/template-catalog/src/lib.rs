@@ -2,9 +2,11 @@
 //!
 //! One task asks the Graph API about every account of the directory: soon after it appears, when a webhook says that its templates
 //! have changed, and in an interval. Only what changed is written; what is gone gets a tombstone. Several instances may do this at once: they write the same.
+//! A worker beside it brings what stands in the table's topic and is no template to the dead letters.
 
 mod news;
 mod sync;
+mod unreadable;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,10 +17,12 @@ use connector_ports::WhatsApp;
 use connector_runtime::service::Service;
 use connector_runtime::status::Status;
 use connector_runtime::table::Table;
+use connector_runtime::worker::WorkerSpec;
 use connector_settings::{Group, Kind, Reader, Variable};
 
 use news::News;
 pub use sync::{Catalog, changes};
+use unreadable::Unreadable;
 
 /// The service's name.
 pub const SERVICE: &str = "template-catalog";
@@ -60,7 +64,7 @@ impl Config {
     }
 }
 
-/// Adds the task and the two tables it compares.
+/// Adds the task, the two tables it compares, and the worker that looks for what is no template.
 pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service) {
     let platform = service.platform().clone();
     let (log, clock) = (platform.log.clone(), platform.clock.clone());
@@ -82,6 +86,13 @@ pub fn start(config: Config, whatsapp: Arc<dyn WhatsApp>, service: &mut Service)
         table.follow(shutdown).await;
         Ok(())
     });
+    let unreadable = WorkerSpec::new(
+        "template-catalog.unreadable",
+        "template-catalog.unreadable".to_owned(),
+        vec![platform.topic(Topic::Templates)],
+        platform.instance.clone(),
+    );
+    service.worker(unreadable, Unreadable::new(&platform));
     let news = Arc::new(News::new(&platform, numbers.clone()));
     let (listening, shutdown, status) = (news.clone(), service.shutdown(), Status::default());
     status.set_ready();

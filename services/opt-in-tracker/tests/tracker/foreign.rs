@@ -73,6 +73,32 @@ async fn until_applied(world: &SimWorld) {
     }
 }
 
+/// A number and a user whose records stand in another partition than their keys', and numbers that are none.
+#[tokio::test(start_paused = true)]
+async fn what_says_nothing_in_the_directory_gets_to_the_dead_letters() {
+    let world = play(async |world| {
+        prepared(&world).await;
+        let of = |entry: &DirectoryRecord| record(&world, Topic::Directory, &entry.key().expect("a key"), entry);
+        let elsewhere = |append: Append| {
+            let home = partition_for(append.key.as_deref().unwrap_or_default(), PARTITIONS);
+            Append { partition: Some((home + 1) % PARTITIONS), ..append }
+        };
+        let gone = Append { value: None, ..of(&directory(DirectoryKind::User)) };
+        let nonsense = Append { value: Some("nonsense".into()), ..of(&number("acme", "second")) };
+        append(&world, vec![elsewhere(of(&number("globex", "number"))), elsewhere(gone), nonsense]).await;
+        let letters = || world.history(&Topics::new("").dlq(Topic::Directory).into());
+        let three = async || (letters().len() == 3).then_some(());
+        connector_testkit::wait::until("three dead letters", LIMIT, three).await;
+        let reason =
+            |letter: &Record| letter.header("dlq.reason").map(|word| String::from_utf8_lossy(word).into_owned());
+        let mut reasons: Vec<_> = letters().iter().filter_map(reason).collect();
+        reasons.sort();
+        assert_eq!(reasons, ["misplaced", "misplaced", "not_framed"]);
+    })
+    .await;
+    assert!(!counts(&world).contains_key("WhatsAppDisabled"), "a tombstone elsewhere takes nobody away");
+}
+
 /// A thousand contacts of a user who never comes, in front of one who does, are given up together and not one after the other.
 #[tokio::test(start_paused = true)]
 async fn contacts_that_wait_for_their_user_wait_together() {

@@ -4,17 +4,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use connector_contracts::headers::dlq;
 use connector_contracts::{Topic, Topics, decode, encode};
 use connector_domain::command::{DirectoryKind, DirectoryRecord, NumberState};
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::settings::Rules;
 use connector_domain::template::Template;
 use connector_domain::time::Timestamp;
-use connector_ports::log::{Append, TopicSpec};
+use connector_ports::log::{Append, Record, TopicSpec};
+use connector_ports::partition::partition_for;
 use connector_runtime::platform::Platform;
 use connector_runtime::service::Service;
 use connector_simulated::{Fault, Plan, SimWorld, When};
 use connector_telemetry::Metrics;
+use connector_testkit::wait;
 use connector_whatsapp::webhook::split;
 use template_catalog::Config;
 use tokio_util::sync::CancellationToken;
@@ -41,9 +45,10 @@ fn template(name: &str, status: &str) -> Template {
 
 async fn scene(world: SimWorld) -> SimWorld {
     for topic in [Topic::Directory, Topic::Templates, Topic::Webhooks] {
-        let name = Topics::default().name(topic).into();
-        let spec = TopicSpec { name, partitions: 2, replication: 1, settings: Vec::new() };
-        world.calm_log().create_topic(&spec).await.unwrap();
+        for name in [Topics::default().name(topic), Topics::default().dlq(topic)] {
+            let spec = TopicSpec { name: name.into(), partitions: 2, replication: 1, settings: Vec::new() };
+            world.calm_log().create_topic(&spec).await.unwrap();
+        }
     }
     world
 }
@@ -184,6 +189,50 @@ async fn after_a_crash_or_failure_at_any_port_call_the_table_still_becomes_right
             let run = world.run(Duration::from_secs(1200), service, story).await;
             assert!(run.is_ok(), "{fault:?} at {point}: {run:?}");
         }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_template_gets_to_the_dead_letters_once_byte_for_byte() {
+    let (topic, letters) = (Topics::default().name(Topic::Templates), Topics::default().dlq(Topic::Templates).into());
+    let good = encode(&template("good", "APPROVED")).unwrap();
+    let home = |key: &str| partition_for(key.as_bytes(), 2);
+    let record = |key: &str, partition: u32, value: Option<&[u8]>| Append {
+        topic: topic.as_str().into(),
+        partition: Some(partition),
+        key: Some(key.to_owned().into()),
+        value: value.map(|value| value.to_vec().into()),
+        headers: vec![("foreign".into(), None), ("empty".into(), Some(Bytes::new()))],
+    };
+    let (key, other) = ("account/good/en_US", "account/other/en_US");
+    let bad = [
+        ("not_framed", record(key, home(key), Some(b"nonsense"))),
+        ("key_mismatch", record(other, home(other), Some(&good))),
+        ("misplaced", record(key, 1 - home(key), Some(&good))),
+        ("unknown_key", Append { key: None, ..record("", 0, Some(&good)) }),
+    ];
+    let world = scene(SimWorld::new(1)).await;
+    let all = [record(key, home(key), Some(&good)), record(other, home(other), None)];
+    let all = all.into_iter().chain(bad.iter().map(|(_, bad)| bad.clone())).collect();
+    world.calm_log().appender().await.unwrap().append(all).await.unwrap();
+    let story = async |world: SimWorld| {
+        let there = async || (world.history(&letters).len() == bad.len()).then_some(());
+        wait::until("the dead letters", Duration::from_secs(60), there).await;
+        wait::still("more of them", Duration::from_secs(10), Duration::from_secs(60), async || {
+            world.history(&letters).len()
+        })
+        .await;
+    };
+    world.run(Duration::from_secs(600), service, story).await.unwrap();
+    // Whoever comes next does not find them again.
+    world.restart();
+    world.run(Duration::from_secs(600), service, story).await.unwrap();
+    for (word, bad) in bad {
+        let word = Bytes::from(word);
+        let is_it = |letter: &&Record| letter.header(dlq::REASON) == Some(&word);
+        let found = world.history(&letters).into_iter().find(|letter| is_it(&letter)).expect("its letter");
+        assert_eq!((&found.key, &found.value), (&bad.key, &bad.value), "{word:?}");
+        assert_eq!(found.headers[..2], bad.headers[..], "{word:?}");
     }
 }
 
