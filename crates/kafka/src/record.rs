@@ -1,5 +1,6 @@
 //! Records between our form and librdkafka's, and checks before anything is handed over.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
@@ -7,7 +8,7 @@ use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, HeaderName, LogError, Offset, Record, Start, TopicName, TopicPartition};
 use rdkafka::Message;
 use rdkafka::TopicPartitionList;
-use rdkafka::message::{BorrowedMessage, Headers, OwnedHeaders};
+use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 
 /// Overhead of a record in a batch, at most: lengths, offsets, the batch header (Kafka's record format v2).
 const OVERHEAD: usize = 128;
@@ -47,9 +48,12 @@ pub(crate) fn headers(record: &Append) -> Option<OwnedHeaders> {
         return None;
     }
     let empty = OwnedHeaders::new_with_capacity(record.headers.len());
-    Some(record.headers.iter().fold(empty, |headers, (name, value)| {
-        headers.insert(rdkafka::message::Header { key: name, value: value.as_deref() })
-    }))
+    Some(
+        record
+            .headers
+            .iter()
+            .fold(empty, |headers, (name, value)| headers.insert(Header { key: name, value: value.as_deref() })),
+    )
 }
 
 /// Names of headers that were read: kept once and for ever, so that no record asks for memory for them. They are few; what goes beyond that
@@ -71,11 +75,25 @@ fn header_name(name: &str) -> HeaderName {
     HeaderName::Owned(name.to_owned())
 }
 
+/// The headers that can be read. rdkafka takes names for UTF-8 and panics at one that is not: what a stranger wrote ends no reader. It has no
+/// other way to such a header, so that one is passed over, and the rest of its record is read.
+fn readable<H: Headers>(headers: &H) -> Vec<Header<'_, &[u8]>> {
+    let header = |at| catch_unwind(AssertUnwindSafe(|| headers.try_get(at)));
+    (0..headers.count())
+        .filter_map(|at| {
+            header(at).unwrap_or_else(|_| {
+                tracing::debug!(at, "the name of a header is no UTF-8; passed over");
+                None
+            })
+        })
+        .collect()
+}
+
 /// A record as read. All of it lies in one piece of memory, which its parts share: with a few dozen small ones a reader that catches up
 /// would do little else than ask for memory.
 pub(crate) fn record(message: &BorrowedMessage<'_>, source: TopicPartition) -> Record {
     let (key, value) = (message.key(), message.payload());
-    let headers: Vec<_> = message.headers().map_or_else(Vec::new, |headers| headers.iter().collect());
+    let headers: Vec<_> = message.headers().map_or_else(Vec::new, readable);
     let values = || headers.iter().filter_map(|header| header.value);
     let size = key.map_or(0, <[u8]>::len) + value.map_or(0, <[u8]>::len) + values().map(<[u8]>::len).sum::<usize>();
     let mut whole = BytesMut::with_capacity(size);

@@ -1,5 +1,9 @@
 //! Brokers that go away.
 
+use std::ffi::OsStr;
+use std::io::Write as _;
+use std::os::unix::ffi::OsStrExt as _;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -176,6 +180,38 @@ async fn a_zombie_appends_nothing_after_the_takeover() {
     owner.append(vec![numbered(&topic, 3)]).await.expect("append");
     owner.commit(None).await.expect("commit");
     assert_eq!(read_all(log.as_ref(), &topic).await, [3]);
+}
+
+/// What a client of another kind may write: a header whose name is no UTF-8, between two that are.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_header_with_an_unreadable_name_ends_no_reader() {
+    let servers = shared().await;
+    let log = log(&servers);
+    let topic = create(log.as_ref(), 1, 1).await;
+    let (name, value) = (topic.clone(), "first");
+    let written = tokio::task::spawn_blocking(move || {
+        let mut kcat = Command::new("kcat");
+        kcat.args(["-P", "-b", &servers, "-t", name.as_str(), "-p", "0", "-H", "before=1", "-H"]);
+        kcat.arg(OsStr::from_bytes(b"na\xffme=2")).args(["-H", "after=3", "-D", "\n"]).stdin(Stdio::piped());
+        let mut running = kcat.spawn().expect("kcat starts");
+        running.stdin.take().expect("its input").write_all(format!("{value}\n").as_bytes()).expect("written");
+        running.wait().expect("kcat ends").success()
+    });
+    assert!(written.await.expect("no panic"), "kcat has written");
+    log.appender().await.expect("appender").append(vec![numbered(&topic, 7)]).await.expect("append");
+    let partition = TopicPartition::new(topic.clone(), 0);
+    let mut reader = log.assign(vec![(partition, Start::Beginning)], Isolation::Committed).await.expect("assign");
+    let (mut records, deadline) = (Vec::new(), Instant::now() + Duration::from_secs(30));
+    while records.len() < 2 {
+        assert!(Instant::now() < deadline, "read: {records:?}");
+        if let Polled::Records(read) = reader.poll(Duration::from_millis(100), 10).await.expect("poll") {
+            records.extend(read);
+        }
+    }
+    reader.close().await;
+    let readable = [("before".into(), Some("1".into())), ("after".into(), Some("3".into()))];
+    assert_eq!((records[0].value.as_deref(), &records[0].headers[..]), (Some(value.as_bytes()), &readable[..]));
+    assert_eq!(records[1].value.as_deref(), Some(b"7".as_slice()));
 }
 
 /// Several topics with the same partition number in one reader: each end is told for the topic whose end it is.
