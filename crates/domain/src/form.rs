@@ -1,7 +1,7 @@
 //! The form of ids that come from outside (R13). What is no opaque id is refused at the door: ids become keys of records, streams and
 //! views, and a key never shows who somebody is.
 
-use crate::ids::{ContactId, OrganizationId, PhoneNumberId, StreamId, UserId, WabaId, Wamid};
+use crate::ids::{Bsuid, ContactId, OrganizationId, PhoneNumberId, StreamId, UserId, WabaId, Wamid};
 
 /// The longest id that is chosen upstream.
 pub const LONGEST_ID: usize = 128;
@@ -11,6 +11,9 @@ const LONGEST_META_ID: usize = 64;
 
 /// The longest message id: Meta's grow with what they name.
 const LONGEST_WAMID: usize = 512;
+
+/// The longest of what stands behind the country in a business-scoped user id.
+const LONGEST_BSUID: usize = 128;
 
 /// WhatsApp's limit for the name of a template.
 const LONGEST_TEMPLATE_NAME: usize = 512;
@@ -70,6 +73,18 @@ impl Formed for Wamid {
     fn is_formed(&self) -> bool {
         is_token(self.as_str(), LONGEST_WAMID, b"-_.:+/=")
             && self.as_str().bytes().any(|byte| byte.is_ascii_alphabetic())
+    }
+}
+
+impl Formed for Bsuid {
+    /// `CC.…`, or `CC.ENT.…` for that of a parent. Nothing else: a phone number in its place would be another conversation with the same
+    /// person, in which nobody has said no.
+    fn is_formed(&self) -> bool {
+        let Some((country, rest)) = self.expose().split_once('.') else { return false };
+        let rest = rest.strip_prefix("ENT.").unwrap_or(rest);
+        country.len() == 2
+            && country.bytes().all(|byte| byte.is_ascii_uppercase())
+            && is_token(rest, LONGEST_BSUID, b"")
     }
 }
 
@@ -157,6 +172,39 @@ mod tests {
         for phone in ["491701234567", "15550100042", "0049170123456"] {
             assert!(!UserId::from(phone).is_formed(), "{phone}");
             assert!(!ContactId::from(phone).is_formed(), "{phone}");
+        }
+    }
+
+    #[test]
+    fn a_user_id_has_its_country_in_front_and_is_no_phone_number() {
+        let bsuid = |text: &str| Bsuid(text.to_owned()).is_formed();
+        let [longest, parent] = ["US.", "US.ENT."].map(|front| format!("{front}{}", "1".repeat(LONGEST_BSUID)));
+        for right in ["US.13491208655302741918", "US.ENT.11815799212886844830", "DE.a1Z", &longest, &parent] {
+            assert!(bsuid(right), "{right}");
+        }
+        let longer = format!("{longest}1");
+        for wrong in [
+            "",
+            "491701234567",
+            "+491701234567",
+            "0049170123456",
+            "49.1701234567",
+            "US.",
+            "US",
+            ".1",
+            "us.1",
+            "USA.1",
+            "U1.1",
+            "US.1 2",
+            "US.+491701234567",
+            "US.ENT.",
+            "US.ENT.1.2",
+            "US.1.2",
+            "US.\u{e4}",
+            "group:1",
+            &longer,
+        ] {
+            assert!(!bsuid(wrong), "{wrong}");
         }
     }
 

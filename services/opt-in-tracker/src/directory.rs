@@ -60,6 +60,8 @@ pub struct Directory {
     partitions: u32,
     /// The partitions held, and since when: nobody has waited here for longer.
     since: BTreeMap<TopicPartition, Timestamp>,
+    /// When records were first seen here whose own time was still to come then.
+    ahead: BTreeMap<(TopicPartition, Offset), Timestamp>,
     /// Partitions of which compaction has taken records away that nobody has read. Nothing of them is handled before they are compared: what
     /// is new would be taken for gone, and whoever comes after us could not see the gap any more.
     compacted: BTreeSet<TopicPartition>,
@@ -164,6 +166,7 @@ impl Directory {
             patience,
             partitions: 0,
             since: BTreeMap::new(),
+            ahead: BTreeMap::new(),
             compacted: BTreeSet::new(),
             comparing: None,
         }
@@ -203,6 +206,10 @@ impl Directory {
         let phone = decoded.as_ref().and_then(|decoded| decoded.address.phone.as_ref());
         if phone.is_some_and(|phone| !phone.is_possible()) {
             return dead("invalid", "address.phone is no phone number");
+        }
+        let bsuid = decoded.as_ref().and_then(|decoded| decoded.address.bsuid.as_ref());
+        if bsuid.is_some_and(|bsuid| !bsuid.is_formed()) {
+            return dead("invalid", "address.bsuid is no business-scoped user id");
         }
         let stream = self.platform.keys.user(&subject.organization_id, &subject.user_id);
         Ok(Item { at, key: key.to_owned(), subject, stream, record: decoded })
@@ -275,10 +282,26 @@ impl Directory {
         events.into_iter().map(|event| self.emitter.emit(event, &cause)).collect()
     }
 
+    /// Takes note of records whose own time is still to come: they are here since they were first seen. A publisher's clock must not hold up
+    /// whoever stands behind.
+    fn see(&mut self, work: &[Work], now: Timestamp) {
+        let mut first: BTreeMap<&TopicPartition, Offset> = BTreeMap::new();
+        for Work { record, .. } in work {
+            let lowest = first.entry(&record.source).or_insert(record.offset);
+            *lowest = record.offset.min(*lowest);
+        }
+        self.ahead.retain(|(partition, offset), _| first.get(partition).is_none_or(|first| offset >= first));
+        for Work { record, .. } in work.iter().filter(|work| work.record.timestamp > now) {
+            self.ahead.entry((record.source.clone(), record.offset)).or_insert(now);
+        }
+    }
+
     /// Whether a record may still wait for what it needs. All that came together wait together.
     fn may_wait(&self, record: &Record) -> bool {
+        let seen = self.ahead.get(&(record.source.clone(), record.offset)).copied();
+        let arrived = seen.map_or(record.timestamp, |seen| seen.min(record.timestamp));
         let held = self.since.get(&record.source).copied().unwrap_or(Timestamp::EPOCH);
-        self.clock.now().since(record.timestamp.max(held)) < self.patience
+        self.clock.now().since(arrived.max(held)) < self.patience
     }
 
     /// A step of the comparison of a partition with the views, see [`crate::gone`].
@@ -351,6 +374,7 @@ impl Handler for Directory {
 
     fn revoked(&mut self, partition: &TopicPartition) {
         self.since.remove(partition);
+        self.ahead.retain(|(of, _), _| of != partition);
         self.compacted.remove(partition);
         self.comparing.take_if(|(comparing, _)| comparing == partition);
     }
@@ -366,7 +390,9 @@ impl Handler for Directory {
     async fn handle(&mut self, work: &[Work]) -> Result<Vec<Step<()>>, Failure> {
         let mut steps: Vec<Option<Step<()>>> = Vec::with_capacity(work.len());
         let mut items = Vec::new();
-        let until = self.clock.now() + AGAIN;
+        let now = self.clock.now();
+        let until = now + AGAIN;
+        self.see(work, now);
         for (at, work) in work.iter().enumerate() {
             if self.compacted.contains(&work.record.source) {
                 steps.push(Some(Step::Wait { until, appends: Vec::new() }));
@@ -419,7 +445,58 @@ impl Handler for Directory {
 
 #[cfg(test)]
 mod tests {
+    use connector_contracts::Topics;
+    use connector_domain::identity::StreamKeys;
+    use connector_domain::settings::Rules;
+    use connector_simulated::SimWorld;
+    use connector_telemetry::Metrics;
+
     use super::*;
+
+    /// A publisher's clock is an hour ahead: the contact of somebody who never comes waits no longer than any other.
+    #[tokio::test(start_paused = true)]
+    async fn patience_runs_from_when_a_record_was_seen_however_late_it_is_stamped() {
+        let world = SimWorld::new(1);
+        let minute = Duration::from_secs(60);
+        let platform = Platform {
+            log: world.log(),
+            gate: world.gate(),
+            clock: world.clock(),
+            ids: world.ids(),
+            topics: Topics::default(),
+            partitions: 1,
+            keys: StreamKeys::new("k1", b"secret"),
+            rules: Rules::default(),
+            instance: "test".to_owned(),
+            metrics: Arc::new(Metrics::new("0", "test")),
+        };
+        let mut directory = Directory::new(&platform, minute, Numbers::new(&platform));
+        let now = world.clock().now();
+        let source = TopicPartition::new("directory", 0);
+        directory.since.insert(source.clone(), now);
+        let record = |offset, timestamp| Record {
+            source: source.clone(),
+            offset: Offset(offset),
+            key: None,
+            value: None,
+            headers: Vec::new(),
+            timestamp,
+        };
+        let records = [record(0, now + 60 * minute), record(1, now)];
+        let work: Vec<_> =
+            records.iter().map(|record| Work { record: record.clone(), replay: false, round: 0 }).collect();
+        directory.see(&work, now);
+        assert!(records.iter().all(|record| directory.may_wait(record)));
+        tokio::time::advance(minute - Duration::from_secs(1)).await;
+        directory.see(&work, world.clock().now());
+        assert!(records.iter().all(|record| directory.may_wait(record)));
+        tokio::time::advance(Duration::from_secs(1)).await;
+        directory.see(&work, world.clock().now());
+        assert!(!records.iter().any(|record| directory.may_wait(record)));
+        // Nothing is kept of what was dealt with.
+        directory.see(&work[1..], world.clock().now());
+        assert!(directory.ahead.is_empty());
+    }
 
     #[test]
     fn a_key_names_a_user_or_a_contact_and_nothing_else() {

@@ -19,9 +19,6 @@ const LAST: Timestamp = Timestamp(253_402_300_799_999);
 /// The longest proof of a consent, in UTF-16 units.
 const LONGEST_PROOF: usize = 4096;
 
-/// The longest business-scoped user id: WhatsApp's have a country code, a dot and up to 128 characters.
-const LONGEST_BSUID: usize = 131;
-
 /// The parameters of a template at most; WhatsApp has far fewer.
 const MOST_PARAMETERS: usize = 256;
 
@@ -37,10 +34,7 @@ fn people(organization: &OrganizationId, user: &UserId, number: &PhoneNumberId) 
 
 fn recipient(recipient: &Recipient) -> Result<(), Rejection> {
     found(recipient.conversation_id.as_ref().is_none_or(Formed::is_formed), "recipient.conversation_id")?;
-    let readable =
-        |text: &str| (1..=LONGEST_BSUID).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_graphic());
-    let bsuid = recipient.address.bsuid.as_ref();
-    found(bsuid.is_none_or(|bsuid| readable(bsuid.expose())), "recipient.bsuid")
+    found(recipient.address.bsuid.as_ref().is_none_or(Formed::is_formed), "recipient.bsuid")
 }
 
 fn template(call: &TemplateCall, fields: [&'static str; 3]) -> Result<(), Rejection> {

@@ -74,8 +74,12 @@ fn what_is_no_opaque_id_is_refused_with_the_name_of_its_field() {
     assert_eq!(send(|command| command.phone_number_id = "+1 555".into()), wrong("phone_number_id"));
     assert_eq!(consent(|command| command.phone_number_id = "".into()), wrong("phone_number_id"));
     let bsuid = |text: &str| Some(Bsuid(text.to_owned()));
-    assert_eq!(send(|command| command.recipient.address.bsuid = bsuid("")), wrong("recipient.bsuid"));
-    assert_eq!(send(|command| command.recipient.address.bsuid = bsuid("DE. 1")), wrong("recipient.bsuid"));
+    for other in ["", "DE. 1", "491701234567", "+491701234567"] {
+        assert_eq!(send(|command| command.recipient.address.bsuid = bsuid(other)), wrong("recipient.bsuid"), "{other}");
+        let consent = consent(|command| command.recipient.address.bsuid = bsuid(other));
+        assert_eq!(consent, wrong("recipient.bsuid"), "{other}");
+    }
+    assert_eq!(send(|command| command.recipient.address.bsuid = bsuid("DE.1")), Ok(()));
     let template = |name, language| send(|command| command.content = Content::template(call(name, language)));
     assert_eq!(template("Hello/there", "en"), wrong("content.template.name"));
     assert_eq!(template("hello", ""), wrong("content.template.language"));

@@ -1,8 +1,9 @@
 //! The JSON of a request to `/messages`, exactly as WhatsApp wants it.
 
 use connector_domain::command::{ButtonParameter, Content, ContentKind, TemplateCall, TemplateParameter};
+use connector_domain::form::Formed;
 use connector_domain::identity::Address;
-use connector_domain::ids::{Bsuid, PhoneNumber};
+use connector_domain::ids::PhoneNumber;
 use connector_ports::whatsapp::Outbound;
 use serde_json::{Value, json};
 
@@ -45,29 +46,19 @@ fn message(outbound: &Outbound, kind: &str, object: Value) -> Option<Value> {
     Some(body)
 }
 
-/// The field that names the recipient, by the form of what is known: WhatsApp accepts a user id in `to`, and drops the message without a word.
-/// A phone number goes before a user id. `None`: neither is one.
+/// The field that names the recipient: a phone number goes before a user id. Each only in its own form: WhatsApp accepts a user id in `to`, and
+/// drops the message without a word; and a phone number in the place of a user id is somebody whose consent was never looked at under it.
 fn recipient(address: &Address) -> Option<(&'static str, String)> {
-    let phone = address.phone.as_ref().map(PhoneNumber::expose);
-    let bsuid = address.bsuid.as_ref().map(Bsuid::expose);
-    let known = || [phone, bsuid].into_iter().flatten();
+    let phone = address.phone.as_ref().map(PhoneNumber::expose).filter(|phone| is_phone_number(phone));
     // Without the plus sign Meta would put the business number's country code in front.
-    let to = known().find(|id| is_phone_number(id)).map(|id| ("to", format!("+{}", id.trim_start_matches('+'))));
-    to.or_else(|| known().find(|id| is_user_id(id)).map(|id| ("recipient", id.to_owned())))
+    let to = phone.map(|phone| ("to", format!("+{}", phone.trim_start_matches('+'))));
+    let bsuid = address.bsuid.as_ref().filter(|bsuid| bsuid.is_formed());
+    to.or_else(|| bsuid.map(|bsuid| ("recipient", bsuid.expose().to_owned())))
 }
 
 fn is_phone_number(id: &str) -> bool {
     let digits = id.strip_prefix('+').unwrap_or(id);
     (5..=15).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-/// `CC.…` or `CC.ENT.…`; what stands behind the country is WhatsApp's business.
-fn is_user_id(id: &str) -> bool {
-    let Some((country, rest)) = id.split_once('.') else { return false };
-    country.len() == 2
-        && country.bytes().all(|byte| byte.is_ascii_uppercase())
-        && !rest.is_empty()
-        && rest.bytes().all(|byte| byte.is_ascii_graphic())
 }
 
 /// Marks a message as read. Has neither recipient nor callback data: it addresses a message, and no status follows.

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 
 use axum::extract::{FromRequest, Request};
 use connector_domain::command::{Recipient, TemplateCall, TemplateParameter};
+use connector_domain::form::Formed;
 use connector_domain::ids::{Bsuid, PhoneNumber, StreamId};
 use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
@@ -203,7 +204,13 @@ impl<'a> Form<'a> {
 
     /// A BSUID.
     pub(crate) fn bsuid(&self, name: &str) -> Option<Bsuid> {
-        self.optional_text(name).filter(|text| !text.is_empty()).map(Bsuid)
+        let expected = "expected a business-scoped user id as WhatsApp writes it, such as US.13491208655302741918";
+        let text = self.optional_text(name).filter(|text| !text.is_empty())?;
+        let bsuid = Some(Bsuid(text)).filter(Formed::is_formed);
+        if bsuid.is_none() {
+            self.wrong(name, expected);
+        }
+        bsuid
     }
 
     /// The template of a command.

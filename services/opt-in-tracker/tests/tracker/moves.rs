@@ -5,7 +5,8 @@ use std::time::Duration;
 use connector_contracts::headers::dlq;
 use connector_contracts::{Topic, Topics};
 use connector_domain::command::{DirectoryKind, DirectoryRecord};
-use connector_domain::ids::{PhoneNumber, StreamId};
+use connector_domain::identity::Address;
+use connector_domain::ids::{Bsuid, PhoneNumber, StreamId};
 use connector_ports::log::Append;
 use connector_runtime::situation::{load, membership_key};
 use connector_simulated::{Fault, Plan, SimWorld, When};
@@ -143,7 +144,7 @@ async fn whatever_goes_wrong_at_whatever_call_contacts_go_along_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_entry_with_what_is_no_phone_number_goes_to_the_dead_letters_by_its_field_and_holds_up_nobody() {
+async fn an_entry_with_what_is_no_phone_number_or_user_id_goes_to_the_dead_letters_by_its_field_and_holds_up_nobody() {
     let world = play(async |world: SimWorld| {
         for (n, phone) in ["ada", "0170 1234567", "+999 1234567"].into_iter().enumerate() {
             let mut entry = DirectoryRecord {
@@ -153,9 +154,15 @@ async fn an_entry_with_what_is_no_phone_number_goes_to_the_dead_letters_by_its_f
             entry.address.phone = serde_json::from_value(phone.into()).ok();
             put(&world, &entry).await;
         }
+        // As a user id it would be another conversation with the same person.
+        for (n, bsuid) in ["491701234567", "+491701234567"].into_iter().enumerate() {
+            let contact_id = Some(format!("b{n}").as_str().into());
+            let address = Address { phone: None, bsuid: Some(Bsuid(bsuid.to_owned())) };
+            put(&world, &DirectoryRecord { contact_id, address, ..directory(DirectoryKind::Contact) }).await;
+        }
         prepared(&world).await;
         let letters = || world.history(&Topics::default().dlq(Topic::Directory).into());
-        wait::until("three dead letters", LIMIT, async || (letters().len() == 3).then_some(())).await;
+        wait::until("five dead letters", LIMIT, async || (letters().len() == 5).then_some(())).await;
         for letter in letters() {
             let reason = letter.header(dlq::REASON).expect("a reason");
             assert_eq!(reason.as_ref(), b"invalid");
