@@ -5,7 +5,7 @@
 
 use std::time::Duration;
 
-use connector_contracts::Topic;
+use connector_contracts::{Topic, Topics};
 use connector_domain::command::DirectoryRecord;
 use connector_ports::Log;
 use connector_ports::log::{Append, LogError};
@@ -28,10 +28,10 @@ pub enum Assigned {
     Contended,
 }
 
-/// The transactional id under which a number is assigned.
+/// The transactional id under which a number is assigned in an installation. Others on the same broker assign their own.
 #[must_use]
-pub fn transactional_id(key: &str) -> String {
-    format!("directory.{}", key.replace('/', "."))
+pub fn transactional_id(topics: &Topics, key: &str) -> String {
+    topics.prefixed(&format!("directory.{}", key.replace('/', ".")))
 }
 
 /// Writes the record of a number (`stays`), or takes it away, unless another organization has it.
@@ -46,7 +46,7 @@ pub async fn assign(
     stays: bool,
 ) -> Result<Assigned, Failure> {
     let key = record.key().ok_or_else(|| Failure::Fatal("a record without its ids has no place".to_owned()))?;
-    let mut transactor = log.transactor(&transactional_id(&key)).await.map_err(Failure::waiting)?;
+    let mut transactor = log.transactor(&transactional_id(emitter.topics(), &key)).await.map_err(Failure::waiting)?;
     let known = numbers.newest(&key, SETTLE).await?;
     if known.is_some_and(|known| known.organization_id != record.organization_id) {
         return Ok(Assigned::Taken);
@@ -69,5 +69,16 @@ pub async fn assign(
         }
         Err(LogError::Fenced { .. }) => Ok(Assigned::Contended),
         Err(error) => Err(Failure::waiting(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn installations_on_one_broker_do_not_fence_each_other() {
+        let of = |prefix: &str| transactional_id(&Topics::new(prefix), "number/1");
+        assert_eq!((of(""), of("blue")), ("directory.number.1".to_owned(), "blue.directory.number.1".to_owned()));
     }
 }

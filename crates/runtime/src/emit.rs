@@ -56,6 +56,12 @@ impl Emitter {
         self
     }
 
+    /// The topics of this installation.
+    #[must_use]
+    pub const fn topics(&self) -> &Topics {
+        &self.topics
+    }
+
     /// The name of a topic in this installation.
     #[must_use]
     pub fn topic(&self, topic: Topic) -> TopicName {

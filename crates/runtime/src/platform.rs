@@ -68,6 +68,13 @@ impl Platform {
         self.topics.name(topic).into()
     }
 
+    /// The name of a consumer group in this installation: two installations on one broker differ in their topic prefix, and neither may join
+    /// the other's groups. Whoever joins a group, or asks for its position, has its name from here.
+    #[must_use]
+    pub fn group(&self, name: &str) -> String {
+        self.topics.prefixed(name)
+    }
+
     /// An emitter for a service.
     #[must_use]
     pub fn emitter(&self, producer: &'static str) -> Emitter {

@@ -135,7 +135,7 @@ impl Pending {
         let facts = facts.ok_or_else(|| Failure::Later(format!("topic {name} does not exist yet")))?;
         let partitions: Vec<_> = (0..facts.partitions).map(|p| TopicPartition::new(name.clone(), p)).collect();
         // What lies before that is answered.
-        let committed = platform.log.committed(group, &partitions).await?;
+        let committed = platform.log.committed(&platform.group(group), &partitions).await?;
         let starts = partitions.into_iter().zip(committed);
         let starts = starts.map(|(partition, next)| (partition, next.map_or(Start::Beginning, Start::At))).collect();
         let mut reader = platform.log.assign(starts, Isolation::Committed).await?;

@@ -88,6 +88,8 @@ pub struct Tail {
     clock: Arc<dyn Clock>,
     events: TopicName,
     directory: TopicName,
+    /// The group of the directory's worker.
+    teller: String,
     partitions: u32,
     shared: Arc<Shared>,
 }
@@ -176,6 +178,7 @@ impl Tail {
             clock: platform.clock.clone(),
             events: platform.topic(Topic::ConversationEvents),
             directory: platform.topic(Topic::Directory),
+            teller: platform.group(groups::DIRECTORY),
             partitions: platform.partitions,
             shared: Arc::default(),
         }
@@ -237,7 +240,7 @@ impl Tail {
     }
 
     async fn told(&self) -> Result<Vec<Offset>, Failure> {
-        let committed = self.log.committed(groups::DIRECTORY, &self.all(&self.directory)).await?;
+        let committed = self.log.committed(&self.teller, &self.all(&self.directory)).await?;
         Ok(committed.into_iter().map(Option::unwrap_or_default).collect())
     }
 

@@ -143,8 +143,7 @@ impl<H: Handler> Worker<H> {
     /// A worker that has not started.
     #[must_use]
     pub fn new(mut spec: WorkerSpec, handler: H, platform: &Platform, status: Status) -> Self {
-        // Two installations on one broker differ in their topic prefix: neither may join the other's groups.
-        spec.group = platform.topics.prefixed(&spec.group);
+        spec.group = platform.group(&spec.group);
         let partitions = match handler.order() {
             Order::Batch => Partitions::default(),
             Order::Lanes { .. } => Partitions::with_room_for(spec.buffer),

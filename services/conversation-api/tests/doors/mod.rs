@@ -190,6 +190,25 @@ async fn a_command_whose_answer_is_late_is_pending_also_after_a_restart_and_for_
 }
 
 #[tokio::test]
+async fn what_the_reader_of_the_commands_has_behind_it_is_not_pending() {
+    let installation = Installation::start().await;
+    let ask = async |installation: &Installation, text: &str| {
+        let (_, taken) = installation.api("token-a").post("/v1/commands/send", &a_text(text)).await;
+        format!("/v1/commands/{}", taken["command_id"].as_str().unwrap())
+    };
+    let before = ask(&installation, "before").await;
+    installation.admission_is_at_the_end().await;
+    let after = ask(&installation, "after").await;
+    let installation = installation.restart().await;
+    // Both stand in one partition, in this order.
+    connector_testkit::wait::until("the command to be known again", PATIENCE, async || {
+        (installation.api("token-a").get(&after).await.0 == 202).then_some(())
+    })
+    .await;
+    assert_eq!(installation.api("token-a").get(&before).await.0, 404);
+}
+
+#[tokio::test]
 async fn a_stream_of_a_user_has_the_conversations_of_that_user_only() {
     let installation = Installation::start().await;
     let api = installation.api("token-a");

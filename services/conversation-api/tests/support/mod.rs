@@ -24,11 +24,11 @@ use connector_embedded::MemoryGate;
 use connector_host::server::Limits;
 use connector_ports::clock::SystemClock;
 use connector_ports::ids::RandomIds;
-use connector_ports::log::{Append, Isolation, Polled, Record, Start, TopicPartition};
+use connector_ports::log::{Append, Isolation, Polled, Record, Start, Subscription, TopicPartition};
 use connector_ports::whatsapp::{BusinessProfile, Outbound, WhatsAppError};
 use connector_ports::{Clock, Log, WhatsApp};
 use connector_runtime::emit::{Cause, Emitter};
-use connector_runtime::platform::Platform;
+use connector_runtime::platform::{Platform, groups};
 use connector_runtime::provision;
 use connector_runtime::service::Service;
 use connector_settings::{Secret, SecretSource};
@@ -216,6 +216,23 @@ impl Installation {
 
     async fn append_all(&self, records: Vec<Append>) {
         self.platform.log.appender().await.unwrap().append(records).await.unwrap();
+    }
+
+    /// Admission has answered everything that it was asked, and goes.
+    pub(crate) async fn admission_is_at_the_end(&self) {
+        let topic = self.platform.topic(Topic::SendCommands);
+        let subscription = Subscription {
+            group: format!("t.{}", groups::SEND_COMMANDS),
+            topics: vec![topic.clone()],
+            member: None,
+            start: Start::Beginning,
+        };
+        let mut reader = self.platform.log.subscribe(subscription).await.unwrap();
+        while !matches!(reader.poll(Duration::from_secs(1), 1).await.unwrap(), Polled::Assigned(_)) {}
+        let all: Vec<_> = (0..PARTITIONS).map(|partition| TopicPartition::new(topic.clone(), partition)).collect();
+        let ends = self.platform.log.end_offsets(&all, Isolation::Committed).await.unwrap();
+        reader.commit(&all.into_iter().zip(ends).collect::<Vec<_>>()).await.unwrap();
+        reader.close().await;
     }
 
     /// The first `count` records of a topic.

@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use connector_contracts::Topics;
+use connector_domain::form::Formed;
 use connector_domain::identity::Address;
 use connector_domain::ids::{Bsuid, PhoneNumber};
 use connector_ports::clock::SystemClock;
@@ -106,7 +107,7 @@ async fn import(
     if what == What::Directory && !options.dry_run {
         // Before anything is looked up: what others committed is seen then, and what they have not is fenced.
         for key in directory::numbers(&rows::read(format, text, directory::FIELDS)) {
-            let transactor = log.transactor(&transactional_id(&key)).await?;
+            let transactor = log.transactor(&transactional_id(topics, &key)).await?;
             assigning.insert(key, transactor);
         }
     }
@@ -211,6 +212,10 @@ fn organization(row: &mut Row, default: Option<&str>) -> Option<String> {
 /// How WhatsApp addresses the person of a line: by phone, by business-scoped user id, or both.
 fn address(row: &mut Row) -> Address {
     let bsuid = row.get("bsuid").map(|id| Bsuid(id.to_owned()));
+    if bsuid.as_ref().is_some_and(|bsuid| !bsuid.is_formed()) {
+        row.wrong("bsuid", "is no business-scoped user id, which begins with a country and a dot");
+        return Address::default();
+    }
     let phone = match row.get("phone").map(PhoneNumber::parse) {
         Some(Err(error)) => {
             row.wrong("phone", &error.to_string());

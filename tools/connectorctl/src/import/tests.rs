@@ -199,6 +199,28 @@ line 7: action: is neither import nor revoke
 }
 
 #[tokio::test]
+async fn a_phone_number_is_no_user_id() {
+    let here = installation().await;
+    here.import(What::Directory, PEOPLE, STRICT()).await;
+    let contacts = "\
+kind,organization,user,contact,bsuid
+contact,acme,ada,c-3,491701234567
+contact,acme,ada,c-4,+49 170 1234567
+";
+    let consent = "\
+organization,user,phone_number_id,bsuid,proof,action
+acme,ada,106,491701234567,form,import
+acme,ada,106,+491701234567,form,revoke
+";
+    for (what, file) in [(What::Directory, contacts), (What::Consent, consent)] {
+        let (fine, said) = here.import(what, file, STRICT()).await;
+        assert!(!fine && said.contains("2 entries read, 0 good, 2 bad") && !said.contains("1234"), "{said}");
+        assert!(said.starts_with("line 2: bsuid: ") && said.contains("\nline 3: bsuid: "), "{said}");
+    }
+    assert!(here.commands().await.is_empty());
+}
+
+#[tokio::test]
 async fn a_file_without_entries_is_an_error() {
     let here = installation().await;
     let mut out = Vec::new();
@@ -214,7 +236,8 @@ async fn a_number_that_somebody_else_assigns_at_the_same_time_is_told_and_ids_ar
     let here = installation().await;
     let text = "kind,organization,phone_number_id,waba_id\nnumber,acme,1,w\n";
     // Somebody began before and has not committed: fenced.
-    let mut earlier = here.log.transactor(&connector_runtime::assignment::transactional_id("number/1")).await.unwrap();
+    let mut earlier =
+        here.log.transactor(&connector_runtime::assignment::transactional_id(&here.topics, "number/1")).await.unwrap();
     let (fine, said) = here.import(What::Directory, text, STRICT()).await;
     assert!(fine && said.ends_with("published 1\n"), "{said}");
     let append = Append {
