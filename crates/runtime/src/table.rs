@@ -157,18 +157,6 @@ impl<T: Entry> Table<T> {
         change(&mut self.inner.state.write().unwrap_or_else(PoisonError::into_inner));
     }
 
-    /// The value of a key; absent means absent: the table has been read up to the end of the topic as of this call. A value that is there
-    /// may be replaced already: for readings on which no decision depends.
-    ///
-    /// # Errors
-    /// `Later` when the table does not catch up within `within`.
-    pub async fn settled(&self, key: &str, within: Duration) -> Result<Option<Arc<T>>, Failure> {
-        match self.get(key) {
-            Some(value) => Ok(Some(value)),
-            None => self.newest(key, within).await,
-        }
-    }
-
     /// The newest value of a key as of this call, or its absence: good enough to decide with (R2).
     ///
     /// # Errors

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use connector_contracts::{Topic, decode};
 use connector_domain::command::{DirectoryRecord, WebhookItem};
 use connector_domain::event::{ConversationLinked, Event, IdentityLearned, Recorded, TimeSource};
-use connector_domain::ids::{EventId, OrganizationId, StreamId, Text};
+use connector_domain::ids::{EventId, OrganizationId, PhoneNumberId, StreamId, Text};
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
 use connector_ports::gate::View;
@@ -91,6 +91,16 @@ fn mark_id(id: EventId) -> Bytes {
     Bytes::copy_from_slice(id.0.as_bytes())
 }
 
+/// The item of a record.
+fn item(record: &Record) -> Result<WebhookItem, Reason> {
+    let value = record.value.as_deref().ok_or_else(|| Reason::new("tombstone", "a webhook item has a value"))?;
+    decode(value).map_err(|error| Reason::new(error.reason(), error))
+}
+
+fn number_key(number: &PhoneNumberId) -> String {
+    format!("number/{number}")
+}
+
 impl InboundHandler {
     /// A handler on a platform. `numbers`: the directory's records under `number/…`, followed by a task of the service.
     #[must_use]
@@ -113,59 +123,56 @@ impl InboundHandler {
         }
     }
 
-    /// Whose item it is: one organization's, if it is about a number; else that of all who have a number of the account. Empty when neither
-    /// belongs to anybody.
-    async fn owners(&self, item: &WebhookItem) -> Result<BTreeSet<OrganizationId>, Failure> {
-        if let Some(number) = &item.phone_number_id {
-            let record = self.numbers.settled(&format!("number/{number}"), SETTLE).await?;
-            return Ok(record.map(|record| record.organization_id.clone()).into_iter().collect());
+    /// Reads the directory up to its end as of this call, as far as the items of a batch need it: whose an item is, is decided on what holds
+    /// now, and not on a table of a moment ago (R2).
+    async fn settle(&self, items: &[Result<WebhookItem, Reason>]) -> Result<(), Failure> {
+        let items = || items.iter().filter_map(|item| item.as_ref().ok());
+        if items().any(|item| item.phone_number_id.is_none()) {
+            // All who have a number of an account are known when the whole table was read.
+            return self.numbers.complete(SETTLE).await;
         }
-        // All of them are known for certain when the table was read up to its end.
-        self.numbers.complete(SETTLE).await?;
-        let all = self.numbers.all();
-        let of_account = all.iter().filter(|number| number.waba_id.as_ref() == Some(&item.waba_id));
-        Ok(of_account.map(|number| number.organization_id.clone()).collect())
+        let numbers: BTreeSet<String> =
+            items().filter_map(|item| item.phone_number_id.as_ref()).map(number_key).collect();
+        self.numbers.at_end(&numbers.into_iter().collect::<Vec<_>>(), SETTLE).await
     }
 
-    async fn understand(
+    /// Whose item it is: one organization's, if it is about a number; else that of all who have a number of the account. Empty when neither
+    /// belongs to anybody.
+    fn owners(&self, item: &WebhookItem) -> BTreeSet<OrganizationId> {
+        if let Some(number) = &item.phone_number_id {
+            let record = self.numbers.get(&number_key(number));
+            return record.map(|record| record.organization_id.clone()).into_iter().collect();
+        }
+        let all = self.numbers.all();
+        let of_account = all.iter().filter(|number| number.waba_id.as_ref() == Some(&item.waba_id));
+        of_account.map(|number| number.organization_id.clone()).collect()
+    }
+
+    fn understand(
         &self,
         record: &Record,
+        item: Result<WebhookItem, Reason>,
         owners: &mut HashMap<(Option<String>, String), BTreeSet<OrganizationId>>,
-    ) -> Result<Result<Item, Reason>, Failure> {
-        let Some(value) = record.value.as_deref() else {
-            return Ok(Err(Reason::new("tombstone", "a webhook item has a value")));
-        };
-        let item: WebhookItem = match decode(value) {
-            Ok(item) => item,
-            Err(error) => return Ok(Err(Reason::new(error.reason(), error))),
-        };
+    ) -> Result<Item, Reason> {
+        let item = item?;
         let who = (item.phone_number_id.as_ref().map(|n| n.0.clone()), item.waba_id.0.clone());
-        let mut owners = match owners.get(&who) {
-            Some(owners) => owners.clone(),
-            None => {
-                let found = self.owners(&item).await?;
-                owners.insert(who, found.clone());
-                found
-            }
-        };
+        let mut owners = owners.entry(who).or_insert_with(|| self.owners(&item)).clone();
         let Some(organization) = owners.pop_first() else {
             let word = if item.phone_number_id.is_some() { "unknown_number" } else { "unknown_account" };
-            return Ok(Err(Reason::new(word, "no organization has it")));
+            return Err(Reason::new(word, "no organization has it"));
         };
-        let interpreted = self.interpreter.interpret(&item, &organization).and_then(fitting);
-        Ok(interpreted.map(|meaning| {
-            let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
-            let sent_on_to = key.filter(|_| record.header(FORWARDED).is_some()).map(StreamId::from);
-            Item {
-                organization,
-                others: owners,
-                forwarded: sent_on_to.is_some(),
-                home: sent_on_to.unwrap_or_else(|| meaning.home.clone()),
-                meaning,
-                partition: record.source.partition,
-                traceparent: traceparent(record),
-            }
-        }))
+        let meaning = self.interpreter.interpret(&item, &organization).and_then(fitting)?;
+        let key = record.key.as_deref().and_then(|key| std::str::from_utf8(key).ok());
+        let sent_on_to = key.filter(|_| record.header(FORWARDED).is_some()).map(StreamId::from);
+        Ok(Item {
+            organization,
+            others: owners,
+            forwarded: sent_on_to.is_some(),
+            home: sent_on_to.unwrap_or_else(|| meaning.home.clone()),
+            meaning,
+            partition: record.source.partition,
+            traceparent: traceparent(record),
+        })
     }
 
     /// Which of these events stand in the log already, by partition.
@@ -357,8 +364,10 @@ impl Handler for InboundHandler {
         let mut owners = HashMap::new();
         let mut understood = Vec::with_capacity(work.len());
         let mut asked: BTreeMap<u32, Vec<EventId>> = BTreeMap::new();
-        for work in work {
-            let item = self.understand(&work.record, &mut owners).await?;
+        let read: Vec<_> = work.iter().map(|work| item(&work.record)).collect();
+        self.settle(&read).await?;
+        for (work, read) in work.iter().zip(read) {
+            let item = self.understand(&work.record, read, &mut owners);
             if let Ok(item) = &item {
                 asked.entry(item.partition).or_default().push(item.meaning.event_id());
             }

@@ -158,7 +158,7 @@ impl Catalog {
             };
             let record = state_record(organization, number, reported);
             let Some(key) = record.key() else { continue };
-            let known = self.numbers.settled(&key, SETTLE).await?;
+            let known = self.numbers.newest(&key, SETTLE).await?;
             if known.as_deref() != Some(&record) {
                 records.push(self.emitter.record(Topic::Directory, &key, &record, None)?);
             }

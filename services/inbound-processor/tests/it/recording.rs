@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use connector_contracts::headers::dlq;
-use connector_contracts::{Topic, decode};
+use connector_contracts::{Topic, decode, decode_event};
 use connector_domain::command::{WebhookItem, WebhookKind};
 use connector_domain::consent::Intent;
 use connector_domain::conversation::Conversation;
@@ -12,12 +12,18 @@ use connector_domain::event::{Event, Recorded, TimeSource};
 use connector_domain::identity::Address;
 use connector_domain::ids::{Bsuid, PhoneNumber, StreamId, Text};
 use connector_domain::time::Timestamp;
+use connector_runtime::failure::Failure;
+use connector_runtime::handler::{Handler, Step};
+use connector_runtime::lanes::Work;
+use connector_runtime::table::Table;
 use connector_simulated::{Fault, Noise, Plan, SimWorld, When};
 use connector_whatsapp::webhook::{Split, split};
+use inbound_processor::{Config, InboundHandler};
+use tokio_util::sync::CancellationToken;
 
 use crate::world::{
-    ACCOUNT, NUMBER, dead_letters, deliver, delivery, files, items, keys, known, log, number, of_items, process, put,
-    scene, text,
+    ACCOUNT, NUMBER, dead_letters, deliver, delivery, files, items, keys, known, log, number, number_of, of_items,
+    platform, process, put, scene, text,
 };
 
 const PHONE: &str = r#""from":"15550100042""#;
@@ -516,4 +522,30 @@ async fn under_noise_every_item_is_still_recorded_once() {
         assert!(run.is_ok(), "seed {seed}: {run:?}");
         assert_eq!(log(&world).len(), 30, "seed {seed}");
     }
+}
+
+/// The number goes to another organization, and its contact writes before the table of numbers has read that.
+#[tokio::test(start_paused = true)]
+async fn what_comes_in_belongs_to_who_has_the_number_now() {
+    let world = scene(SimWorld::new(7)).await;
+    let platform = platform(&world, "one");
+    let numbers = Table::new(platform.log.clone(), platform.clock.clone(), platform.topic(Topic::Directory), |_| true);
+    let mut handler = InboundHandler::new(&platform, Config::default(), numbers.clone());
+    deliver(&world, &text("1", PHONE)).await;
+    let record = world.history(&platform.topic(Topic::Webhooks)).remove(0);
+    handler.assigned(&record.source, None).await.unwrap();
+    let work = [Work { record, replay: false, round: 0 }];
+    let owner = |steps: Vec<Step<()>>| {
+        let Step::Done(appends) = &steps[0] else { panic!("it is recorded") };
+        decode_event(appends[0].value.as_deref().unwrap()).unwrap().envelope.organization_id
+    };
+    let following = tokio::spawn(numbers.clone().follow(CancellationToken::new()));
+    assert_eq!(owner(handler.handle(&work).await.unwrap()), "acme".into());
+    // The table stands still while its topic goes on.
+    following.abort();
+    number_of(&world, "globex", NUMBER, ACCOUNT).await;
+    assert!(matches!(handler.handle(&work).await, Err(Failure::Later(_))));
+    let following = tokio::spawn(numbers.clone().follow(CancellationToken::new()));
+    assert_eq!(owner(handler.handle(&work).await.unwrap()), "globex".into());
+    following.abort();
 }

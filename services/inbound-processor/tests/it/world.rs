@@ -38,7 +38,7 @@ pub(crate) fn topic(topic: Topic) -> String {
     Topics::default().name(topic)
 }
 
-fn platform(world: &SimWorld, instance: &str) -> Platform {
+pub(crate) fn platform(world: &SimWorld, instance: &str) -> Platform {
     Platform {
         log: world.log(),
         gate: world.gate(),
