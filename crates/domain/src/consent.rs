@@ -161,6 +161,14 @@ impl ConsentState {
         self.before = None;
     }
 
+    /// What is left of it for another organization that gets the number (P4): a no, and the moment of the last word that undid one, so that a
+    /// no which was undone stays so.
+    pub(crate) fn handed_over(&self) -> Self {
+        let no = if self.blocked() { self.clone() } else { Self::default() };
+        let Self { status, since, source, .. } = no;
+        Self { status, since, source, agreed: self.agreed, ..Self::default() }
+    }
+
     /// Whether a yes of `at` is not older than the no it would undo. Deliveries overtake each other, and WhatsApp's
     /// timestamps are whole seconds.
     fn not_older(&self, at: Timestamp) -> bool {

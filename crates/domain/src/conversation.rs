@@ -8,7 +8,7 @@ use crate::command::{ContentKind, SendPurpose};
 use crate::consent::{ConsentState, Intent};
 use crate::event::{CallReceived, Event, MessageReceived};
 use crate::identity::Address;
-use crate::ids::{EventId, PhoneNumberId, StreamId};
+use crate::ids::{EventId, OrganizationId, PhoneNumberId, StreamId};
 use crate::outcome::MarketingRefusal;
 use crate::status::DeliveryStatus;
 use crate::time::Timestamp;
@@ -17,6 +17,9 @@ use crate::time::Timestamp;
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
 #[serde(default)]
 pub struct Conversation {
+    /// Whose conversation it is: the organization that had the number when something was last done in it. `None`: it is not known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub organization_id: Option<OrganizationId>,
     /// The business number of the conversation.
     pub phone_number_id: Option<PhoneNumberId>,
     /// How WhatsApp addresses the contact.
@@ -146,6 +149,60 @@ impl Conversation {
             }
             Event::ConversationLinked(linked) => self.canonical = Some(linked.canonical.clone()),
             _ => {}
+        }
+    }
+
+    /// What is left of a conversation for another organization that gets the number (P4): who the person is, and every no that they said to
+    /// the number. Nothing that the person allowed the former owner is allowed to the next one, and none of their windows is.
+    #[must_use]
+    pub fn handed_over(&self, to: &OrganizationId) -> Self {
+        Self {
+            organization_id: Some(to.clone()),
+            phone_number_id: self.phone_number_id.clone(),
+            address: self.address.clone(),
+            canonical: self.canonical.clone(),
+            aliases: self.aliases.clone(),
+            consent: self.consent.handed_over(),
+            marketing_stopped: self.marketing_stopped,
+            marketing_since: self.marketing_since,
+            marketing_refused: self.marketing_refused,
+            ..Self::default()
+        }
+    }
+
+    /// The conversation as an organization has it that has the number now, whoever had it when something was last done in it.
+    #[must_use]
+    pub fn seen_by(self, organization: &OrganizationId) -> Self {
+        if self.is_of_another(organization) { self.handed_over(organization) } else { self }
+    }
+
+    fn is_of_another(&self, organization: &OrganizationId) -> bool {
+        self.organization_id.as_ref().is_some_and(|owner| owner != organization)
+    }
+
+    /// Takes note of whose event comes next, before it is folded. `false`: it is not to be folded, it ends what a former owner of the number
+    /// began.
+    pub fn is_entered_by(&mut self, organization: &OrganizationId, event: &Event) -> bool {
+        if !self.is_of_another(organization) {
+            self.organization_id.get_or_insert_with(|| organization.clone());
+            return true;
+        }
+        match event {
+            // Nobody does this without having the number.
+            Event::MessageReceived(_)
+            | Event::CallReceived(_)
+            | Event::MessageAccepted(_)
+            | Event::OptInRequested(_)
+            | Event::ConsentImported(_)
+            | Event::ConsentRevoked(_)
+            | Event::MarketingPreferenceChanged(_) => {
+                *self = self.handed_over(organization);
+                true
+            }
+            // Who a person is, and a no, counts whoever tells of it.
+            _ => {
+                matches!(event, Event::IdentityLearned(_) | Event::ConversationLinked(_) | Event::OptOutCarriedOver(_))
+            }
         }
     }
 

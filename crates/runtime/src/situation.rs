@@ -366,7 +366,7 @@ impl Situations {
         }
         let values = self.values(by_partition).await?;
         let found = |(question, cells): (&Question, &[(u32, String); 3])| {
-            let situation = situation(cells, |key| values.get(key))?;
+            let situation = situation(&question.organization_id, cells, |key| values.get(key))?;
             let [conversation, user, _] = cells;
             let read =
                 vec![values.read(&question.conversation_id, conversation.0), values.read(&self.user(question), user.0)];
@@ -473,10 +473,14 @@ impl Situations {
     }
 }
 
-fn situation<'a>(cells: &[(u32, String); 3], value: impl Fn(&str) -> Option<&'a Bytes>) -> Result<Situation, Failure> {
+fn situation<'a>(
+    organization: &OrganizationId,
+    cells: &[(u32, String); 3],
+    value: impl Fn(&str) -> Option<&'a Bytes>,
+) -> Result<Situation, Failure> {
     let [conversation, enablement, membership] = cells;
     Ok(Situation {
-        conversation: load(value(&conversation.1))?,
+        conversation: load::<Conversation>(value(&conversation.1))?.seen_by(organization),
         enablement: load(value(&enablement.1))?,
         is_contact: load::<u32>(value(&membership.1))? > 0,
     })

@@ -19,7 +19,7 @@ use connector_domain::identity::Address;
 use connector_domain::template::{Template, TemplateButton};
 use serde_json::{Value, json};
 use support::{
-    Installation, NUMBER, a_contact, a_message, a_template, accepted, failed, reply, sent, status, the_template,
+    Installation, NUMBER, a_contact, a_message, a_template, accepted, asked, failed, reply, sent, status, the_template,
 };
 
 const CONVERSATION: &str = "/v1/conversations/k1-c";
@@ -261,6 +261,31 @@ async fn a_refusal_says_why_and_a_conflict_does_not_replace_the_first_outcome() 
 }
 
 #[tokio::test]
+async fn who_gets_a_number_sees_every_no_and_nothing_that_was_allowed_before() {
+    let installation = Installation::start().await;
+    let (ann, bob) = (installation.api("token-a"), installation.api("token-b"));
+    let stream = a_contact(&installation, "a", "ann").await;
+    let of_ann = format!("/v1/conversations/{stream}?user_id=ann");
+    let of_bob = format!("/v1/conversations/{stream}?user_id=bob");
+    let now = installation.now();
+    installation.publish(vec![asked("a", &stream, now - 1), reply("a", &stream, "wamid.1", "accept", now)]).await;
+    ann.until(&of_ann, |seen| seen["composer"]["state"] == "free_form").await;
+    // The number is theirs now, and nothing has happened yet.
+    a_contact(&installation, "b", "bob").await;
+    bob.until(&of_bob, |seen| seen["composer"]["state"] == "opt_in_required").await;
+    installation.publish(vec![a_message("b", &stream, "wamid.2", "hi", now + 1)]).await;
+    bob.until(&of_bob, |seen| seen["composer"]["state"] == "free_form").await;
+    ann.until(&of_ann, |seen| seen["composer"]["state"] == "opt_in_required").await;
+    installation.publish(vec![reply("b", &stream, "wamid.3", "stop", now + 2)]).await;
+    bob.until(&of_bob, |seen| seen["composer"]["state"] == "opted_out").await;
+    // And it comes back.
+    installation.publish(vec![a_message("a", &stream, "wamid.4", "hello", now + 3)]).await;
+    ann.until(&of_ann, |seen| seen["composer"]["state"] == "opted_out").await;
+    let messages = ann.get(&format!("/v1/conversations/{stream}/messages?user_id=ann")).await.1.to_string();
+    assert!(messages.contains("wamid.4") && !messages.contains("wamid.2"), "{messages}");
+}
+
+#[tokio::test]
 async fn the_composer_follows_the_log() {
     let installation = Installation::start().await;
     let api = installation.api("token-a");
@@ -297,7 +322,7 @@ async fn a_call_is_shown_as_something_unsupported_and_opens_the_window_of_who_ac
     assert!(shown["unsupported"] == true && shown["text"].is_null() && shown["wamid"].is_null(), "{shown}");
     // A contact who accepted two days ago.
     let before = now - 48 * 3_600_000;
-    let consented = vec![support::asked("a", &stream, before), reply("a", &stream, "wamid.1", "accept", before)];
+    let consented = vec![asked("a", &stream, before), reply("a", &stream, "wamid.1", "accept", before)];
     installation.publish(consented).await;
     let seen = api.until(&path, |seen| seen["composer"]["state"] == "free_form").await;
     assert!(seen["composer"]["until"].as_i64() > Some(now), "{seen}");
@@ -510,7 +535,8 @@ async fn what_is_no_opaque_id_is_refused_with_its_name_and_becomes_no_key() {
         change(&mut body);
         body
     };
-    let bodies: [(&str, Value); 5] = [
+    let bodies: [(&str, Value); 6] = [
+        ("recipient.bsuid", command(&|body| body["recipient"] = json!({ "bsuid": "491701234567" }))),
         (
             "recipient.conversation_id",
             command(&|body| body["recipient"] = json!({ "conversation_id": "491701234567" })),
@@ -531,6 +557,15 @@ async fn what_is_no_opaque_id_is_refused_with_its_name_and_becomes_no_key() {
     ] {
         let (status, problem) = api.put(path, &json!({ "phone": phone })).await;
         assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!(field)), "{problem}");
+    }
+    // A phone number as a user id would be another conversation with the same person, in which nobody has said no.
+    for bsuid in ["491701234567", phone, "0170 1234567"] {
+        let body = json!({ "bsuid": bsuid });
+        let (status, problem) = api.put("/v1/directory/users/ann/contacts/ben", &body).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("bsuid")), "{problem}");
+        let body = json!({ "bsuid": bsuid, "phone_number_id": NUMBER });
+        let (status, problem) = api.post("/v1/conversations/resolve", &body).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("bsuid")), "{problem}");
     }
     for (path, field) in [
         ("/v1/conversations/491701234567?user_id=ann", "conversation_id"),

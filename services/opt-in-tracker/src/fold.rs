@@ -11,7 +11,7 @@ use connector_domain::decide::{announce, announce_ordered, carry_over};
 use connector_domain::directory::{ContactEntry, Enablement, decide_contact_moved};
 use connector_domain::event::{Event, Recorded};
 use connector_domain::identity::StreamKeys;
-use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
+use connector_domain::ids::{ContactId, StreamId, UserId};
 use connector_domain::status::DeliveryStatus;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::Change;
@@ -37,8 +37,6 @@ const LEFT: u64 = 2;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default)]
 pub(crate) struct Stored {
-    /// The tenant, for the envelope of what a timer says.
-    pub(crate) organization_id: Option<OrganizationId>,
     /// The opt-in message of the open request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) asking: Option<Asking>,
@@ -267,7 +265,13 @@ impl Fold {
         }
         if Conversation::is_moved_by(event) {
             let stored = self.conversations.get(conversation_key(stream));
-            stored.organization_id.get_or_insert_with(|| envelope.organization_id.clone());
+            let owner = stored.conversation.organization_id.clone();
+            if !stored.conversation.is_entered_by(&envelope.organization_id, event) {
+                return Vec::new();
+            }
+            if owner.is_some() && stored.conversation.organization_id != owner {
+                stored.asking = None;
+            }
             let before = stored.conversation.clone();
             stored.conversation.evolve(event, envelope.event_id, envelope.occurred_at);
             let after = &stored.conversation;

@@ -97,7 +97,7 @@ impl Projector {
     fn expire(&self, due: &Due, stored: Stored, now: Timestamp) -> Result<Option<Append>, Failure> {
         let Some(event) = decide_opt_in_expiry(&stored.conversation, due.at, now) else { return Ok(None) };
         let stream = due.key.strip_prefix(&conversation_key(&StreamId(String::new())));
-        let (Some(stream), Some(organization_id)) = (stream, stored.organization_id) else {
+        let (Some(stream), Some(organization_id)) = (stream, stored.conversation.organization_id) else {
             return Err(Failure::Reinitialise("a timer belongs to no conversation".to_owned()));
         };
         let cause = Cause {

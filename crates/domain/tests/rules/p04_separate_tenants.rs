@@ -2,13 +2,14 @@
 
 use connector_domain::command::{DirectoryKind, DirectoryRecord};
 use connector_domain::composer::{Composer, Situation};
+use connector_domain::consent::ConsentStatus;
 use connector_domain::conversation::Conversation;
 use connector_domain::decide::{Acting, NotOwned, Reason, check_owner};
 use connector_domain::directory::Enablement;
 use connector_domain::identity::StreamKeys;
-use connector_domain::ids::StreamId;
+use connector_domain::ids::{EventId, StreamId};
 
-use crate::scenario::{Scenario, address, template};
+use crate::scenario::{Fact, Scenario, address, imported, t, template, window_expired, wrote};
 
 #[test]
 fn a_conversation_of_another_number_is_nobodys_contact() {
@@ -91,4 +92,53 @@ fn who_acts_needs_the_number_the_user_and_the_conversation() {
     assert_eq!(check(Some(&own), &situation(Some("number"), None), &elsewhere, true), nobody);
     assert_eq!(check(Some(&own), &situation(Some("number"), None), &id, false), nobody, "nothing says whose it is");
     assert_eq!(check(Some(&own), &situation(Some("number"), None), &id, true), Ok(()), "the address does");
+}
+
+/// A conversation of `acme` in which the contact agreed, wrote, and said whatever else is told.
+fn of_acme(further: impl IntoIterator<Item = Fact>) -> Conversation {
+    let mut conversation = Conversation::default();
+    let facts = [imported(t(0, 1)), wrote(t(0, 3), "hello")].into_iter().chain(further);
+    for (n, fact) in facts.enumerate() {
+        assert!(conversation.is_entered_by(&"acme".into(), &fact.event));
+        conversation.evolve(&fact.event, EventId::derived(&n.to_string()), fact.at);
+    }
+    conversation
+}
+
+#[test]
+fn who_gets_a_number_gets_every_no_and_nothing_that_was_allowed_to_its_former_owner() {
+    let agreed = of_acme([]);
+    assert_eq!(agreed.consent.status, ConsentStatus::Accepted);
+    let seen = agreed.clone().seen_by(&"globex".into());
+    assert_eq!((seen.consent.status, seen.deadline, seen.blocked()), (ConsentStatus::None, None, false));
+    assert_eq!((&seen.address, &seen.phone_number_id), (&agreed.address, &agreed.phone_number_id));
+    assert_eq!(agreed.clone().seen_by(&"acme".into()), agreed);
+
+    let stopped = of_acme([wrote(t(0, 4), "STOP")]).seen_by(&"globex".into());
+    assert_eq!((stopped.consent.status, stopped.consent.since), (ConsentStatus::OptedOut, Some(t(0, 4))));
+    // What was undone stays so: that STOP is read once more.
+    let mut again = of_acme([wrote(t(0, 4), "STOP"), wrote(t(0, 5), "START")]).seen_by(&"globex".into());
+    assert_eq!(again.consent.status, ConsentStatus::None);
+    let late = wrote(t(0, 4), "STOP");
+    again.evolve(&late.event, EventId::derived("late"), late.at);
+    assert!(!again.blocked());
+}
+
+#[test]
+fn a_conversation_goes_over_with_what_only_the_owner_of_the_number_can_do() {
+    let of_acme_alone = of_acme([]);
+    let mut conversation = of_acme_alone.clone();
+    let own = wrote(t(1, 0), "hi");
+    // What ends something that the new owner has nothing to do with.
+    let ends = |deadline| window_expired(deadline).event;
+    assert!(!conversation.is_entered_by(&"globex".into(), &ends(t(2, 0))));
+    assert_eq!(conversation, of_acme_alone);
+    assert!(conversation.is_entered_by(&"globex".into(), &own.event));
+    conversation.evolve(&own.event, EventId::derived("own"), own.at);
+    assert_eq!(conversation.organization_id, Some("globex".into()));
+    assert_eq!(conversation.consent.status, ConsentStatus::Implied);
+    let before = conversation.clone();
+    assert!(!conversation.is_entered_by(&"acme".into(), &ends(t(24, 3))));
+    assert_eq!(conversation, before);
+    assert!(conversation.is_entered_by(&"globex".into(), &ends(t(25, 0))));
 }

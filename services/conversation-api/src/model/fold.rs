@@ -15,7 +15,8 @@ use connector_domain::status::MessageState;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::cursor::Place;
-use super::sqlite::{conversation, from_word, word};
+use super::owner;
+use super::sqlite::{from_word, word};
 use super::{Change, ModelError, Outcome};
 
 const INBOUND: &str = "inbound";
@@ -153,7 +154,8 @@ fn fold(db: &Connection, change: &Change, recorded: &Recorded) -> Result<(), Mod
         _ => {}
     }
     if of_conversation(&recorded.event) {
-        evolve(db, recorded)?;
+        ensure(db, envelope, &envelope.stream_id)?;
+        owner::evolve(db, recorded)?;
     }
     Ok(())
 }
@@ -180,18 +182,6 @@ fn ensure(db: &Connection, envelope: &Envelope, stream: &StreamId) -> Result<(),
         "INSERT OR IGNORE INTO conversations (organization, stream, canonical, fold) VALUES (?1, ?2, ?2, '{}')",
     )?
     .execute([envelope.organization_id.as_str(), stream.as_str()])?;
-    Ok(())
-}
-
-fn evolve(db: &Connection, recorded: &Recorded) -> Result<(), ModelError> {
-    let envelope = &recorded.envelope;
-    ensure(db, envelope, &envelope.stream_id)?;
-    let (organization, stream) = (envelope.organization_id.as_str(), envelope.stream_id.as_str());
-    let mut fold = conversation(db, organization, stream)?;
-    fold.evolve(&recorded.event, envelope.event_id, envelope.occurred_at);
-    let canonical = fold.canonical.clone().unwrap_or_else(|| envelope.stream_id.clone());
-    db.prepare_cached("UPDATE conversations SET fold = ?, canonical = ? WHERE organization = ? AND stream = ?")?
-        .execute(params![serde_json::to_string(&fold)?, canonical.as_str(), organization, stream])?;
     Ok(())
 }
 

@@ -8,6 +8,7 @@ pub mod cursor;
 pub mod file;
 pub mod fold;
 pub mod follow;
+mod owner;
 pub mod sqlite;
 
 use std::collections::BTreeMap;

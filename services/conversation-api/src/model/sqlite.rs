@@ -8,23 +8,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use async_trait::async_trait;
 use connector_domain::composer::Situation;
-use connector_domain::conversation::{Conversation, closed};
+use connector_domain::conversation::closed;
 use connector_domain::decide::Reason;
 use connector_domain::directory::Enablement;
 use connector_domain::ids::{CommandId, EventId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
 use connector_ports::log::{LogId, Offset};
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OptionalExtension, Row, params, params_from_iter};
+use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use super::cursor::{Cursor, Place};
 use super::file;
+use super::owner::conversation;
 use super::{Change, EventQuery, Message, ModelError, Outcome, ReadModel, Scope, StoredEvent, Summary, View, fold};
 
 /// A file of another version is built anew from the log.
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 const SCHEMA: &str = "
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -38,6 +39,7 @@ const SCHEMA: &str = "
     CREATE TABLE conversations (organization TEXT NOT NULL, stream TEXT NOT NULL, canonical TEXT NOT NULL,
         fold TEXT NOT NULL, unread INTEGER NOT NULL DEFAULT 0, ordered_at INTEGER NOT NULL DEFAULT 0,
         PRIMARY KEY (organization, stream)) WITHOUT ROWID;
+    CREATE TABLE owners (stream TEXT PRIMARY KEY, organization TEXT NOT NULL) WITHOUT ROWID;
     CREATE INDEX conversations_by_canonical ON conversations (organization, canonical);
     CREATE TABLE messages (organization TEXT NOT NULL, id TEXT NOT NULL, stream TEXT NOT NULL, direction TEXT NOT NULL,
         type TEXT NOT NULL, text TEXT, template TEXT, unsupported INTEGER NOT NULL DEFAULT 0, user_id TEXT,
@@ -59,8 +61,18 @@ const SCHEMA: &str = "
     CREATE INDEX contacts_by_conversation ON contacts (organization, conversation, user_id);
 ";
 
-const TABLES: [&str; 9] =
-    ["offsets", "events", "conversations", "messages", "outcomes", "message_keys", "reported", "users", "contacts"];
+const TABLES: [&str; 10] = [
+    "offsets",
+    "events",
+    "conversations",
+    "owners",
+    "messages",
+    "outcomes",
+    "message_keys",
+    "reported",
+    "users",
+    "contacts",
+];
 
 /// The read model in a SQLite file or in memory. Clones are the same model.
 #[derive(Clone)]
@@ -299,9 +311,7 @@ fn summary(
     streams: &[String],
 ) -> Result<Option<Summary>, ModelError> {
     let Some(canonical) = streams.first() else { return Ok(None) };
-    let fold: String = connection
-        .prepare_cached("SELECT fold FROM conversations WHERE organization = ? AND stream = ?")?
-        .query_row([organization, canonical], |row| row.get(0))?;
+    let fold = conversation(connection, organization, canonical)?;
     let sql = format!(
         "SELECT SUM(unread) FROM conversations WHERE organization = ? AND stream IN ({})",
         marks(streams.len())
@@ -319,7 +329,7 @@ fn summary(
         connection.prepare_cached(&sql)?.query_row(params_from_iter(of_user), |row| row.get(0)).optional()?;
     Ok(Some(Summary {
         conversation_id: StreamId(canonical.clone()),
-        fold: serde_json::from_str(&fold)?,
+        fold,
         contact: contact.map(|entry| serde_json::from_str(&entry)).transpose()?,
         unread: unread.unwrap_or_default(),
         last_message: messages(connection, organization, streams, None, 1)?.pop(),
@@ -601,17 +611,4 @@ impl ReadModel for SqliteModel {
         let (organization, user) = (organization.0.clone(), user.0.clone());
         self.read(move |connection| enablement(connection, &organization, &user)).await
     }
-}
-
-/// The fold of a stream as stored; the empty one when there is none.
-pub(super) fn conversation(
-    connection: &Connection,
-    organization: &str,
-    stream: &str,
-) -> Result<Conversation, ModelError> {
-    let fold: Option<String> = connection
-        .prepare_cached("SELECT fold FROM conversations WHERE organization = ? AND stream = ?")?
-        .query_row(params![organization, stream], |row| row.get(0))
-        .optional()?;
-    Ok(fold.map(|fold| serde_json::from_str(&fold)).transpose()?.unwrap_or_default())
 }

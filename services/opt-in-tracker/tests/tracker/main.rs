@@ -2,6 +2,7 @@
 
 mod audit;
 mod foreign;
+mod handover;
 mod links;
 mod moves;
 mod operators;

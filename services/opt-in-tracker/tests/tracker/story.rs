@@ -29,7 +29,9 @@ async fn settled(world: &SimWorld) -> bool {
     let (mut fold, mut enablement) = (Conversation::default(), Enablement::default());
     for Recorded { envelope, event } in history(world) {
         if envelope.stream_id == conversation {
-            fold.evolve(&event, envelope.event_id, envelope.occurred_at);
+            if fold.is_entered_by(&envelope.organization_id, &event) {
+                fold.evolve(&event, envelope.event_id, envelope.occurred_at);
+            }
         } else {
             enablement.evolve(&event);
         }
