@@ -77,3 +77,31 @@ pub async fn replay_to(
     reader.close().await;
     Ok(position)
 }
+
+/// The first record from a position on, if there is one by now.
+///
+/// # Errors
+/// As [`replay`].
+pub async fn first(
+    log: &dyn Log,
+    partition: &TopicPartition,
+    from: Start,
+    isolation: Isolation,
+) -> Result<Option<Record>, Failure> {
+    let mut reader = log.assign(vec![(partition.clone(), from)], isolation).await?;
+    let mut silent = 0;
+    let found = loop {
+        let polled = reader.poll(WAIT, 1).await?;
+        silent = if matches!(polled, Polled::Idle) { silent + 1 } else { 0 };
+        match polled {
+            Polled::Records(records) => break Ok(records.into_iter().next()),
+            Polled::CaughtUp(..) => break Ok(None),
+            Polled::Idle if silent == PATIENCE => {
+                break Err(Failure::Later(format!("the first record of {partition} cannot be read")));
+            }
+            _ => {}
+        }
+    };
+    reader.close().await;
+    found
+}

@@ -1,5 +1,7 @@
 //! What goes wrong, and when.
 
+use std::time::Duration;
+
 /// On which side of a call's effect.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum When {
@@ -20,6 +22,8 @@ pub enum Fault {
     /// The group takes every partition away without asking and gives it out again, before the call's effect. Who owned it goes on until
     /// its next poll: a zombie.
     Rebalance,
+    /// The call takes this long before its effect.
+    Slow(Duration),
     /// The gate loses everything, limiters included, before the call's effect.
     WipeGate,
     /// The gate goes back to what it was at that earlier point, owners included, before the call's effect.

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use connector_embedded::{Fate, GateSnapshot, MemoryGate, MemoryStore, StoreLog};
 use connector_ports::log::{Offset, Record, TopicName, TopicPartition};
-use connector_ports::{Gate, Ids, Log, WhatsApp};
+use connector_ports::{Clock, Gate, Ids, Log, WhatsApp};
 use tokio::sync::watch;
 
 use crate::clock::SimClock;
@@ -96,6 +96,11 @@ impl SimWorld {
     /// Adds a crash at a point.
     pub fn crash_at(&self, point: u64, when: When) {
         self.shared.control().plan.at.push((point, Fault::Crash(when)));
+    }
+
+    /// The group takes every partition away without asking and gives it out again, now.
+    pub fn rebalance(&self) {
+        self.shared.log.evict_members();
     }
 
     /// Limiters whose key begins like this cannot be reached from now on, while the rest of the gate answers; `None`: all can.
@@ -289,7 +294,7 @@ impl Process {
                         self.shared.gate.restore(snapshot);
                     }
                 }
-                Fault::Crash(_) | Fault::Fail(_) => of_the_call = of_the_call.or(Some(fault)),
+                Fault::Crash(_) | Fault::Fail(_) | Fault::Slow(_) => of_the_call = of_the_call.or(Some(fault)),
             }
         }
         of_the_call
@@ -320,6 +325,10 @@ impl Process {
         match fault {
             Some(Fault::Crash(When::Before)) => return self.die().await,
             Some(Fault::Fail(When::Before)) => return Err(failing(point, self.tosses())),
+            Some(Fault::Slow(time)) => {
+                self.shared.clock.sleep(time).await;
+                self.alive().await;
+            }
             _ => {}
         }
         let result = effect.await;

@@ -262,7 +262,7 @@ pub(super) struct Journal {
 }
 
 impl Journal {
-    /// Reads the journal of `source`'s partition for messages from `oldest` on. To be called when earlier owners are fenced.
+    /// Reads the journal of `source`'s partition for messages from `oldest` on, the moment of the first unfinished one. To be called when earlier owners are fenced.
     pub(super) async fn load(
         platform: &Platform,
         source: &TopicPartition,

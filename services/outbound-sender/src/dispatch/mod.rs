@@ -22,7 +22,7 @@ use connector_domain::ids::{AttemptId, CommandId};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
 use connector_domain::time::Timestamp;
 use connector_ports::WhatsApp;
-use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
+use connector_ports::log::{Append, Appended, Isolation, Offset, Record, Start, TopicPartition};
 use connector_ports::whatsapp::Outbound;
 use connector_runtime::emit::{Emitter, traceparent};
 use connector_runtime::failure::Failure;
@@ -30,6 +30,7 @@ use connector_runtime::handler::{Handler, Order, Step, TakeUp};
 use connector_runtime::holding::Holding;
 use connector_runtime::lanes::{LaneKey, QueueKey, Work};
 use connector_runtime::platform::Platform;
+use connector_runtime::replay::first;
 use connector_runtime::situation::{Situations, partition_of};
 use connector_runtime::tail::IDLE;
 use connector_runtime::view::Reading;
@@ -72,6 +73,8 @@ pub struct Dispatcher {
     nonce: Uuid,
     /// `None`: ours, and its journal has not been read yet.
     partitions: HashMap<u32, Option<Journal>>,
+    /// Where partitions were taken over: everything below was finished and committed by then.
+    taken_over: HashMap<u32, Offset>,
     /// Ours, and its journal cannot be read: nothing is sent from there.
     blocked: HashMap<u32, (Blocked, Timestamp)>,
     accepted: Accepted,
@@ -154,7 +157,8 @@ struct Issued {
 
 /// How far a POST is. It is kept beside the worker, which forgets what runs when it has to leave its group.
 enum Progress {
-    /// Not begun (and never will be, when its attempt is asked for again).
+    /// Not begun. Whoever asks for the attempt again turns this into [`NOT_BEGUN`] for ever: the effect may be alive, waiting for the answer
+    /// to whether its decision holds.
     Waiting,
     /// On its way.
     Begun,
@@ -179,9 +183,16 @@ fn locked(progress: &Mutex<Progress>) -> MutexGuard<'_, Progress> {
 struct Begun(Arc<Mutex<Progress>>);
 
 impl Begun {
-    fn new(progress: Arc<Mutex<Progress>>) -> Self {
-        *locked(&progress) = Progress::Begun;
-        Self(progress)
+    /// `None`: meanwhile it was said of this attempt that it never began.
+    fn new(progress: Arc<Mutex<Progress>>) -> Option<Self> {
+        {
+            let mut state = locked(&progress);
+            if !matches!(*state, Progress::Waiting) {
+                return None;
+            }
+            *state = Progress::Begun;
+        }
+        Some(Self(progress))
     }
 
     fn answered(self, exchange: &Exchange) {
@@ -213,6 +224,7 @@ impl Dispatcher {
             concurrency: config.concurrency,
             nonce: platform.ids.fresh(),
             partitions: HashMap::new(),
+            taken_over: HashMap::new(),
             blocked: HashMap::new(),
             accepted: Accepted::default(),
             learned: Learned::default(),
@@ -231,7 +243,12 @@ impl Dispatcher {
                 *first = record.timestamp.min(*first);
             }
         }
-        for (source, oldest) in oldest {
+        for (source, mut oldest) in oldest {
+            // What comes first here need not be the first that is unfinished: whoever has a place goes, and others wait for theirs.
+            let from = Start::At(self.taken_over.get(&source.partition).copied().unwrap_or_default());
+            if let Some(first) = first(self.platform.log.as_ref(), source, from, Isolation::Committed).await? {
+                oldest = first.timestamp.min(oldest);
+            }
             match Journal::load(&self.platform, source, oldest).await? {
                 Loaded::Whole(journal) => {
                     self.partitions.insert(source.partition, Some(journal));
@@ -343,9 +360,13 @@ impl Dispatcher {
     fn known(&self, job: &Job, attempt: AttemptId, ended: bool) -> Known {
         let issued = self.issued.get(&job.name()).filter(|issued| issued.attempt == attempt);
         let Some(issued) = issued.filter(|issued| !(issued.concluded && ended)) else { return Known::Nothing };
-        match &*locked(&issued.progress) {
-            // It was written down, and its POST was dropped before it began.
-            Progress::Waiting => Known::Answer(NOT_BEGUN),
+        let mut progress = locked(&issued.progress);
+        match &*progress {
+            // It was written down, and its POST did not begin: from here on it cannot.
+            Progress::Waiting => {
+                *progress = Progress::Answered(NOT_BEGUN);
+                Known::Answer(NOT_BEGUN)
+            }
             // The partition came back faster than the answer.
             Progress::Begun => Known::Soon,
             Progress::Answered(exchange) => Known::Answer(exchange.clone()),
@@ -382,12 +403,14 @@ impl Dispatcher {
             attempt_id: attempt.id,
         };
         let run = async move {
-            if let Some((holding, nth)) = holding
-                && !holding.holds(nth).await
-            {
+            let holds = match holding {
+                Some((holding, nth)) => holding.holds(nth).await,
+                None => true,
+            };
+            let begun = if holds { Begun::new(progress) } else { None };
+            let Some(begun) = begun else {
                 return Fact { job, attempt, exchange: NOT_BEGUN, took: Duration::ZERO, held_back: true };
-            }
-            let begun = Begun::new(progress);
+            };
             let began = clock.now();
             let stale = began.since(attempt.at) > STALE;
             let exchange = if stale { NOT_BEGUN } else { whatsapp.send(&outbound).await };
@@ -480,6 +503,7 @@ impl Handler for Dispatcher {
 
     async fn assigned(&mut self, partition: &TopicPartition, committed: Option<Offset>) -> Result<TakeUp, Failure> {
         self.partitions.insert(partition.partition, None);
+        self.taken_over.insert(partition.partition, committed.unwrap_or_default());
         self.accepted.took_over(partition.partition, committed.unwrap_or_default());
         self.limits.forget_probes();
         self.limits.owns(partition.partition, self.platform.clock.now());
@@ -490,6 +514,9 @@ impl Handler for Dispatcher {
 
     fn revoked(&mut self, partition: &TopicPartition) {
         self.limits.lost(partition.partition);
+        // The probe of a number may have been in there.
+        self.limits.forget_probes();
+        self.taken_over.remove(&partition.partition);
         self.accepted.lost(partition.partition);
         self.free(partition.partition);
         let journal = self.partitions.remove(&partition.partition).flatten();

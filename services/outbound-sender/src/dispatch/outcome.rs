@@ -190,6 +190,8 @@ impl Dispatcher {
 
     /// The message is not sent any more, because of a rule.
     pub(super) fn withdraw(&mut self, job: &Job, rejection: &Rejection, now: Timestamp) -> Result<Step<Fact>, Failure> {
+        // As the probe of a paused number it finds out nothing any more.
+        self.limits.learnt_nothing(&job.dispatch.phone_number_id, job.id());
         let last = self.fate(job).last;
         if let Some(step) = self.stays_unconfirmed(job, now)? {
             return Ok(step);
@@ -277,8 +279,8 @@ impl Dispatcher {
 
         let mut about = Vec::new();
         match &verdict {
-            Verdict::Configuration { .. } | Verdict::StopNumber { .. } | Verdict::ThrottleNumber { .. } => {}
-            Verdict::NotSent | Verdict::Unconfirmed { .. } | Verdict::Retry { .. } => {
+            Verdict::Configuration { .. } | Verdict::StopNumber { .. } => {}
+            Verdict::NotSent | Verdict::Unconfirmed { .. } | Verdict::Retry { .. } | Verdict::ThrottleNumber { .. } => {
                 self.limits.learnt_nothing(&number, job.id());
             }
             Verdict::Sent { .. } | Verdict::ThrottlePair | Verdict::Wait { .. } | Verdict::Permanent { .. } => {

@@ -91,6 +91,8 @@ struct Case {
     instances: usize,
     messages: usize,
     mutation: Option<Mutation>,
+    /// The group takes all partitions away and gives them out again, a second after this point was passed.
+    moves_after: Option<u64>,
 }
 
 impl Case {
@@ -98,7 +100,7 @@ impl Case {
         // Every third world has two workers, which take partitions from each other.
         let instances = if seed % 3 == 2 { 2 } else { 1 };
         let (weather, policy) = (Weather::default(), SendPolicy::AtMostOnce);
-        Self { seed, plan, weather, policy, instances, messages: 5, mutation: None }
+        Self { seed, plan, weather, policy, instances, messages: 5, mutation: None, moves_after: None }
     }
 
     async fn play(self) -> (u64, Vec<String>) {
@@ -120,9 +122,20 @@ impl Case {
         let statuses = scene.statuses(conversation_of, |at| !(at as u64 + self.seed).is_multiple_of(3));
         let end = scene.try_run(async |world| ended(&world, &commands).await);
         let played = async { tokio::join!(end, again).0 };
+        let moves = async {
+            if let Some(point) = self.moves_after {
+                while scene.world.points() <= point {
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                scene.world.rebalance();
+            }
+            std::future::pending::<()>().await
+        };
         let run = tokio::select! {
             run = played => run,
             () = statuses => unreachable!("statuses never end"),
+            () = moves => unreachable!("it moves and waits"),
         };
         let mut violations = violations(&scene, &commands);
         let points = run.map(|run| run.points).map_err(|why| violations.push(why)).unwrap_or(0);
@@ -173,6 +186,16 @@ async fn whatever_happens_at_whatever_call_each_command_ends_once_and_leaves_onc
         }
         // With a second worker a lost partition goes to somebody else.
         Case::new(2, Plan::one(point, Fault::Rebalance)).holds().await;
+    }
+}
+
+/// What runs meanwhile is neither aborted nor waited for when partitions are lost and come back to the same process.
+#[tokio::test(start_paused = true)]
+async fn whatever_call_takes_long_while_partitions_come_and_go_each_command_leaves_once() {
+    let points = Case::new(1, Plan::default()).holds().await;
+    for point in 0..points {
+        let plan = Plan::one(point, Fault::Slow(Duration::from_secs(3)));
+        Case { moves_after: Some(point), ..Case::new(1, plan) }.holds().await;
     }
 }
 

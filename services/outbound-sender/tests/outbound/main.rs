@@ -11,6 +11,7 @@ mod mutations;
 mod numbers;
 mod old_views;
 mod scene;
+mod taken_over;
 mod tenants;
 mod views_away;
 mod withdrawn;

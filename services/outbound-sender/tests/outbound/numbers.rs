@@ -4,12 +4,14 @@ use std::time::Duration;
 
 use connector_contracts::Topic;
 use connector_domain::command::{NumberSettings, NumberState, SendMessage};
+use connector_domain::consent::{ConsentState, ConsentStatus};
 use connector_domain::conversation::Conversation;
 use connector_domain::event::Recorded;
 use connector_domain::outcome::GraphError;
 use connector_domain::template::Template;
 use connector_runtime::situation::conversation_key;
-use connector_simulated::{Reaction, SimWorld, When};
+use connector_simulated::{BEGINNING, Reaction, SimWorld, When};
+use connector_testkit::wait::until;
 
 use crate::scene::{
     NUMBER, SECOND, Scene, appears, conversation_of_second, ended, of, talking, text, text_of_second, types,
@@ -17,6 +19,7 @@ use crate::scene::{
 use crate::withdrawn::{call, template};
 
 const CONTACTS: usize = 10;
+const WITHIN: Duration = Duration::from_secs(600);
 /// Messages per partition that may wait in memory.
 const BUFFER: usize = 16;
 
@@ -60,6 +63,38 @@ fn check_backlog(scene: &Scene, backlog: &[SendMessage], crashes: usize) {
     for n in 0..40 {
         let own: Vec<_> = numbers.iter().filter(|i| **i % 40 == n).collect();
         assert!(own.is_sorted(), "{own:?}");
+    }
+}
+
+/// The probe of a paused number is told to slow down, and then its message must not leave any more. Whoever is next finds out.
+#[tokio::test(start_paused = true)]
+async fn a_probe_that_was_slowed_down_and_never_comes_again_keeps_no_one_waiting() {
+    for stops in [true, false] {
+        let scene = Scene::new(44).await;
+        let whatsapp = scene.world.whatsapp_side();
+        whatsapp.script(0, refused());
+        whatsapp.script(1, Reaction::Refuse(400, GraphError { code: 130_429, subcode: None }));
+        let mut probe = text("probe", 1);
+        if !stops {
+            // The pause takes 30 s.
+            probe.not_after = Some(BEGINNING + Duration::from_secs(31));
+        }
+        let next = text("next", 2);
+        scene.publish(std::slice::from_ref(&probe)).await;
+        let beside = Scene::of(scene.world.clone());
+        scene
+            .run(async |world: SimWorld| {
+                until("the probe is slowed down", WITHIN, async || (beside.posts().len() == 2).then_some(())).await;
+                if stops {
+                    let consent = ConsentState { status: ConsentStatus::OptedOut, ..ConsentState::default() };
+                    beside.converse(1, &Conversation { consent, ..talking() }).await;
+                }
+                beside.publish(std::slice::from_ref(&next)).await;
+                ended(&world, &[probe.clone(), next.clone()]).await;
+            })
+            .await;
+        assert_eq!(scene.story(&probe), ["MessageAccepted", "MessageFailed"]);
+        assert_eq!(scene.story(&next), ["MessageAccepted", "MessageSent"]);
     }
 }
 

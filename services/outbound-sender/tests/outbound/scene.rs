@@ -328,7 +328,7 @@ impl Scene {
         }
     }
 
-    fn platform(&self, world: &SimWorld, instance: String) -> Platform {
+    pub(crate) fn platform(&self, world: &SimWorld, instance: String) -> Platform {
         let clock: Arc<dyn Clock> = world.clock();
         let ids: Arc<dyn Ids> = world.ids();
         let log = world.log();
