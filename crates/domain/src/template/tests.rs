@@ -178,6 +178,15 @@ fn a_filled_text_is_no_longer_than_whatsapp_allows() {
     assert_eq!(refused(&with_header, &call(&[(None, &"7".repeat(55))], &[], &[])), header);
 }
 
+/// A placeholder may stand hundreds of times, and a value have megabytes: what they would be together is never put together.
+#[test]
+fn a_value_that_is_too_long_is_measured_before_anything_else_is_done_with_it() {
+    let template = template("POSITIONAL", None, &"{{1}} ".repeat(200), &[]);
+    let value = format!("{}\n", "x".repeat(2000));
+    let rejection = check(&template, &call(&[], &[(None, &value)], &[])).expect_err("it is too long");
+    assert!(rejection.remedy.starts_with("Shorten"), "{}", rejection.remedy);
+}
+
 #[test]
 fn what_a_call_cannot_fill_is_not_sendable_and_says_why() {
     let not_sendable = |template: &Template| {

@@ -68,11 +68,17 @@ fn check_text(
     if !fits {
         return Err(Reason::TemplateParameters.at(field));
     }
+    let too_long = || wrong(field, "Shorten the values: filled with them the text is longer than WhatsApp allows.");
     for parameter in given {
-        check_value(parameter.text.expose(), field)?;
+        let value = parameter.text.expose();
+        // A placeholder may stand many times: a long value must not be filled in to find out that it is too long.
+        if value.chars().take(longest + 1).count() > longest {
+            return Err(too_long());
+        }
+        check_value(value, field)?;
     }
     if !given.is_empty() && utf16_len(&fill(text, given, named)) > longest {
-        return Err(wrong(field, "Shorten the values: filled with them the text is longer than WhatsApp allows."));
+        return Err(too_long());
     }
     Ok(())
 }
