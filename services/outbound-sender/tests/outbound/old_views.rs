@@ -228,6 +228,34 @@ async fn a_contact_who_is_removed_in_the_directory_alone_is_not_written_to() {
     held_back(&scene, commands, removed, back, "not_a_contact").await;
 }
 
+/// Dispatch finds out while it writes the attempt: a process that has read nothing of the log yet decides on what the views say.
+#[tokio::test(start_paused = true)]
+async fn a_message_that_was_accepted_before_the_stop_is_withdrawn_when_dispatch_first_meets_it_afterwards() {
+    let scene = Scene::applied(76, NOWHERE).await;
+    let error = GraphError { code: 131_056, subcode: None };
+    scene.world.whatsapp_side().script(0, Reaction::Refuse(400, error));
+    let queued = text("a", 1);
+    scene.publish(std::slice::from_ref(&queued)).await;
+    let refused = async |_: SimWorld| {
+        until("it to be held up", WITHIN, async || (scene.posts().len() == 1).then_some(())).await;
+        still("its answer to be written", Duration::from_secs(1), WITHIN, async || scene.posts().len()).await;
+    };
+    scene.run(refused).await;
+    scene.tell(&conversation(1), stop(&scene)).await;
+    // WhatsApp's pace holds it no longer when the next process begins.
+    still("the pause to be over", Duration::from_secs(60), WITHIN, async || scene.posts().len()).await;
+    scene
+        .run(async |world: SimWorld| {
+            let silent = async || (scene.posts().len(), events(&world).len());
+            still("what must not leave", Duration::from_secs(60), WITHIN, silent).await;
+            assert_eq!((scene.posts().len(), scene.story(&queued)), (1, vec!["MessageAccepted".to_owned()]));
+            scene.converse(1, &opted_out()).await;
+            follows(&scene, ended(&world, std::slice::from_ref(&queued))).await;
+        })
+        .await;
+    assert_eq!((end(&scene, &queued).as_deref(), scene.posts().len()), (Some("opted_out"), 1));
+}
+
 /// A sender that starts with the STOP in the log, a tracker that is away, and views that went back to where they stood before it.
 #[tokio::test(start_paused = true)]
 async fn a_sender_that_starts_anew_knows_of_a_stop_that_a_view_has_lost_again() {
