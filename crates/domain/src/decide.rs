@@ -7,9 +7,7 @@ mod repeat;
 mod send;
 mod window;
 
-pub use consent::{
-    ConsentDecision, announce, announce_ordered, carry_over, decide_consent, decide_opt_in_expiry, opt_in_command,
-};
+pub use consent::{ConsentDecision, announce, announce_ordered, carry_over, decide_consent, decide_opt_in_expiry};
 pub use owner::{Acting, NotOwned, check_owner};
 pub use reason::{NotAReason, Reason, Rejection};
 pub use repeat::{Novelty, check_repeat};

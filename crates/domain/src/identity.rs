@@ -3,8 +3,9 @@
 use hmac::{Hmac, KeyInit, Mac};
 use serde::{Deserialize, Serialize};
 use sha2::Sha256;
+use uuid::Uuid;
 
-use crate::ids::{Bsuid, OrganizationId, PhoneNumber, PhoneNumberId, StreamId, UserId};
+use crate::ids::{Bsuid, CommandId, OrganizationId, PhoneNumber, PhoneNumberId, StreamId, UserId};
 use crate::phone::one_form;
 
 /// How WhatsApp addresses one person. At least one of the two is present in everything the connector records.
@@ -141,6 +142,14 @@ impl StreamKeys {
         let mut seal = [0; 16];
         seal.copy_from_slice(&mac.finalize().into_bytes()[..16]);
         seal
+    }
+
+    /// The id of the opt-in message that a consent command of an organization leads to: the same for every repeat of the command (R3), and known to
+    /// nobody without the secret before the request stands in the log. Otherwise a publisher could send a message of their own under it (P6).
+    #[must_use]
+    pub fn opt_in_message(&self, organization: &OrganizationId, request: CommandId) -> CommandId {
+        let seal = self.seal("opt-in message", &[organization.as_str().as_bytes(), request.0.as_bytes()]);
+        CommandId(Uuid::new_v8(seal))
     }
 
     /// The stream of a business number: account notices, pauses and limits.

@@ -391,7 +391,8 @@ impl Consent {
                     Ok(()) => {
                         let template = settings.opt_in_template.as_ref().unwrap_or(&self.template);
                         let rules = settings.rules(&self.platform.rules);
-                        decide_consent(&situation, command, Some(template), &rules, now)
+                        let message = self.platform.keys.opt_in_message(&command.organization_id, command.command_id);
+                        decide_consent(&situation, command, Some(template), message, &rules, now)
                     }
                 }
             }

@@ -22,11 +22,12 @@ use crate::time::Timestamp;
 pub struct ConsentDecision {
     /// What the log gets.
     pub events: Vec<Event>,
-    /// The opt-in message to queue, with `purpose` opt-in and a command id derived from the request.
+    /// The opt-in message to queue, with `purpose` opt-in and the id it was decided with.
     pub send: Option<SendMessage>,
 }
 
-/// Decides about a consent command. `default_template` is the opt-in template of the number or its organization.
+/// Decides about a consent command. `default_template` is the opt-in template of the number or its organization, `message_id` the
+/// [id of the message](StreamKeys::opt_in_message) that a request leads to.
 ///
 /// # Errors
 /// The first rule that refuses it.
@@ -34,12 +35,15 @@ pub fn decide_consent(
     situation: &Situation,
     command: &ConsentCommand,
     default_template: Option<&TemplateCall>,
+    message_id: CommandId,
     rules: &Rules,
     now: Timestamp,
 ) -> Result<ConsentDecision, Rejection> {
     let events = match command.action {
         ConsentAction::AcknowledgeNotice => vec![decide_acknowledge(&situation.enablement, &command.user_id)?],
-        ConsentAction::RequestOptIn => return request(situation, command, default_template, rules, now),
+        ConsentAction::RequestOptIn => {
+            return request(situation, command, default_template, message_id, rules, now);
+        }
         ConsentAction::Import => vec![import(situation, command)?],
         // Taking consent away is never refused: it can only make the connector quieter.
         ConsentAction::Revoke => {
@@ -55,6 +59,7 @@ fn request(
     situation: &Situation,
     command: &ConsentCommand,
     default_template: Option<&TemplateCall>,
+    message_id: CommandId,
     rules: &Rules,
     now: Timestamp,
 ) -> Result<ConsentDecision, Rejection> {
@@ -80,7 +85,7 @@ fn request(
     let template = default_template.ok_or(Reason::Invalid.at("template"))?;
     let expires_at = now + rules.opt_in_answer;
     let send = SendMessage {
-        command_id: opt_in_command(command.command_id),
+        command_id: message_id,
         organization_id: command.organization_id.clone(),
         user_id: command.user_id.clone(),
         phone_number_id: command.phone_number_id.clone(),
@@ -98,12 +103,6 @@ fn request(
         message_id: Some(send.command_id),
     };
     Ok(ConsentDecision { events: vec![requested.into()], send: Some(send) })
-}
-
-/// The id of the opt-in message that a consent command leads to: the same for every repeat of that command (R3).
-#[must_use]
-pub fn opt_in_command(request: CommandId) -> CommandId {
-    CommandId::derived(&format!("opt-in/{request}"))
 }
 
 fn import(situation: &Situation, command: &ConsentCommand) -> Result<Event, Rejection> {

@@ -4,6 +4,7 @@ use connector_domain::command::{ConsentAction, SendPurpose};
 use connector_domain::composer::Composer;
 use connector_domain::consent::ConsentStatus;
 use connector_domain::decide::{Reason, decide_opt_in_expiry};
+use connector_domain::identity::StreamKeys;
 use connector_domain::ids::CommandId;
 
 use crate::scenario::{
@@ -49,6 +50,22 @@ fn an_opt_in_message_without_an_open_request_is_refused() {
         .then_rejects(Reason::OptedOut);
     let as_text = text("please?").with_send(|command| command.purpose = SendPurpose::OptIn);
     fresh().and(asked(t(1, 0))).when(as_text).then_rejects_field(Reason::Invalid, "purpose");
+}
+
+#[test]
+fn the_id_of_an_opt_in_message_can_be_told_beforehand_by_nobody_without_the_secret() {
+    let (ours, theirs) = (StreamKeys::new("k1", &[1; 32]), StreamKeys::new("k1", &[2; 32]));
+    let request = CommandId::derived("a request, whose id its publisher chose");
+    let message = ours.opt_in_message(&"acme".into(), request);
+    assert_eq!(message, ours.opt_in_message(&"acme".into(), request));
+    for other in [
+        theirs.opt_in_message(&"acme".into(), request),
+        ours.opt_in_message(&"evil".into(), request),
+        ours.opt_in_message(&"acme".into(), CommandId::derived("another request")),
+        CommandId::derived(&format!("opt-in/{request}")),
+    ] {
+        assert_ne!(message, other);
+    }
 }
 
 #[test]

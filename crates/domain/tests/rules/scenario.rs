@@ -449,7 +449,14 @@ impl Scenario {
 
     fn consent(&mut self, command: &ConsentCommand) -> Result<Vec<Event>, Rejection> {
         let default = greeting_call("Bob");
-        let decision = decide_consent(&self.situation, command, Some(&default), &self.rules, self.now)?;
+        let decision = decide_consent(
+            &self.situation,
+            command,
+            Some(&default),
+            CommandId::derived("the opt-in message"),
+            &self.rules,
+            self.now,
+        )?;
         let mut events = decision.events;
         // The tracker's command reaches the sender after the event it was written with.
         if let Some(send) = decision.send {

@@ -8,7 +8,7 @@ use connector_domain::command::{
 };
 use connector_domain::consent::{ConsentStatus, Intent};
 use connector_domain::conversation::Conversation;
-use connector_domain::decide::{Reason, opt_in_command};
+use connector_domain::decide::Reason;
 use connector_domain::event::{
     Event, MessageFailed, MessageReceived, MessageRejected, MessageSent, MessageStatusChanged, MessageUnconfirmed,
     OptInFailed,
@@ -20,12 +20,12 @@ use connector_simulated::{Fault, Plan, SimWorld, When};
 use connector_testkit::wait::still;
 
 use crate::scene::{
-    LIMIT, address, append, command, consent, conversation, counts, directory, event, platform, play, prepared, record,
-    service, until, until_some, view, world, write,
+    LIMIT, address, append, command, consent, conversation, counts, directory, event, keys, platform, play, prepared,
+    record, service, until, until_some, view, world, write,
 };
 
 fn message(ask: &str) -> Option<CommandId> {
-    Some(opt_in_command(CommandId::derived(ask)))
+    Some(keys().opt_in_message(&"acme".into(), CommandId::derived(ask)))
 }
 
 async fn ask(world: &SimWorld, name: &str, times: usize) {

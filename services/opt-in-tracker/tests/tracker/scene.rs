@@ -30,6 +30,10 @@ pub(crate) const LIMIT: Duration = Duration::from_secs(900);
 pub(crate) const TOPICS: [Topic; 4] =
     [Topic::ConversationEvents, Topic::ConsentCommands, Topic::Directory, Topic::SendCommands];
 
+pub(crate) fn keys() -> StreamKeys {
+    StreamKeys::new("k1", b"secret")
+}
+
 pub(crate) fn platform(world: &SimWorld) -> Platform {
     let clock: Arc<dyn Clock> = world.clock();
     let ids: Arc<dyn Ids> = world.ids();
@@ -40,7 +44,7 @@ pub(crate) fn platform(world: &SimWorld) -> Platform {
         ids,
         topics: Topics::new(""),
         partitions: PARTITIONS,
-        keys: StreamKeys::new("k1", b"secret"),
+        keys: keys(),
         rules: Rules { opt_in_answer: Duration::from_secs(40), ..Rules::default() },
         instance: "test".to_owned(),
         metrics: Arc::new(Metrics::new("0", "test")),
