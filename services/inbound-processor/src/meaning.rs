@@ -213,13 +213,16 @@ impl Interpreter {
         let changed = |preference: &Preference| MarketingPreferenceChanged {
             phone_number_id: number.clone(),
             stopped: preference.stopped,
-            raw: item.raw.clone(),
+            // Never the whole item: it names others.
+            raw: preference.raw.clone(),
         };
         let cause = format!("{number}/user_preferences/{}", digest(item));
         let found = preferences.iter().filter_map(|p| Some((self.keys.conversation(number, &p.address)?, p)));
         let found: Vec<_> = found.collect();
         let notice = self.notice(item);
-        if let [(home, only)] = found.as_slice() {
+        if let [(home, only)] = found.as_slice()
+            && only.alone
+        {
             return Meaning {
                 identities: self.identities(number, &only.address, home),
                 home: home.clone(),

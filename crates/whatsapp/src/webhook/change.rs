@@ -2,9 +2,11 @@
 
 use connector_domain::command::WebhookItem;
 use connector_domain::identity::Address;
-use connector_domain::ids::{CallId, Wamid};
+use connector_domain::ids::{CallId, Text, Wamid};
 use connector_domain::time::Timestamp;
+use serde::Deserialize;
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::json::{BY_PERSON, Who, int, text, timestamp};
 use super::parse::{ParseError, contact, id, object};
@@ -27,6 +29,10 @@ pub struct Preference {
     pub stopped: bool,
     /// When, by WhatsApp's clock. The delivery's arrival when the item does not say.
     pub at: Timestamp,
+    /// What is recorded of this person, as Meta wrote it: the item, or the person's entry when the item names others too.
+    pub raw: Text,
+    /// The item is about this person and nobody else.
+    pub alone: bool,
 }
 
 /// A call of a person to the business number.
@@ -144,7 +150,7 @@ pub fn parse_change(item: &WebhookItem) -> Result<Change, ParseError> {
             restrictions: elements(&value["restriction_info"]).filter_map(|r| text(&r["restriction_type"])).collect(),
         }),
         "account_alerts" => Some(account_alert(&value)),
-        "user_preferences" => Some(Change::UserPreferences(preferences(&value, item.received_at)?)),
+        "user_preferences" => Some(Change::UserPreferences(preferences(&value, item)?)),
         "calls" => call(&value, item)?.map(Change::Call),
         "smb_message_echoes" => Some(Change::Echoes(
             elements(&value["message_echoes"]).filter_map(|echo| text(&echo["id"])).map(Wamid).collect(),
@@ -214,16 +220,33 @@ fn call(value: &Value, item: &WebhookItem) -> Result<Option<Call>, ParseError> {
     Ok(Some(Call { call_id, address, at }))
 }
 
-fn preferences(value: &Value, received_at: Timestamp) -> Result<Vec<Preference>, ParseError> {
+/// The entries where they lie in the item.
+#[derive(Deserialize)]
+struct Entries<'a> {
+    #[serde(borrow)]
+    user_preferences: Vec<&'a RawValue>,
+}
+
+fn preferences(value: &Value, item: &WebhookItem) -> Result<Vec<Preference>, ParseError> {
     let none = ParseError { reason: "no_preferences" };
     let entries = value["user_preferences"].as_array().filter(|entries| !entries.is_empty()).ok_or(none)?;
+    let whole = serde_json::from_str::<Entries<'_>>(item.raw.expose()).ok();
+    let whole = whole.filter(|whole| whole.user_preferences.len() == entries.len());
+    // What only a patient reader can read is written again as it was read.
+    let alone = entries.len() == 1;
+    let raw = |n: usize, entry: &Value| match &whole {
+        _ if alone => item.raw.clone(),
+        Some(whole) => Text::from(whole.user_preferences[n].get()),
+        None => Text(entry.to_string()),
+    };
     // A category that Meta invents next is no word about marketing.
-    let about_marketing = |entry: &&Value| entry["category"].as_str().is_none_or(|word| word == "marketing_messages");
-    let read = |entry: &Value| {
+    let about_marketing = |entry: &Value| entry["category"].as_str().is_none_or(|word| word == "marketing_messages");
+    let read = |(n, entry): (usize, &Value)| {
         let address = Who::of(entry).contact();
         let stopped = entry["value"].as_str()? == "stop";
-        let at = timestamp(&entry["timestamp"]).unwrap_or(received_at);
-        (!address.is_empty()).then_some(Preference { address, stopped, at })
+        let at = timestamp(&entry["timestamp"]).unwrap_or(item.received_at);
+        (!address.is_empty()).then(|| Preference { address, stopped, at, raw: raw(n, entry), alone })
     };
-    entries.iter().filter(about_marketing).map(|entry| read(entry).ok_or(none)).collect()
+    let entries = entries.iter().enumerate().filter(|(_, entry)| about_marketing(entry));
+    entries.map(|entry| read(entry).ok_or(none)).collect()
 }

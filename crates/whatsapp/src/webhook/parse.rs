@@ -145,8 +145,7 @@ pub fn parse_message(item: &WebhookItem) -> Result<InboundMessage, ParseError> {
         sent_at,
         unsupported: words.is_none() && message_type != "system",
         text: words.map(Text),
-        // Whatever Meta calls its next medium.
-        caption: text(&message[message_type.as_str()]["caption"]).map(Text),
+        caption: caption(&message, &message_type).map(Text),
         payload,
         reply_to: self::wamid(&message["context"]["id"]),
         about,
@@ -225,6 +224,17 @@ fn words(message: &Value, message_type: &str) -> (Option<String>, Option<String>
         }
         "edit" => (said(&message["edit"]["message"]["text"]["body"]), None),
         _ => (None, None),
+    }
+}
+
+/// The words below a medium, whatever Meta calls its next one. An edit holds the message anew, with a type of its own.
+fn caption(message: &Value, message_type: &str) -> Option<String> {
+    match message_type {
+        "edit" => {
+            let new = &message["edit"]["message"];
+            text(&new[new["type"].as_str()?]["caption"])
+        }
+        medium => text(&message[medium]["caption"]),
     }
 }
 

@@ -121,6 +121,11 @@ async fn words_below_any_medium_count_and_the_medium_is_still_one_that_is_not_ca
     let world = scene(SimWorld::new(5)).await;
     let below =
         |medium: &str, caption: &str| format!(r#""type":"{medium}","{medium}":{{"id":"7","caption":"{caption}"}}"#);
+    // The new words below a picture that was sent before.
+    let edited = |medium: &str, caption: &str| {
+        let new = below(medium, caption);
+        format!(r#""type":"edit","edit":{{"original_message_id":"wamid.earlier","message":{{{new}}}}}"#)
+    };
     use Intent::{Other, Stop, StopMarketing};
     let said = [
         (below("image", "STOP"), Stop),
@@ -128,6 +133,8 @@ async fn words_below_any_medium_count_and_the_medium_is_still_one_that_is_not_ca
         (below("document", "Stop promotions"), StopMarketing),
         (below("hologram", "ＳＴＯＰ"), Stop),
         (below("image", "bus stop"), Other),
+        (edited("image", "STOP"), Stop),
+        (edited("image", "yes"), Other),
         (r#""type":"audio","audio":{"id":"7"}"#.to_owned(), Other),
     ];
     for (n, (what, _)) in said.iter().enumerate() {
@@ -203,6 +210,43 @@ async fn whatsapps_switch_for_marketing_is_recorded_once_for_each_person_with_it
     ];
     expected.sort();
     assert_eq!(told(&world), expected);
+    assert!(dead_letters(&world).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobodys_preference_is_written_into_the_conversation_of_somebody_else() {
+    let world = scene(SimWorld::new(4)).await;
+    let entries = |categories: [&str; 3]| {
+        let mut n = 0;
+        let entry = |category: &str| {
+            n += 1;
+            preference(&format!(r#""wa_id":"1555010004{n}""#), category, "stop", 1_790_000_000 + n)
+        };
+        categories.map(entry)
+    };
+    let all = entries(["marketing_messages"; 3]);
+    // One word about marketing, and two others of other people.
+    let mixed = entries(["utility_messages", "marketing_messages", "utility_messages"]);
+    deliver(&world, &preferences(&all.join(","))).await;
+    deliver(&world, &preferences(&mixed.join(","))).await;
+    process(&world).await.expect("processed");
+    let events = log(&world).into_iter().filter_map(|recorded| match recorded.event {
+        Event::MarketingPreferenceChanged(e) => Some((recorded.envelope.stream_id, e.raw.expose().to_owned())),
+        _ => None,
+    });
+    let person = |n: usize| {
+        let phone = PhoneNumber::parse(&format!("1555010004{n}")).expect("a number");
+        keys().by_phone(&NUMBER.into(), &phone)
+    };
+    let mut found: Vec<_> = events.collect();
+    found.sort();
+    let mut expected: Vec<_> = (1..).map(person).zip(all.clone()).take(3).collect();
+    expected.push((person(2), mixed[1].clone()));
+    expected.sort();
+    assert_eq!(found, expected);
+    // What was said of other categories is kept, too: in the stream of the number.
+    let notices = log(&world).into_iter().filter(|recorded| matches!(recorded.event, Event::AccountNotice(_)));
+    assert_eq!(notices.count(), 2);
     assert!(dead_letters(&world).is_empty());
 }
 
