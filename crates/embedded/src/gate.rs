@@ -46,9 +46,18 @@ impl Registers {
         if let Some((digest, _)) = self.ids.get(&key) {
             return *digest;
         }
-        self.ids.insert(key, (reservation.digest, reservation.until));
-        self.by_end.insert((reservation.until, name, reservation.id.clone()));
+        self.tell(name, reservation);
         reservation.digest
+    }
+
+    /// Whatever was reserved before.
+    fn tell(&mut self, name: &'static str, reservation: &Reservation) {
+        let key = (name, reservation.id.clone());
+        let before = self.ids.insert(key, (reservation.digest, reservation.until));
+        if let Some((_, until)) = before {
+            self.by_end.remove(&(until, name, reservation.id.clone()));
+        }
+        self.by_end.insert((reservation.until, name, reservation.id.clone()));
     }
 
     fn forget(&mut self, now: Timestamp) {
@@ -310,7 +319,7 @@ impl Gate for MemoryGate {
     ) -> Result<(), GateError> {
         let registers = &mut self.state().registers;
         for reservation in ids {
-            registers.reserve(register.name, reservation);
+            registers.tell(register.name, reservation);
         }
         if complete {
             registers.told.entry((register.name, register.teller)).or_default().insert(partition);

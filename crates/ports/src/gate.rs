@@ -280,7 +280,8 @@ pub trait Gate: Send + Sync {
     /// some of the ids may be reserved nevertheless. The same reservation again has the same answer.
     async fn reserve(&self, register: &Register, ids: &[Reservation]) -> Result<Option<Vec<u64>>, GateError>;
 
-    /// Tells a register what stands in a partition. In several calls, the last of which is `complete`.
+    /// Tells a register what stands in a partition, whatever was reserved before the register was complete. In several calls, the last of
+    /// which is `complete`.
     async fn tell(
         &self,
         register: &Register,

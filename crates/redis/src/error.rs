@@ -47,9 +47,17 @@ pub(crate) fn is_refusal(error: &RedisError) -> bool {
     error.code() == Some("WRONGPASS") || TOLD.iter().any(|told| reason.contains(told))
 }
 
-/// Something of another type stands where a part of ours should be.
+/// Something of another type stands where a part of ours should be. A pipeline has no error of its own, but those of its calls.
 pub(crate) fn is_wrong_type(error: &RedisError) -> bool {
-    error.code() == Some("WRONGTYPE") || says(error, "WRONGTYPE")
+    const WORD: &str = "WRONGTYPE";
+    error.code() == Some(WORD)
+        || says(error, WORD)
+        || error.clone().into_server_errors().is_some_and(|all| all.iter().any(|(_, error)| error.code() == WORD))
+}
+
+/// What stands in the place of a number or a set of numbers was not put there by us: of another type, or no number.
+pub(crate) fn is_foreign(error: &RedisError) -> bool {
+    matches!(error.kind(), ErrorKind::Parse | ErrorKind::UnexpectedReturnType) || is_wrong_type(error)
 }
 
 fn says(error: &RedisError, what: &str) -> bool {

@@ -6,8 +6,9 @@ use std::fmt::Write;
 
 use connector_ports::gate::{GateError, Register, Reservation};
 use futures::future::try_join_all;
-use redis::{Cmd, RedisError};
+use redis::{Cmd, FromRedisValue, RedisError};
 
+use crate::error::is_foreign;
 use crate::gate::{RedisGate, unexpected};
 
 /// Ids in one call, where one call can have many: well below a millisecond of Redis.
@@ -27,25 +28,50 @@ impl RedisGate {
         key
     }
 
-    fn set(&self, register: &Register, reservation: &Reservation) -> Cmd {
+    fn set(&self, register: &Register, reservation: &Reservation, only: &[&str]) -> Cmd {
         let mut command = redis::cmd("SET");
-        command.arg(self.reserved_key(register, &reservation.id)).arg(reservation.digest).arg("NX").arg("GET");
+        command.arg(self.reserved_key(register, &reservation.id)).arg(reservation.digest).arg(only);
         command.arg("PXAT").arg(reservation.until.as_millis().max(1));
         command
     }
 
-    /// What stood under each id before; `None`: nothing, and the reservation stands there now.
-    async fn set_all(&self, register: &Register, ids: &[Reservation]) -> Result<Vec<Option<u64>>, RedisError> {
+    async fn set_all<T: FromRedisValue>(
+        &self,
+        register: &Register,
+        ids: &[Reservation],
+        only: &[&str],
+    ) -> Result<Vec<T>, RedisError> {
         // In a cluster they lie in many slots, and a pipeline sees one.
         let in_one_call = if self.cluster { 1 } else { AT_ONCE };
         let asked = ids.chunks(in_one_call).map(async |some| {
             let mut pipe = redis::pipe();
             for reservation in some {
-                pipe.add_command(self.set(register, reservation));
+                pipe.add_command(self.set(register, reservation, only));
             }
-            pipe.query_async::<Vec<Option<u64>>>(&mut self.connection()).await
+            pipe.query_async::<Vec<T>>(&mut self.connection()).await
         });
         Ok(try_join_all(asked).await?.into_iter().flatten().collect())
+    }
+
+    /// Takes away what is foreign among these ids, and what the register was told: which ids are gone with them nobody knows, and
+    /// whoever tells it finds that nothing was told and tells all of them again.
+    async fn heal(&self, register: &Register, ids: &[Reservation]) -> Result<(), GateError> {
+        tracing::error!(target: "redis", register = register.name, "the ids of this register were damaged; they are told again");
+        // First: nothing is reserved while an id may be missing.
+        self.take_away(self.told_key(register)).await?;
+        for reservation in ids {
+            let key = self.reserved_key(register, &reservation.id);
+            let found = redis::cmd("GET").arg(&key).query_async::<Option<u64>>(&mut self.connection()).await;
+            match found {
+                Err(error) if is_foreign(&error) => self.take_away(key).await?,
+                found => drop(self.checked(found).await?),
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_away(&self, key: String) -> Result<(), GateError> {
+        self.checked(redis::cmd("DEL").arg(key).query_async(&mut self.connection()).await).await
     }
 
     pub(crate) async fn reserve_all(
@@ -56,17 +82,10 @@ impl RedisGate {
         if ids.is_empty() {
             return Ok(Some(Vec::new()));
         }
-        let before = match self.set_all(register, ids).await {
-            // A key that holds something else was put there by hand: what else is missing nobody knows.
-            Err(error) if error.code() == Some("WRONGTYPE") => {
-                let mut gone = redis::cmd("DEL");
-                gone.arg(self.told_key(register));
-                self.checked::<()>(gone.query_async(&mut self.connection()).await).await?;
-                for reservation in ids {
-                    let mut gone = redis::cmd("DEL");
-                    gone.arg(self.reserved_key(register, &reservation.id));
-                    self.checked::<()>(gone.query_async(&mut self.connection()).await).await?;
-                }
+        // What stood under each id before; nothing: the reservation stands there now.
+        let before: Vec<Option<u64>> = match self.set_all(register, ids, &["NX", "GET"]).await {
+            Err(error) if is_foreign(&error) => {
+                self.heal(register, ids).await?;
                 return Ok(None);
             }
             before => self.checked(before).await?,
@@ -77,7 +96,13 @@ impl RedisGate {
         // Asked afterwards: what was told completely then, was told when the ids were looked for, or the set was lost in between.
         let mut told = redis::cmd("SCARD");
         told.arg(self.told_key(register));
-        let told: u32 = self.checked(told.query_async(&mut self.connection()).await).await?;
+        let told: u32 = match told.query_async(&mut self.connection()).await {
+            Err(error) if is_foreign(&error) => {
+                self.heal(register, &[]).await?;
+                return Ok(None);
+            }
+            told => self.checked(told).await?,
+        };
         let digests = before.into_iter().zip(ids).map(|(before, asked)| before.unwrap_or(asked.digest));
         Ok((told >= register.partitions).then(|| digests.collect()))
     }
@@ -89,11 +114,17 @@ impl RedisGate {
         ids: &[Reservation],
         complete: bool,
     ) -> Result<(), GateError> {
-        self.checked(self.set_all(register, ids).await).await?;
+        // Whatever stands there, of whatever type: somebody asked before the log was told, or a hand was in it.
+        self.checked(self.set_all::<()>(register, ids, &[]).await).await?;
         if complete {
             let mut told = redis::cmd("SADD");
             told.arg(self.told_key(register)).arg(partition);
-            self.checked::<()>(told.query_async(&mut self.connection()).await).await?;
+            let mut added = told.query_async::<()>(&mut self.connection()).await;
+            if added.as_ref().is_err_and(is_foreign) {
+                self.heal(register, &[]).await?;
+                added = told.query_async(&mut self.connection()).await;
+            }
+            self.checked(added).await?;
         }
         Ok(())
     }
@@ -101,6 +132,12 @@ impl RedisGate {
     pub(crate) async fn all_told(&self, register: &Register) -> Result<BTreeSet<u32>, GateError> {
         let mut told = redis::cmd("SMEMBERS");
         told.arg(self.told_key(register));
-        self.checked(told.query_async(&mut self.connection()).await).await
+        match told.query_async(&mut self.connection()).await {
+            Err(error) if is_foreign(&error) => {
+                self.heal(register, &[]).await?;
+                Ok(BTreeSet::new())
+            }
+            told => self.checked(told).await,
+        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
-use connector_ports::gate::{Change, Claim, Epoch, GateError, Grant, Limit, View};
+use connector_ports::gate::{Change, Claim, Epoch, GateError, Grant, Limit, Register, Reservation, View};
 use connector_ports::log::Offset;
 
 use super::RealRedis;
@@ -252,5 +252,62 @@ async fn a_limiter_of_another_type_heals() {
         world.gate.hold(&limit.key, Timestamp(now.0 + 5_000)).await.expect("hold");
         let grants = world.gate.take(std::slice::from_ref(&limit), now).await.expect("take");
         assert!(matches!(grants[..], [Grant::NotBefore(_)]), "{wrong:?}: {grants:?}");
+    }
+}
+
+/// Registers, too: what was put there by hand is taken away, and the register answers again once it was told everything anew.
+#[tokio::test]
+async fn a_damaged_register_of_ids_heals() {
+    let world = RealRedis::start().await;
+    let client = redis::Client::open(world.url.as_str()).expect("a client");
+    let mut redis = client.get_multiplexed_async_connection().await.expect("a connection");
+    let register = Register { name: "damaged", teller: "one", partitions: 2 };
+    let until = Timestamp(4_000_000_000_000);
+    let id = |name: &'static str, digest: u64| Reservation { id: Bytes::from_static(name.as_bytes()), digest, until };
+    let known = [id("a", 1), id("b", 2)];
+    let tell = async || {
+        world.gate.tell(&register, 0, &known, true).await.expect("tell");
+        world.gate.tell(&register, 1, &[], true).await.expect("tell");
+    };
+    let (id_key, told_key) = ("whatsapp-connector:id:damaged:61", "whatsapp-connector:told:{damaged/one}");
+    for wrong in [
+        &["RPUSH", id_key, "x"][..],
+        &["SET", id_key, "foreign words"],
+        &["SET", id_key, "-1"],
+        &["SET", told_key, "x"],
+        &["RPUSH", told_key, "x"],
+        &["SADD", told_key, "foreign"],
+    ] {
+        // Whoever comes first.
+        for first in ["reserve", "tell", "told"] {
+            tell().await;
+            // A foreign member among the ones of ours is a set of another one.
+            let _: redis::Value = redis::cmd("DEL").arg(wrong[1]).query_async(&mut redis).await.expect("DEL");
+            let mut damage = redis::cmd(wrong[0]);
+            let _: redis::Value = damage.arg(&wrong[1..]).query_async(&mut redis).await.expect("damage");
+            match first {
+                "reserve" => {
+                    let found = world.gate.reserve(&register, &known).await.expect("reserve");
+                    assert_eq!(found, None, "{wrong:?}: nothing is given out on it");
+                }
+                "tell" => tell().await,
+                _ => drop(world.gate.told(&register).await.expect("told")),
+            }
+            // What its tellers do as long as it was not told.
+            let mut rounds = 0;
+            let found = loop {
+                if let Some(found) = world.gate.reserve(&register, &[id("b", 9), id("a", 9)]).await.expect("reserve") {
+                    break found;
+                }
+                rounds += 1;
+                assert!(rounds < 3, "{wrong:?}, {first}: it never heals");
+                assert!(
+                    world.gate.told(&register).await.expect("told").len() < 2,
+                    "{wrong:?}, {first}: nobody tells it"
+                );
+                tell().await;
+            };
+            assert_eq!(found, [2, 1], "{wrong:?}, {first}");
+        }
     }
 }
