@@ -30,10 +30,8 @@ pub(crate) struct KafkaAppender {
 
 impl KafkaAppender {
     pub(crate) fn open(config: &KafkaConfig) -> Result<Self, LogError> {
-        let producer: ThreadedProducer<Reports> = config
-            .producer()
-            .create_with_context(Reports::default())
-            .map_err(|error| LogError::Fatal { reason: error.to_string() })?;
+        let producer: ThreadedProducer<Reports> =
+            config.producer().create_with_context(Reports::default()).map_err(|error| error::of_client(&error))?;
         Ok(Self {
             producer: Some(Arc::new(producer)),
             known: RwLock::default(),

@@ -8,6 +8,8 @@ use connector_settings::{Group, Kind, Reader, Secret, Variable};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
 
+use crate::error;
+
 const BOOTSTRAP: Variable = Variable::required(
     "KAFKA_BOOTSTRAP_SERVERS",
     Kind::List,
@@ -248,6 +250,8 @@ impl KafkaConfig {
             if OURS.contains(&name.as_str()) {
                 reader
                     .problem(&PROPERTIES, format!("{name} cannot be changed: the connector's correctness rests on it"));
+            } else if let Some(problem) = refused(&name, &value) {
+                reader.problem(&PROPERTIES, problem);
             } else {
                 properties.push((name, Secret::new(value)));
             }
@@ -377,6 +381,16 @@ impl KafkaConfig {
     }
 }
 
+/// What librdkafka has against a setting.
+fn refused(name: &str, value: &str) -> Option<String> {
+    let mut config = ClientConfig::new();
+    config.set(name, value);
+    let error = config.create_native_config().err()?;
+    let (name, why) = error::refused_setting(&error)?;
+    let variable = name.to_ascii_uppercase().replace('.', "_");
+    Some(format!("KAFKA_PROP_{variable}: the setting {name} {why}"))
+}
+
 fn isolation_level(isolation: Isolation) -> &'static str {
     match isolation {
         Isolation::Committed => "read_committed",
@@ -411,6 +425,21 @@ fn read_security(reader: &mut Reader<'_>) -> Option<Security> {
     } else {
         None
     };
+    if let Some(protocol) = protocol {
+        // Somebody who sets these means to be protected by them.
+        let sasl: [&Variable; 3] = [&SASL_MECHANISM, &SASL_USERNAME, &SASL_PASSWORD];
+        let ssl: [&Variable; 4] = [&SSL_CA, &SSL_CERTIFICATE, &SSL_KEY, &SSL_KEY_PASSWORD];
+        let unused = [(protocol.starts_with("sasl"), &sasl[..], "sasl"), (protocol.ends_with("ssl"), &ssl[..], "ssl")];
+        for (used, variables, kind) in unused {
+            for variable in variables.iter().filter(|_| !used) {
+                if reader.is_set(variable) {
+                    let expected =
+                        format!("is set, and KAFKA_SECURITY_PROTOCOL is {protocol}; expected one with {kind}");
+                    reader.problem(variable, expected);
+                }
+            }
+        }
+    }
     if reader.is_set(&SSL_CERTIFICATE) != reader.is_set(&SSL_KEY) {
         reader.problem(&SSL_CERTIFICATE, "and KAFKA_SSL_KEY_FILE belong together; expected both or none");
     }
@@ -484,6 +513,55 @@ mod tests {
             read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1"), ("KAFKA_PROP_SSL_KEYSTORE_PASSWORD", "hunter2")]).unwrap();
         assert_eq!(config.producer().get("ssl.keystore.password"), Some("hunter2"));
         assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+    }
+
+    #[test]
+    fn a_setting_that_the_client_does_not_take_is_refused_by_its_name_and_never_shown() {
+        for (name, value) in [
+            ("KAFKA_PROP_SASL_PASWORD", "hunter2"),
+            ("KAFKA_PROP_LINGER_MS", "hunter2"),
+            ("KAFKA_PROP_SSL_KEY_PEM_", "x"),
+        ] {
+            let error = read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1"), (name, value)]).unwrap_err();
+            assert!(error.contains(name) && !error.contains("hunter2"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_client_that_cannot_be_made_never_shows_the_value_of_a_setting() {
+        let mut config = KafkaConfig::plaintext("a:1");
+        config.properties.push(("sasl.pasword".to_owned(), Secret::new("hunter2")));
+        let Err(error) = crate::appender::KafkaAppender::open(&config) else { panic!("it was made") };
+        let error = error.to_string();
+        assert!(error.contains("sasl.pasword") && !error.contains("hunter2"), "{error}");
+    }
+
+    #[test]
+    fn a_setting_of_security_that_the_protocol_does_not_use_is_told() {
+        let file = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        for (protocol, name, value) in [
+            ("plaintext", "KAFKA_SASL_MECHANISM", "PLAIN"),
+            ("plaintext", "KAFKA_SASL_USERNAME", "u"),
+            ("plaintext", "KAFKA_SASL_PASSWORD", "hunter2"),
+            ("plaintext", "KAFKA_SSL_CA_FILE", file),
+            ("plaintext", "KAFKA_SSL_KEY_PASSWORD", "hunter2"),
+            ("ssl", "KAFKA_SASL_USERNAME", "u"),
+            ("sasl_plaintext", "KAFKA_SSL_CA_FILE", file),
+        ] {
+            let error =
+                read(&[("KAFKA_BOOTSTRAP_SERVERS", "a:1"), ("KAFKA_SECURITY_PROTOCOL", protocol), (name, value)])
+                    .unwrap_err();
+            let told = format!("{name}: is set, and KAFKA_SECURITY_PROTOCOL is {protocol}");
+            assert!(error.contains(&told) && !error.contains("hunter2"), "{error}");
+        }
+        let pair = [("KAFKA_SSL_CERTIFICATE_FILE", file), ("KAFKA_SSL_KEY_FILE", file), ("KAFKA_SSL_CA_FILE", file)];
+        let with = |protocol| {
+            read(
+                &[&[("KAFKA_BOOTSTRAP_SERVERS", "a:1"), ("KAFKA_SECURITY_PROTOCOL", protocol)][..], &pair[..]].concat(),
+            )
+        };
+        assert!(with("ssl").is_ok());
+        assert!(with("plaintext").is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use connector_ports::log::{LogError, TopicName};
 use rdkafka::error::KafkaError;
-use rdkafka::types::RDKafkaErrorCode as Code;
+use rdkafka::types::{RDKafkaConfRes, RDKafkaErrorCode as Code};
 
 /// Errors that say: somebody newer owns this.
 pub(crate) fn is_fenced(code: Code) -> bool {
@@ -60,6 +60,25 @@ pub(crate) fn is_fatal(code: Code) -> bool {
 /// Errors that name a topic or partition which is not there.
 pub(crate) fn is_unknown_topic(code: Code) -> bool {
     matches!(code, Code::UnknownTopic | Code::UnknownTopicOrPartition | Code::UnknownPartition)
+}
+
+/// Why a client cannot be made. What librdkafka says of a setting repeats its value, which may be a secret: only the name of the setting is told.
+pub(crate) fn of_client(error: &KafkaError) -> LogError {
+    let reason = match refused_setting(error) {
+        Some((name, why)) => format!("the setting {name} {why}"),
+        None => error.to_string(),
+    };
+    LogError::Fatal { reason }
+}
+
+/// The setting that librdkafka does not take, and why.
+pub(crate) fn refused_setting(error: &KafkaError) -> Option<(&str, &'static str)> {
+    let KafkaError::ClientConfig(code, _, name, _) = error else { return None };
+    let why = match code {
+        RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN => "is none of librdkafka's",
+        _ => "has a value that librdkafka does not take",
+    };
+    Some((name, why))
 }
 
 /// The meaning of an error for a call that changes nothing (a question), about this topic if it is about one.

@@ -48,7 +48,7 @@ impl KafkaLog {
             .config
             .questions(Isolation::Committed, None)
             .create_with_context(Quiet::default())
-            .map_err(|error| LogError::Fatal { reason: error.to_string() })?;
+            .map_err(|error| error::of_client(&error))?;
         let client = Arc::new(client);
         *admin = Some(Arc::clone(&client));
         Ok(client)

@@ -10,6 +10,7 @@ use rdkafka::consumer::{BaseConsumer, Consumer, ConsumerContext};
 
 use crate::client::Quiet;
 use crate::config::KafkaConfig;
+use crate::error;
 
 impl ConsumerContext for Quiet {}
 
@@ -66,7 +67,7 @@ impl Questions {
         let client: BaseConsumer<Quiet> = config
             .questions(isolation, group)
             .create_with_context(Quiet::default())
-            .map_err(|error| LogError::Fatal { reason: error.to_string() })?;
+            .map_err(|error| error::of_client(&error))?;
         let client = Arc::new(client);
         clients.insert(key, Arc::clone(&client));
         Ok(client)

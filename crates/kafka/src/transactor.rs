@@ -237,7 +237,7 @@ impl Work {
         let producer: ThreadedProducer<Reports> = config
             .transactional(id)
             .create_with_context(Reports::default())
-            .map_err(|error| LogError::Fatal { reason: error.to_string() })?;
+            .map_err(|error| error::of_client(&error))?;
         let work = Self {
             producer,
             max_record_bytes: config.max_record_bytes,

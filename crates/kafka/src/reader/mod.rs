@@ -105,9 +105,8 @@ impl KafkaReader {
     }
 
     fn client(config: &ClientConfig) -> Result<(BaseConsumer<Context>, Arc<Shared>), LogError> {
-        let mut consumer: BaseConsumer<Context> = config
-            .create_with_context(Context::default())
-            .map_err(|error| LogError::Fatal { reason: error.to_string() })?;
+        let mut consumer: BaseConsumer<Context> =
+            config.create_with_context(Context::default()).map_err(|error| error::of_client(&error))?;
         let shared = Arc::new(Shared::new());
         let bell = Arc::clone(&shared.bell);
         consumer.set_nonempty_callback(move || bell.ring());
