@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use connector_demo::story::{Broken, World, ensure};
 use connector_demo::{Backend, Fleet, Plan};
+use connector_ports::Clock;
+use connector_ports::clock::SystemClock;
 use connector_tests::{programs, root};
 use connector_whatsapp::signature::sign;
 use reqwest::Method;
@@ -201,7 +203,7 @@ impl Stage {
 /// The bytes of an input with its timestamps moved so that the newest of `all` is five seconds ago. Every other byte stays: a JSON library
 /// would lose what some of the inputs are about.
 fn fresh(input: &str, all: &[&str]) -> String {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("after 1970").as_secs();
+    let now = SystemClock.now().as_millis().unsigned_abs() / 1000;
     let newest = all.iter().flat_map(|text| times(text)).map(|(_, at)| at).max().unwrap_or(now);
     let mut moved = input.to_owned();
     for (place, at) in times(input) {

@@ -36,7 +36,10 @@ pub(crate) fn fold(
     let mut folds: BTreeMap<StreamId, Fold> = BTreeMap::new();
     for Recorded { envelope, event } in events {
         let fold = folds.entry(envelope.stream_id.clone()).or_default();
-        fold.conversation.evolve(event, envelope.event_id, envelope.occurred_at);
+        let moved = Conversation::is_moved_by(event);
+        if moved && fold.conversation.is_entered_by(&envelope.organization_id, event) {
+            fold.conversation.evolve(event, envelope.event_id, envelope.occurred_at);
+        }
         match event {
             Event::MessageReceived(MessageReceived { window_deadline: Some(deadline), .. })
             | Event::CallReceived(CallReceived { window_deadline: deadline, .. }) => match fold.open {

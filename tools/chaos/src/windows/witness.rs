@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use connector_contracts::{Topic, Topics, decode_event};
 use connector_domain::conversation::Conversation;
+use connector_domain::event::Recorded;
 use connector_domain::ids::StreamId;
 use connector_domain::time::Timestamp;
 use connector_kafka::{KafkaConfig, KafkaLog};
@@ -74,9 +75,11 @@ impl Tape {
 
     fn conversations_up_to(&mut self, position: Offset) {
         self.conversations.up_to(position, |conversations, entry| {
-            let envelope = &entry.recorded.envelope;
+            let Recorded { envelope, event } = &entry.recorded;
             let conversation = conversations.entry(envelope.stream_id.clone()).or_default();
-            conversation.evolve(&entry.recorded.event, envelope.event_id, envelope.occurred_at);
+            if Conversation::is_moved_by(event) && conversation.is_entered_by(&envelope.organization_id, event) {
+                conversation.evolve(event, envelope.event_id, envelope.occurred_at);
+            }
         });
     }
 }
