@@ -27,7 +27,7 @@ pub fn conversation_key(conversation: &StreamId) -> String {
     format!("c:{conversation}")
 }
 
-/// The key of a user's [`Enablement`], in the partition of the user's stream.
+/// The key of a user's [`Enablement`](connector_domain::directory::Enablement), in the partition of the user's stream.
 #[must_use]
 pub fn enablement_key(user: &StreamId) -> String {
     format!("u:{user}")

@@ -27,7 +27,7 @@ pub struct ConsentDecision {
 }
 
 /// Decides about a consent command. `default_template` is the opt-in template of the number or its organization, `message_id` the
-/// [id of the message](StreamKeys::opt_in_message) that a request leads to.
+/// [id of the message](crate::identity::StreamKeys::opt_in_message) that a request leads to.
 ///
 /// # Errors
 /// The first rule that refuses it.
