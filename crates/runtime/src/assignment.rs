@@ -34,7 +34,7 @@ pub fn transactional_id(topics: &Topics, key: &str) -> String {
     topics.prefixed(&format!("directory.{}", key.replace('/', ".")))
 }
 
-/// Writes the record of a number (`stays`), or takes it away, unless another organization has it.
+/// Writes the record of a number (`stays`), or takes it away, unless another organization has it. Settings that the record does not name stay.
 ///
 /// # Errors
 /// When the log is away, or the directory cannot be read up to its end in time.
@@ -48,10 +48,13 @@ pub async fn assign(
     let key = record.key().ok_or_else(|| Failure::Fatal("a record without its ids has no place".to_owned()))?;
     let mut transactor = log.transactor(&transactional_id(emitter.topics(), &key)).await.map_err(Failure::waiting)?;
     let known = numbers.newest(&key, SETTLE).await?;
-    if known.is_some_and(|known| known.organization_id != record.organization_id) {
+    if known.as_ref().is_some_and(|known| known.organization_id != record.organization_id) {
         return Ok(Assigned::Taken);
     }
-    let written = emitter.record(Topic::Directory, &key, record, None)?;
+    // Who assigns a number again says nothing about what is set for it.
+    let settings = record.settings.clone().or_else(|| known.and_then(|known| known.settings.clone()));
+    let record = DirectoryRecord { settings, ..record.clone() };
+    let written = emitter.record(Topic::Directory, &key, &record, None)?;
     let append = if stays { written } else { Append { value: None, ..written } };
     let committed = match transactor.append(vec![append]).await {
         Ok(appended) => transactor.commit(None).await.map(|()| appended),

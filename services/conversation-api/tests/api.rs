@@ -484,6 +484,12 @@ async fn a_number_is_shown_with_what_is_set_for_it_and_what_whatsapp_reports() {
         (&number["whatsapp"]["contacts_per_day"], &number["whatsapp"]["messages_per_second"]),
         (&json!(2000), &json!(80))
     );
+    // Who assigns it again changes nothing of that.
+    let again = json!({ "organization_id": "a", "waba_id": "moved" });
+    let assigned = installation.api("token-o").put(&format!("/v1/directory/numbers/{NUMBER}"), &again).await;
+    assert_eq!(assigned.0, 202);
+    assert_eq!(api.get(&format!("/v1/directory/numbers/{NUMBER}")).await.1["waba_id"], "moved");
+    assert_eq!(api.get(&format!("/v1/numbers/{NUMBER}")).await.1["settings"]["number_rate"], 20);
     let other = installation.api("token-b");
     assert_eq!(other.get("/v1/numbers").await.1, json!({ "numbers": [] }));
     assert_eq!(other.get(&format!("/v1/numbers/{NUMBER}")).await.0, 404);

@@ -135,20 +135,19 @@ impl Catalog {
     async fn sync(&self, organization: &OrganizationId, waba: &WabaId) -> Result<usize, String> {
         let there = self.whatsapp.templates(organization, waba).await.map_err(|error| error.to_string())?;
         let changed = self.write(waba, &there).await.map_err(|failure| failure.to_string())?;
-        let states = self.states(organization, waba).await.map_err(|failure| failure.to_string())?;
+        let states = self.states(waba).await.map_err(|failure| failure.to_string())?;
         Ok(changed + states)
     }
 
-    /// Asks about every number of an account, and writes what is new.
-    async fn states(&self, organization: &OrganizationId, waba: &WabaId) -> Result<usize, Failure> {
+    /// Asks about every number of an account, whoever has it, and writes what is new.
+    async fn states(&self, waba: &WabaId) -> Result<usize, Failure> {
         let mut records = Vec::new();
         let all = self.numbers.all();
-        let of_account = all.iter().filter(|record| {
-            record.kind == DirectoryKind::Number
-                && record.organization_id == *organization
-                && record.waba_id.as_ref() == Some(waba)
-        });
-        for number in of_account.filter_map(|record| record.phone_number_id.as_ref()) {
+        let of_account = all
+            .iter()
+            .filter(|record| record.kind == DirectoryKind::Number && record.waba_id.as_ref() == Some(waba))
+            .filter_map(|record| Some((&record.organization_id, record.phone_number_id.as_ref()?)));
+        for (organization, number) in of_account {
             let reported = match self.whatsapp.number_state(number).await {
                 Ok(reported) => reported,
                 Err(error) => {

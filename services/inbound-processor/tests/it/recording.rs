@@ -334,6 +334,31 @@ async fn account_webhooks_without_a_number_are_kept_once_by_account() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_account_webhook_without_a_number_goes_to_every_organization_of_the_account_and_to_no_other() {
+    let world = scene(SimWorld::new(1)).await;
+    // Two organizations share the account, one of them with two numbers; a third has another account.
+    for (organization, number, account) in
+        [("globex", "2", ACCOUNT), ("globex", "3", ACCOUNT), ("initech", "4", "100000000000009")]
+    {
+        number_of(&world, organization, number, account).await;
+    }
+    let body = format!(
+        r#"{{"object":"whatsapp_business_account","entry":[{{"id":"{ACCOUNT}","changes":[
+        {{"field":"account_update","value":{{"event":"DISABLED_UPDATE"}}}}]}}]}}"#
+    );
+    for _ in 0..2 {
+        deliver(&world, &items(body.as_bytes())).await;
+    }
+    process(&world).await.unwrap();
+    let log = log(&world);
+    let told: Vec<_> = log.iter().map(|recorded| recorded.envelope.organization_id.as_str()).collect();
+    assert_eq!(told, ["acme", "globex"]);
+    assert_ne!(log[0].envelope.event_id, log[1].envelope.event_id, "each has an event of its own");
+    assert!(log.iter().all(|recorded| matches!(recorded.event, Event::AccountNotice(_))));
+    assert!(dead_letters(&world).is_empty());
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_same_account_webhook_of_another_moment_is_another_one() {
     let world = scene(SimWorld::new(1)).await;
     for time in [1_790_000_000, 1_790_000_000, 1_789_996_400] {

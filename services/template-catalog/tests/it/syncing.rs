@@ -54,10 +54,14 @@ async fn scene(world: SimWorld) -> SimWorld {
 }
 
 async fn add_number(world: &SimWorld) {
+    add_number_of(world, "acme", "1").await;
+}
+
+async fn add_number_of(world: &SimWorld, organization: &str, number: &str) {
     let record = DirectoryRecord {
         kind: DirectoryKind::Number,
-        organization_id: "acme".into(),
-        phone_number_id: Some("1".into()),
+        organization_id: organization.into(),
+        phone_number_id: Some(number.into()),
         waba_id: Some("account".into()),
         user_id: None,
         enabled: false,
@@ -257,6 +261,40 @@ async fn what_whatsapp_reports_about_a_number_is_written_when_it_changes() {
             let of_tiers = states(&world).iter().filter(|state| state.messaging_limit.is_some()).count();
             assert_eq!(of_tiers, at + 1, "what did not change is not written again");
         }
+    };
+    world.run(Duration::from_secs(1200), service, story).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn organizations_that_share_an_account_each_have_the_state_of_their_numbers_and_one_list_of_templates() {
+    let world = scene(SimWorld::new(1)).await;
+    add_number_of(&world, "beta", "2").await;
+    add_number(&world).await;
+    world.whatsapp_side().set_templates(vec![template("hello", "APPROVED")]);
+    let tier = |tier: &str| NumberState { messaging_limit: Some(tier.to_owned()), ..NumberState::default() };
+    let tiers = [("1", "acme", "TIER_250"), ("2", "beta", "TIER_2K")];
+    for (number, _, word) in tiers {
+        world.whatsapp_side().set_number_state(&number.into(), tier(word));
+    }
+    let state = |world: &SimWorld, number: &str| {
+        let records = world.history(&Topics::default().name(Topic::Directory).into());
+        let key = format!("number-state/{number}");
+        let last = records.into_iter().rfind(|record| record.key.as_deref() == Some(key.as_bytes()))?;
+        Some(decode::<DirectoryRecord>(last.value.as_deref()?).unwrap())
+    };
+    let story = |world: SimWorld| async move {
+        for (number, organization, word) in tiers {
+            let expected = (organization.to_owned(), Some(tier(word)));
+            let of = |record: DirectoryRecord| (record.organization_id.to_string(), record.state);
+            while state(&world, number).map(of).as_ref() != Some(&expected) {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        }
+        let written = || (records(&world), world.history(&Topics::default().name(Topic::Directory).into()).len());
+        let before = written();
+        tokio::time::sleep(3 * INTERVAL).await;
+        assert_eq!(written(), before, "nothing flaps");
+        assert_eq!(table(&world).len(), 1);
     };
     world.run(Duration::from_secs(1200), service, story).await.unwrap();
 }

@@ -61,6 +61,10 @@ pub(super) fn records(
             } else {
                 known.remove(record);
             }
+            // A file says nothing about what is set for a number: that stays.
+            let number = record.phone_number_id.as_ref().filter(|_| kind == DirectoryKind::Number);
+            let settings = number.and_then(|number| known.settings.get(number.as_str()).cloned());
+            let record = &DirectoryRecord { settings, ..record.clone() };
             let value = if *stays { Some(Bytes::from(encode(record)?)) } else { None };
             let topic = topics.name(Topic::Directory).into();
             appends.push(Append { topic, partition: None, key: record.key().map(Bytes::from), value, headers: vec![] });

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use connector_contracts::{Topic, Topics, decode};
-use connector_domain::command::{DirectoryKind, DirectoryRecord};
+use connector_domain::command::{DirectoryKind, DirectoryRecord, NumberSettings};
 use connector_ports::Log;
 use connector_ports::log::Record;
 
@@ -15,6 +15,8 @@ use crate::{Failed, open};
 pub(crate) struct Known {
     /// The organization of each number.
     pub(crate) numbers: BTreeMap<String, String>,
+    /// What is set for numbers.
+    pub(crate) settings: BTreeMap<String, NumberSettings>,
     /// The number of each user, by organization and user. `None`: not enabled.
     pub(crate) users: BTreeMap<(String, String), Option<String>>,
 }
@@ -44,6 +46,9 @@ impl Known {
         match (record.kind, &record.phone_number_id, &record.user_id) {
             (DirectoryKind::Number, Some(number), _) => {
                 self.numbers.insert(number.to_string(), organization);
+                if let Some(settings) = &record.settings {
+                    self.settings.insert(number.to_string(), settings.clone());
+                }
             }
             (DirectoryKind::User, number, Some(user)) => {
                 let number = number.as_ref().filter(|_| record.enabled).map(ToString::to_string);
@@ -58,6 +63,7 @@ impl Known {
         match (record.kind, &record.phone_number_id, &record.user_id) {
             (DirectoryKind::Number, Some(number), _) => {
                 self.numbers.remove(number.as_str());
+                self.settings.remove(number.as_str());
             }
             (DirectoryKind::User, _, Some(user)) => {
                 self.users.remove(&(record.organization_id.to_string(), user.to_string()));

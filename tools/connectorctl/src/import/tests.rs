@@ -2,8 +2,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use connector_contracts::{Topic, decode};
-use connector_domain::command::{ConsentAction, ConsentCommand, DirectoryRecord};
-use connector_ports::log::Record;
+use connector_domain::command::{ConsentAction, ConsentCommand, DirectoryRecord, NumberSettings};
+use connector_ports::log::{Append, Record};
 use connector_runtime::provision;
 
 use super::*;
@@ -260,4 +260,25 @@ async fn a_number_that_somebody_else_assigns_at_the_same_time_is_told_and_ids_ar
     let (fine, said) = here.import(What::Directory, phones, STRICT()).await;
     assert!(!fine && said.contains("must not be the phone number") && said.contains("is no opaque id"), "{said}");
     assert!(!said.contains("4917"), "{said}");
+}
+
+#[tokio::test]
+async fn what_is_set_for_a_number_stays_when_it_is_assigned_again() {
+    let there = installation().await;
+    let settings = NumberSettings { number_rate: Some(20), ..NumberSettings::default() };
+    let csv = "kind,organization,phone_number_id,waba_id\nnumber,acme,1055500001,waba\n";
+    assert!(there.import(What::Directory, csv, STRICT()).await.0);
+    let mut record = there.directory().await.remove("number/1055500001").flatten().unwrap();
+    record.settings = Some(settings.clone());
+    let append = Append {
+        topic: there.topics.name(Topic::Directory).as_str().into(),
+        partition: None,
+        key: record.key().map(Into::into),
+        value: Some(connector_contracts::encode(&record).unwrap().into()),
+        headers: vec![],
+    };
+    there.log.appender().await.unwrap().append(vec![append]).await.unwrap();
+    assert!(there.import(What::Directory, csv, STRICT()).await.0);
+    let kept = there.directory().await.remove("number/1055500001").flatten().and_then(|record| record.settings);
+    assert_eq!(kept, Some(settings));
 }
