@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::FutureExt;
-use redis::aio::{ConnectionLike, ConnectionManager, ConnectionManagerConfig};
+use redis::aio::{ConnectionLike, ConnectionManagerConfig};
 use redis::cluster_async::ClusterConnection;
 use redis::{
     Client, ClientTlsConfig, Cmd, ConnectionInfo, IntoConnectionInfo, Pipeline, RedisError, RedisFuture, RedisResult,
@@ -13,11 +13,12 @@ use redis::{
 use crate::cluster::Cluster;
 use crate::config::RedisConfig;
 use crate::probe::Probe;
+use crate::single::Single;
 
 /// A connection that is made when first used, and again after every loss. Clones share it.
 #[derive(Clone)]
 pub(crate) enum Connection {
-    One(ConnectionManager, Probe),
+    One(Single),
     Cluster(Cluster),
 }
 
@@ -44,13 +45,13 @@ impl Connection {
             Some(certificates) => Client::build_with_tls(node, certificates)?,
             None => Client::open(node)?,
         };
-        Ok(Self::One(ConnectionManager::new_lazy_with_config(client, manager)?, probe))
+        Single::new(client, manager, probe).map(Self::One)
     }
 
     /// Why Redis does not let us in, if it has said so.
     pub(crate) async fn refusal(&self) -> Option<RedisError> {
         match self {
-            Self::One(_, probe) => probe.refusal().await,
+            Self::One(single) => single.refusal().await,
             Self::Cluster(cluster) => cluster.refusal().await,
         }
     }
@@ -85,7 +86,7 @@ fn info(url: &str, config: &RedisConfig) -> RedisResult<ConnectionInfo> {
 impl ConnectionLike for Connection {
     fn req_packed_command<'a>(&'a mut self, cmd: &'a Cmd) -> RedisFuture<'a, Value> {
         match self {
-            Self::One(connection, _) => connection.req_packed_command(cmd),
+            Self::One(single) => single.call(async |connection| connection.req_packed_command(cmd).await).boxed(),
             Self::Cluster(cluster) => cluster.call(async |connection| connection.req_packed_command(cmd).await).boxed(),
         }
     }
@@ -97,7 +98,9 @@ impl ConnectionLike for Connection {
         count: usize,
     ) -> RedisFuture<'a, Vec<Value>> {
         match self {
-            Self::One(connection, _) => connection.req_packed_commands(pipeline, offset, count),
+            Self::One(single) => single
+                .call(async move |connection| connection.req_packed_commands(pipeline, offset, count).await)
+                .boxed(),
             Self::Cluster(cluster) => {
                 let call = async move |connection: &mut ClusterConnection| {
                     connection.req_packed_commands(pipeline, offset, count).await
@@ -109,7 +112,7 @@ impl ConnectionLike for Connection {
 
     fn get_db(&self) -> i64 {
         match self {
-            Self::One(connection, _) => connection.get_db(),
+            Self::One(single) => single.database(),
             // A cluster has no others.
             Self::Cluster(_) => 0,
         }

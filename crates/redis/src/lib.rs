@@ -24,6 +24,7 @@ mod limiters;
 mod probe;
 mod registers;
 mod scripts;
+mod single;
 mod stored;
 
 pub use config::RedisConfig;

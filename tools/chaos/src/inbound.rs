@@ -123,7 +123,7 @@ pub async fn play(options: &Options) -> Outcome<Verdict> {
 }
 
 /// How often each message stands in the log.
-fn received(events: &[Recorded]) -> HashMap<String, usize> {
+pub(crate) fn received(events: &[Recorded]) -> HashMap<String, usize> {
     let mut found = HashMap::new();
     for recorded in events {
         if let Event::MessageReceived(message) = &recorded.event {

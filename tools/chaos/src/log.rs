@@ -22,6 +22,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 pub struct Publisher {
     log: KafkaLog,
     appender: Box<dyn Appender>,
+    patience: Duration,
 }
 
 impl Publisher {
@@ -32,13 +33,19 @@ impl Publisher {
     pub async fn open(bootstrap_servers: &str) -> Outcome<Self> {
         let log = KafkaLog::new(KafkaConfig::plaintext(bootstrap_servers));
         let appender = log.appender().await?;
-        Ok(Self { log, appender })
+        Ok(Self { log, appender, patience: PATIENCE })
+    }
+
+    /// Repeats a write for so long.
+    #[must_use]
+    pub fn patient(self, patience: Duration) -> Self {
+        Self { patience, ..self }
     }
 
     /// Publishes records with their keys, and waits until all of them are durable.
     ///
     /// # Errors
-    /// When brokers are away for a minute, or refuse.
+    /// When brokers are away for longer than a minute ([`Publisher::patient`]), or refuse.
     pub async fn publish<T: Contract>(&mut self, topic: Topic, records: &[(String, T)]) -> Outcome<()> {
         let append = |(key, value): &(String, T)| {
             Ok(Append {
@@ -57,7 +64,7 @@ impl Publisher {
     /// # Errors
     /// As [`Publisher::publish`].
     pub async fn append(&mut self, appends: Vec<Append>) -> Outcome<()> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + self.patience;
         loop {
             match self.appender.append(appends.clone()).await {
                 Ok(_) => return Ok(()),

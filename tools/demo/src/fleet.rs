@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
-use local_stack::{Data, KafkaCluster, KafkaOptions, RedisNodes, Secured, Server, ServerError, free_port};
+use local_stack::{
+    Data, KafkaCluster, KafkaOptions, PASSWORD, RedisNodes, RedisOptions, Secured, Server, ServerError, free_port,
+};
 
 use crate::settings::Settings;
 
@@ -75,6 +77,8 @@ pub struct Plan {
     pub redis_masters: usize,
     /// Kafka and Redis with TLS and passwords.
     pub secured: Option<Secured>,
+    /// Redis wants a password, without being encrypted.
+    pub redis_password: bool,
     /// Settings of all members, over those of the demo.
     pub settings: Environment,
     /// Settings of the simulator, over those of the demo.
@@ -97,6 +101,7 @@ impl Plan {
             long_runs: false,
             redis_masters: 1,
             secured: None,
+            redis_password: false,
             settings: Vec::new(),
             simulator: Vec::new(),
         }
@@ -165,10 +170,11 @@ impl Fleet {
         }
         let (brokers, long_runs, secured) = (plan.brokers, plan.long_runs, plan.secured.clone());
         let options = KafkaOptions { brokers, long_runs, secured, ..KafkaOptions::default() };
-        let masters = plan.redis_masters;
+        let (masters, password) = (plan.redis_masters, plan.redis_password);
+        let redis = RedisOptions { secured: options.secured.clone(), password, ..RedisOptions::default() };
         let stack = match plan.backend {
             Backend::Embedded => None,
-            Backend::Kafka => Some(blocking(move || start_stack(&options, masters)).await??),
+            Backend::Kafka => Some(blocking(move || start_stack(&options, masters, redis)).await??),
         };
         let mut fleet = Self {
             plan,
@@ -241,6 +247,9 @@ impl Fleet {
                 environment.push(("REDIS_CLUSTER", (self.plan.redis_masters > 1).to_string()));
             }
         }
+        if self.plan.redis_password {
+            environment.push(("REDIS_PASSWORD", PASSWORD.to_owned()));
+        }
         environment.extend(self.plan.secured.iter().flat_map(Secured::environment));
         environment.extend(self.plan.settings.iter().cloned());
         environment
@@ -257,7 +266,11 @@ impl Fleet {
         self.wait_for(name, &url).await
     }
 
-    fn apply_topics(&self) -> Result<(), FleetError> {
+    /// Creates the topics that are not there (`connectorctl topics apply`).
+    ///
+    /// # Errors
+    /// When the program is missing, or Kafka refuses.
+    pub fn apply_topics(&self) -> Result<(), FleetError> {
         let output = self
             .command("connectorctl")
             .envs(self.environment(0))
@@ -400,8 +413,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(|error| FleetError(error.to_string()))
 }
 
-fn start_stack(kafka: &KafkaOptions, masters: usize) -> Result<(KafkaCluster, RedisNodes), FleetError> {
-    let redis = RedisNodes::start(masters, kafka.secured.clone())?;
+fn start_stack(
+    kafka: &KafkaOptions,
+    masters: usize,
+    redis: RedisOptions,
+) -> Result<(KafkaCluster, RedisNodes), FleetError> {
+    let redis = RedisNodes::start(masters, redis)?;
     let kafka = KafkaCluster::start(kafka)?;
     Ok((kafka, redis))
 }

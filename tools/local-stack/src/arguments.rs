@@ -32,7 +32,7 @@ pub(crate) struct Arguments {
 impl Arguments {
     pub(crate) fn redis(&self, secured: Option<Secured>) -> RedisOptions {
         let data = self.data_dir.clone();
-        RedisOptions { port: self.redis_port, persistent: data.is_some(), data, cluster: false, secured }
+        RedisOptions { port: self.redis_port, persistent: data.is_some(), data, secured, ..RedisOptions::default() }
     }
 
     pub(crate) fn kafka(&self, secured: Option<Secured>) -> KafkaOptions {

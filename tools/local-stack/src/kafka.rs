@@ -169,6 +169,23 @@ impl KafkaCluster {
         ports.map(|port| format!("127.0.0.1:{port}")).collect::<Vec<_>>().join(",")
     }
 
+    /// Changes settings of a topic, or of all brokers when none is named, as `kafka-configs.sh --alter` does. The others stay.
+    ///
+    /// # Errors
+    /// Kafka refuses; the text has its words.
+    pub fn configure(&self, topic: Option<&str>, settings: &[(&str, &str)]) -> Result<(), ServerError> {
+        let Some(broker) = self.brokers.first() else { return Ok(()) };
+        let entity = match topic {
+            Some(topic) => vec!["--entity-type", "topics", "--entity-name", topic],
+            None => vec!["--entity-type", "brokers", "--entity-default"],
+        };
+        let settings: Vec<_> = settings.iter().map(|(name, value)| format!("{name}={value}")).collect();
+        let mut command = Command::new("java");
+        command.arg("-cp").arg(broker.library.join("*")).arg("kafka.admin.ConfigCommand");
+        command.args(["--bootstrap-server", &self.plaintext_servers(), "--alter", "--add-config", &settings.join(",")]);
+        run_to_its_end(command.args(entity), "change its settings")
+    }
+
     /// How many brokers it has.
     #[must_use]
     pub fn brokers(&self) -> usize {
@@ -203,15 +220,7 @@ impl KafkaServer {
             // Users of SCRAM stand in the metadata; the first of them can only get there with the first format.
             command.args(["--add-scram", &format!("SCRAM-SHA-512=[name={USER},password={PASSWORD}]")]);
         }
-        let output = command
-            .stdin(Stdio::null())
-            .output()
-            .map_err(failed("run java; install a Java runtime of version 17 or newer"))?;
-        if output.status.success() {
-            return Ok(());
-        }
-        let words = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
-        Err(ServerError(format!("Kafka cannot format its data folder:\n{words}")))
+        run_to_its_end(&mut command, "format its data folder")
     }
 
     fn spawn(&mut self) -> Result<(), ServerError> {
@@ -246,6 +255,18 @@ impl KafkaServer {
         self.wait_ready(1)
     }
 
+    /// Kills it if it runs and starts it again on the same port without its data, as on a new volume. Only for a cluster of one broker. Returns
+    /// when it answers.
+    ///
+    /// # Errors
+    /// As [`KafkaServer::restart`].
+    pub fn restart_without_data(&mut self) -> Result<(), ServerError> {
+        self.server.kill9();
+        fs::remove_dir_all(self.server.folder().join("log")).map_err(failed("remove the data"))?;
+        self.format()?;
+        self.restart()
+    }
+
     /// Freezes the process (SIGSTOP): connections stay open and nothing answers.
     ///
     /// # Errors
@@ -267,6 +288,19 @@ impl KafkaServer {
     pub fn pid(&self) -> Option<u32> {
         self.server.pid()
     }
+}
+
+/// Runs a program of Kafka.
+fn run_to_its_end(command: &mut Command, purpose: &str) -> Result<(), ServerError> {
+    let output = command
+        .stdin(Stdio::null())
+        .output()
+        .map_err(failed("run java; install a Java runtime of version 17 or newer"))?;
+    if output.status.success() {
+        return Ok(());
+    }
+    let words = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
+    Err(ServerError(format!("Kafka cannot {purpose}:\n{words}")))
 }
 
 /// The settings of the encrypted listeners, after those of `deploy/local/server.properties`: of a name that stands twice the last counts.

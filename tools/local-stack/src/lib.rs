@@ -7,6 +7,7 @@
 //!
 //! Everything blocks; from async code start servers in `spawn_blocking`.
 
+mod full;
 mod kafka;
 mod process;
 mod redis;
@@ -14,6 +15,7 @@ mod redis_nodes;
 mod secured;
 mod watchdog;
 
+pub use full::Full;
 pub use kafka::{KafkaCluster, KafkaOptions, KafkaServer};
 pub use process::{Data, Server, ServerError, free_port};
 pub use redis::{Dump, RedisOptions, RedisServer};

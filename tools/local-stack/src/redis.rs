@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use crate::full::Full;
 use crate::process::{Data, PORTS, Server, ServerError, failed, free_port};
 use crate::secured::{PASSWORD, Secured, USER};
 
@@ -30,6 +31,8 @@ pub struct RedisOptions {
     /// With these certificates it has a second port, with TLS, and both ports want the password. A certificate of the client is not asked
     /// for, but checked when it is shown.
     pub secured: Option<Secured>,
+    /// Whether it wants the password without being encrypted.
+    pub password: bool,
 }
 
 /// What a Redis had in it at some time. Counts them, so that a later one does not take the place of an earlier.
@@ -43,6 +46,7 @@ pub struct RedisServer {
     port: u16,
     /// The encrypted port, and with what.
     secured: Option<(u16, Secured)>,
+    password: bool,
     persistent: bool,
     cluster: bool,
     dumps: usize,
@@ -65,6 +69,7 @@ impl RedisServer {
             server: Server::new("Redis (redis-server)", data)?,
             port,
             secured,
+            password: options.password,
             persistent: options.persistent,
             cluster: options.cluster,
             dumps: 0,
@@ -98,9 +103,11 @@ impl RedisServer {
             command.arg("--tls-cert-file").arg(certificate).arg("--tls-key-file").arg(key);
             command.arg("--tls-ca-cert-file").arg(secured.ca());
             command.args(["--tls-cluster", if self.cluster { "yes" } else { "no" }]);
-            // The user without a name, for clients that know a password only, and one with a name.
-            command.args(["--requirepass", PASSWORD]);
+            // One with a name, beside the user without one, who is for clients that know a password only.
             command.args(["--user", USER, "on", &format!(">{PASSWORD}"), "~*", "&*", "+@all"]);
+        }
+        if self.is_locked() {
+            command.args(["--requirepass", PASSWORD]);
         }
         let door = self.door();
         self.server.start(command, Duration::from_secs(10), || ping(door))
@@ -143,7 +150,25 @@ impl RedisServer {
 
     /// Where commands of this process go.
     fn door(&self) -> Door {
-        Door { port: self.port, locked: self.secured.is_some() }
+        Door { port: self.port, locked: self.is_locked() }
+    }
+
+    const fn is_locked(&self) -> bool {
+        self.password || self.secured.is_some()
+    }
+
+    /// Has no place for another client, as at `maxclients`: who is connected is thrown out, and whoever comes is answered
+    /// `-ERR max number of clients reached`, to whatever it asks. Redis itself says so before it is asked and hangs up, so that a client
+    /// reads the words or finds the connection broken, as it happens; here everybody reads them.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn fill(&self) -> Result<Full, ServerError> {
+        let (mut inside, port) = (self.door().enter(WHOLE).map_err(failed("command Redis"))?, free_port()?);
+        order(&mut inside, &format!("CONFIG SET port {port}"))?;
+        // Answered with their number.
+        say(&mut inside, "CLIENT KILL TYPE normal SKIPME yes\r\n").map_err(failed("command Redis"))?;
+        Full::stand_at(self.port, inside)
     }
 
     /// Ends it as a crash would.
@@ -220,11 +245,8 @@ impl RedisServer {
 
     /// A command that has to answer OK.
     fn order(&self, command: &str) -> Result<(), ServerError> {
-        let answer = ask(self.door(), &format!("{command}\r\n"), WHOLE).map_err(failed("command Redis"))?;
-        if answer.starts_with("+OK") {
-            return Ok(());
-        }
-        Err(ServerError(format!("Redis answers to {command}: {}", answer.trim_end())))
+        let mut inside = self.door().enter(WHOLE).map_err(failed("command Redis"))?;
+        order(&mut inside, command)
     }
 
     /// Freezes the process (SIGSTOP): connections stay open and nothing answers.
@@ -287,14 +309,35 @@ fn answer(door: Door, command: &str) -> String {
 
 /// The beginning of what it answers to an inline command.
 fn ask(door: Door, command: &str, within: Duration) -> std::io::Result<String> {
-    let address = SocketAddr::from(([127, 0, 0, 1], door.port));
-    let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
-    stream.set_read_timeout(Some(within))?;
-    if door.locked {
-        stream.write_all(format!("AUTH {PASSWORD}\r\n").as_bytes())?;
-        // +OK, and a refusal is longer: then the rest of it is the answer.
-        stream.read_exact(&mut [0; 5])?;
+    say(&mut door.enter(within)?, command)
+}
+
+impl Door {
+    /// A connection, let in.
+    fn enter(self, within: Duration) -> std::io::Result<TcpStream> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.port));
+        let mut stream = TcpStream::connect_timeout(&address, Duration::from_millis(500))?;
+        stream.set_read_timeout(Some(within))?;
+        if self.locked {
+            stream.write_all(format!("AUTH {PASSWORD}\r\n").as_bytes())?;
+            // +OK, and a refusal is longer: then the rest of it is the answer.
+            stream.read_exact(&mut [0; 5])?;
+        }
+        Ok(stream)
     }
+}
+
+/// A command that has to answer OK.
+pub(crate) fn order(inside: &mut TcpStream, command: &str) -> Result<(), ServerError> {
+    let answer = say(inside, &format!("{command}\r\n")).map_err(failed("command Redis"))?;
+    if answer.starts_with("+OK") {
+        return Ok(());
+    }
+    Err(ServerError(format!("Redis answers to {command}: {}", answer.trim_end())))
+}
+
+/// The beginning of the answer to an inline command.
+fn say(stream: &mut TcpStream, command: &str) -> std::io::Result<String> {
     stream.write_all(command.as_bytes())?;
     let mut answer = [0; 512];
     let read = stream.read(&mut answer)?;

@@ -2,7 +2,6 @@
 
 use crate::process::ServerError;
 use crate::redis::{Dump, RedisOptions, RedisServer};
-use crate::secured::Secured;
 
 /// What all nodes had in them at some time.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -16,12 +15,11 @@ pub struct RedisNodes {
 
 impl RedisNodes {
     /// Starts one Redis, or so many masters of a cluster (three or more), none of them with a replica, and waits until they serve.
-    /// With certificates they are encrypted.
     ///
     /// # Errors
     /// As [`RedisServer::start`] and [`RedisServer::form_cluster`].
-    pub fn start(masters: usize, secured: Option<Secured>) -> Result<Self, ServerError> {
-        let options = RedisOptions { cluster: masters > 1, secured, ..RedisOptions::default() };
+    pub fn start(masters: usize, options: RedisOptions) -> Result<Self, ServerError> {
+        let options = RedisOptions { cluster: masters > 1, ..options };
         let nodes = (0..masters.max(1)).map(|_| RedisServer::start(&options)).collect::<Result<Vec<_>, _>>()?;
         if options.cluster {
             RedisServer::form_cluster(&nodes)?;

@@ -233,6 +233,31 @@ async fn batches_of_a_thousand_changes_are_applied_quickly() {
     assert!(rate > 5_000.0, "{rate:.0}/s");
 }
 
+/// The client library keeps an answer to AUTH that is no yes, and would give it for the answer to everything from then on.
+#[tokio::test]
+async fn who_was_sent_away_comes_in_as_soon_as_there_is_a_place() {
+    let options = RedisOptions { password: true, ..RedisOptions::default() };
+    let start = move || RedisServer::start(&options).unwrap_or_else(|error| panic!("{error}"));
+    let server = tokio::task::spawn_blocking(start).await.expect("no panic");
+    let config = RedisConfig {
+        timeout: Duration::from_millis(500),
+        password: Some(connector_settings::Secret::new(servers::PASSWORD)),
+        ..RedisConfig::at(&server.url())
+    };
+    let gate = RedisGate::new(&config).expect("a gate");
+    let view = View::new("places", 0);
+    gate.acquire(&view).await.expect("it comes in");
+    let full = server.fill().expect("it is full");
+    // The first call finds its connection broken; it is the second one that is told.
+    for _ in 0..3 {
+        let error = gate.acquire(&view).await.expect_err("there is no place");
+        assert!(matches!(error, GateError::Unavailable { .. }), "{error}");
+    }
+    assert!(full.sent_away() > 0);
+    full.end().expect("it has places again");
+    connector_testkit::wait::until("a place", Duration::from_secs(10), async || gate.acquire(&view).await.ok()).await;
+}
+
 /// A Redis without a free place for a client answers with an error to whatever comes first, and with a password that is AUTH: it is a
 /// matter of waiting, with a wrong one it is not.
 #[tokio::test]

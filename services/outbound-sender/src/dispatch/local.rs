@@ -212,7 +212,7 @@ impl Local {
 #[cfg(test)]
 mod tests {
     use connector_redis::{RedisConfig, RedisGate};
-    use connector_testkit::servers::RedisNodes;
+    use connector_testkit::servers::{RedisNodes, RedisOptions};
     use connector_testkit::wait::until;
 
     use super::*;
@@ -229,7 +229,7 @@ mod tests {
     /// which owns one of two partitions, sends half of what its number may.
     #[tokio::test]
     async fn the_share_counts_for_the_limiters_of_a_master_that_died_and_for_no_others() {
-        let start = || RedisNodes::start(3, None).unwrap_or_else(|error| panic!("{error}"));
+        let start = || RedisNodes::start(3, RedisOptions::default()).unwrap_or_else(|error| panic!("{error}"));
         let mut redis = tokio::task::spawn_blocking(start).await.expect("no panic");
         let config =
             RedisConfig { cluster: true, timeout: Duration::from_millis(500), ..RedisConfig::at(&redis.url()) };

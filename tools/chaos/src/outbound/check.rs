@@ -62,7 +62,7 @@ fn stories(events: &[Recorded]) -> HashMap<CommandId, Story> {
 }
 
 /// How many of the commands have not come to their end.
-pub(super) fn open(events: &[Recorded], commands: &[CommandId]) -> usize {
+pub(crate) fn open(events: &[Recorded], commands: &[CommandId]) -> usize {
     let stories = stories(events);
     commands.iter().filter(|command| !stories.get(command).is_some_and(Story::is_over)).count()
 }

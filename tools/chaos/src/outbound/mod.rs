@@ -7,23 +7,26 @@ mod check;
 use std::time::Duration;
 
 use connector_contracts::Topic;
-use connector_demo::{Member, settings};
+use connector_demo::{Environment, Member, settings};
 use connector_domain::command::{
     Content, DirectoryKind, DirectoryRecord, Recipient, SendMessage, SendPolicy, SendPurpose,
 };
 use connector_domain::event::{Event, Recorded};
 use connector_domain::identity::Address;
 use connector_domain::ids::{CommandId, ContactId, PhoneNumber};
+use connector_domain::time::Timestamp;
 use connector_ports::Clock;
 use connector_ports::clock::SystemClock;
 use serde_json::json;
 
 use crate::fleet::{Ground, Harm, plan};
-use crate::log::Publisher;
+use crate::log::{Log, Publisher};
 use crate::random::Random;
 use crate::whatsapp::WhatsAppSide;
 use crate::{Options, Outcome, Verdict};
 use check::{Counts, count};
+
+pub(crate) use check::open;
 
 const SENDS: usize = 10_000;
 const QUICK: usize = 300;
@@ -65,32 +68,15 @@ pub async fn play(options: &Options) -> Outcome<Verdict> {
     let sends = options.sends.unwrap_or(if options.quick { QUICK } else { SENDS }).max(1);
     let workers = [FIRST, SECOND, RESERVE].map(|name| Member::instance("outbound-sender", name));
     let others = ["webhook-receiver", "inbound-processor", "opt-in-tracker"].map(Member::only);
-    let limits = vec![
-        ("NUMBER_RATE", "1000".to_owned()),
-        ("NUMBER_BURST", "1000".to_owned()),
-        ("PAIR_INTERVAL", "10ms".to_owned()),
-        ("PAIR_BURST", "1000".to_owned()),
-        ("GRAPH_TIMEOUT", "2s".to_owned()),
-    ];
     let seed = vec![("SIMULATOR_SEED", options.seed.to_string())];
     let members = others.into_iter().chain(workers).collect();
-    let mut ground = Ground::start(options, plan(members, 1, limits, seed), &[RESERVE]).await?;
+    let mut ground = Ground::start(options, plan(members, 1, limits(), seed), &[RESERVE]).await?;
     let mut log = ground.log();
     let whatsapp = ground.whatsapp();
     let mut publisher = ground.publisher().await?;
 
     let contacts = contacts(sends.div_ceil(PER_CONTACT));
-    publisher.register(organization()).await?;
-    let enabled = |events: &[Recorded]| count_of(events, |event| matches!(event, Event::WhatsAppEnabled(_))) > 0;
-    log.until("the user", PATIENCE, enabled).await?;
-    publisher.register(address_book(&contacts)?).await?;
-    let known = |events: &[Recorded]| count_of(events, |event| matches!(event, Event::ContactAdded(_)));
-    log.until("the contacts", PATIENCE, |events| known(events) >= contacts.len()).await?;
-    for contact in &contacts {
-        whatsapp.contact_writes(contact, settings::PHONE_NUMBER_ID, "Hello").await?;
-    }
-    let wrote = |events: &[Recorded]| count_of(events, |event| matches!(event, Event::MessageReceived(_)));
-    log.until("the contacts' messages", PATIENCE, |events| wrote(events) >= contacts.len()).await?;
+    conversations(&contacts, &mut log, &mut publisher, &whatsapp).await?;
 
     let commands = commands(&contacts, sends)?;
     lose_answers(&whatsapp).await?;
@@ -114,10 +100,53 @@ pub async fn play(options: &Options) -> Outcome<Verdict> {
     if let Err(error) = waited {
         println!("  {error}");
     }
+    let verdict = judged(&commands, &mut log, &whatsapp, &thawed).await?;
+    ground.stop();
+    Ok(verdict)
+}
+
+/// Limits that hold nothing up, and a short patience with WhatsApp.
+pub(crate) fn limits() -> Environment {
+    vec![
+        ("NUMBER_RATE", "1000".to_owned()),
+        ("NUMBER_BURST", "1000".to_owned()),
+        ("PAIR_INTERVAL", "10ms".to_owned()),
+        ("PAIR_BURST", "1000".to_owned()),
+        ("GRAPH_TIMEOUT", "2s".to_owned()),
+    ]
+}
+
+/// Opens a conversation of the user with each of the contacts.
+pub(crate) async fn conversations(
+    contacts: &[String],
+    log: &mut Log,
+    publisher: &mut Publisher,
+    whatsapp: &WhatsAppSide,
+) -> Outcome<()> {
+    publisher.register(organization()).await?;
+    let enabled = |events: &[Recorded]| count_of(events, |event| matches!(event, Event::WhatsAppEnabled(_))) > 0;
+    log.until("the user", PATIENCE, enabled).await?;
+    publisher.register(address_book(contacts)?).await?;
+    let known = |events: &[Recorded]| count_of(events, |event| matches!(event, Event::ContactAdded(_)));
+    log.until("the contacts", PATIENCE, |events| known(events) >= contacts.len()).await?;
+    for contact in contacts {
+        whatsapp.contact_writes(contact, settings::PHONE_NUMBER_ID, "Hello").await?;
+    }
+    let wrote = |events: &[Recorded]| count_of(events, |event| matches!(event, Event::MessageReceived(_)));
+    log.until("the contacts' messages", PATIENCE, |events| wrote(events) >= contacts.len()).await?;
+    Ok(())
+}
+
+/// What the log and WhatsApp's ledger say about the commands. Workers that stood still were thawed at these times.
+pub(crate) async fn judged(
+    commands: &[(String, SendMessage)],
+    log: &mut Log,
+    whatsapp: &WhatsAppSide,
+    thawed: &[Timestamp],
+) -> Outcome<Verdict> {
     let posts = whatsapp.posts().await?;
     let journal = log.journal().await?;
-    let counts = count(&commands, log.events().await?, &posts, &journal, &thawed);
-    ground.stop();
+    let counts = count(commands, log.events().await?, &posts, &journal, thawed);
     for finding in counts.findings.iter().take(20) {
         println!("  {finding}");
     }
@@ -136,7 +165,7 @@ fn count_of(events: &[Recorded], wanted: impl Fn(&Event) -> bool) -> usize {
 }
 
 /// Phone numbers of as many people.
-fn contacts(count: usize) -> Vec<String> {
+pub(crate) fn contacts(count: usize) -> Vec<String> {
     (0..count).map(|contact| format!("4917055{contact:06}")).collect()
 }
 
@@ -177,7 +206,7 @@ fn address_book(contacts: &[String]) -> Outcome<Vec<DirectoryRecord>> {
 
 /// The commands in the order in which they are published, with the keys of a publisher who knows nothing of conversations. The
 /// text of each names its contact and its place.
-fn commands(contacts: &[String], sends: usize) -> Outcome<Vec<(String, SendMessage)>> {
+pub(crate) fn commands(contacts: &[String], sends: usize) -> Outcome<Vec<(String, SendMessage)>> {
     let now = SystemClock.now();
     let command = |number: usize| {
         let (contact, place) = (&contacts[number % contacts.len()], number / contacts.len());
@@ -203,7 +232,7 @@ fn commands(contacts: &[String], sends: usize) -> Outcome<Vec<(String, SendMessa
 }
 
 /// Publishes at the rate, a twentieth of a second's worth at a time; of each lot one command twice.
-async fn publish(publisher: &mut Publisher, commands: &[(String, SendMessage)]) -> Outcome<()> {
+pub(crate) async fn publish(publisher: &mut Publisher, commands: &[(String, SendMessage)]) -> Outcome<()> {
     let lot = RATE / 20;
     let mut pace = tokio::time::interval(Duration::from_millis(50));
     for lot in commands.chunks(lot) {
