@@ -40,7 +40,7 @@ seeds: ## Simulated worlds by the thousand, in minutes: faults at every two call
 	SEEDS=$(or $(SEEDS),2000) cargo test --release --locked -p outbound-sender --test outbound crashes
 	SEEDS=$(or $(SEEDS),2000) cargo test --release --locked -p connector-tests --test windows whatever
 
-chaos: ## Kills, freezes and cuts off processes and servers under load, and counts what was lost. ONLY=outbound|inbound|windows; ARGS="--quick --seed 2", ARGS=--cluster; RELEASE=1
+chaos: ## Kills, freezes and cuts off processes and servers under load, and counts what was lost. ONLY=outbound|inbound|windows|outage; ARGS="--quick --seed 2", ARGS=--cluster; RELEASE=1
 	@deploy/local/require.sh kafka
 	cargo build --locked --quiet $(if $(RELEASE),--release) $(CHAOS_PROGRAMS)
 	@target/$(if $(RELEASE),release,debug)/connector-chaos $(ONLY) $(ARGS)

@@ -6,6 +6,7 @@ mod clients;
 mod corpus;
 mod inbound;
 mod old_views;
+mod outage;
 mod reference;
 mod secured;
 mod start;

@@ -7,6 +7,7 @@
 pub mod fleet;
 pub mod inbound;
 pub mod log;
+pub mod outage;
 pub mod outbound;
 mod random;
 pub mod whatsapp;
@@ -31,6 +32,8 @@ pub enum Scenario {
     Inbound,
     /// Customer service windows, and what decisions know of conversations.
     Windows,
+    /// Kafka and Redis, away for two minutes at a time.
+    Outage,
 }
 
 /// What a scenario found out.
@@ -84,6 +87,7 @@ impl Scenario {
             Self::Outbound => outbound::play(options).await,
             Self::Inbound => inbound::play(options).await,
             Self::Windows => windows::play(options).await,
+            Self::Outage => outage::play(options).await,
         }
     }
 }
