@@ -286,8 +286,12 @@ impl Play {
 
     /// A user tries to write: what leaves must leave inside the window, and not after a STOP.
     async fn send(&mut self, stream: &StreamId) -> Result<(), String> {
-        let question =
-            Question { organization_id: "acme".into(), user_id: "ada".into(), conversation_id: stream.clone() };
+        let question = Question {
+            organization_id: "acme".into(),
+            user_id: "ada".into(),
+            conversation_id: stream.clone(),
+            addressed_at: None,
+        };
         // What cannot be decided on waits, and so it is with a part that does not answer.
         let settled = self.situations.settled(&mut [question]).await;
         let Ok([Some(situation)]) = settled.as_deref() else { return Ok(()) };

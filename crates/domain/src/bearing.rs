@@ -13,6 +13,8 @@ pub fn bears_on_decisions(event_type: &str, error_code: Option<i64>) -> bool {
         | EventKind::CallReceived
         | EventKind::IdentityLearned
         | EventKind::ConversationLinked
+        | EventKind::IdentityPassedOn
+        | EventKind::IdentityTakenOver
         | EventKind::MarketingPreferenceChanged
         | EventKind::MessageFailed
         | EventKind::OptInRequested

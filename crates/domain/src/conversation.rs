@@ -6,9 +6,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::command::{ContentKind, SendPurpose};
 use crate::consent::{ConsentState, Intent};
-use crate::event::{CallReceived, Event, MessageReceived};
+use crate::event::{CallReceived, Event, IdentityPassedOn, MessageReceived};
+use crate::handover::{Handovers, is_same};
 use crate::identity::Address;
-use crate::ids::{EventId, OrganizationId, PhoneNumberId, StreamId};
+use crate::ids::{EventId, OrganizationId, PhoneNumber, PhoneNumberId, StreamId};
 use crate::outcome::MarketingRefusal;
 use crate::status::DeliveryStatus;
 use crate::time::Timestamp;
@@ -48,6 +49,9 @@ pub struct Conversation {
     /// When WhatsApp last said that this person gets no marketing message for now.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub marketing_refused: Option<Timestamp>,
+    /// Numbers that name somebody else by now: the one this stream follows from, and those the contact gave up (R10).
+    #[serde(skip_serializing_if = "Handovers::is_empty")]
+    pub handovers: Handovers,
 }
 
 /// Where links that were followed over `path` lead on from its end when `next` closes a circle (R10): to the least stream of the circle,
@@ -141,13 +145,20 @@ impl Conversation {
             Event::MarketingPreferenceChanged(preference) => self.marketing(preference.stopped, at),
             Event::IdentityLearned(learned) => {
                 // The newer knowledge wins: WhatsApp normalises numbers, and people change them.
-                let older = std::mem::replace(&mut self.address, learned.address.clone());
-                self.address.learn(&older);
+                self.readdressed(&learned.address);
                 if !self.aliases.contains(&learned.alias) {
                     self.aliases.push(learned.alias.clone());
                 }
             }
             Event::ConversationLinked(linked) => self.canonical = Some(linked.canonical.clone()),
+            Event::IdentityPassedOn(passed) => self.passed_on(passed),
+            Event::IdentityTakenOver(taken) => {
+                self.number(&taken.phone_number_id);
+                // It may have been handed on again already.
+                if self.handovers.of(&taken.identity).all(|handover| handover.since <= taken.since) {
+                    self.readdressed(&taken.address);
+                }
+            }
             _ => {}
         }
     }
@@ -166,6 +177,7 @@ impl Conversation {
             marketing_stopped: self.marketing_stopped,
             marketing_since: self.marketing_since,
             marketing_refused: self.marketing_refused,
+            handovers: self.handovers.clone(),
             ..Self::default()
         }
     }
@@ -200,10 +212,39 @@ impl Conversation {
                 true
             }
             // Who a person is, and a no, counts whoever tells of it.
-            _ => {
-                matches!(event, Event::IdentityLearned(_) | Event::ConversationLinked(_) | Event::OptOutCarriedOver(_))
-            }
+            _ => matches!(
+                event,
+                Event::IdentityLearned(_)
+                    | Event::IdentityPassedOn(_)
+                    | Event::IdentityTakenOver(_)
+                    | Event::ConversationLinked(_)
+                    | Event::OptOutCarriedOver(_)
+            ),
         }
+    }
+
+    /// Where a message to the contact goes, when `given` is how they were addressed when it was accepted: to where they are now. `None` when
+    /// they gave that up, and nothing else is known: whoever has it now is somebody else (R10).
+    #[must_use]
+    pub fn reached_at(&self, given: &Address) -> Option<Address> {
+        if !self.address.is_empty() {
+            return Some(self.address.clone());
+        }
+        let phone = given.phone.clone().filter(|phone| !self.gave_up(phone));
+        Some(Address { phone, bsuid: given.bsuid.clone() }).filter(|address| !address.is_empty())
+    }
+
+    /// Whether the contact gave this number up, so that it names somebody else.
+    #[must_use]
+    pub fn gave_up(&self, phone: &PhoneNumber) -> bool {
+        let has_it = self.address.phone.as_ref().is_some_and(|own| is_same(own, phone));
+        !has_it && self.handovers.gave_up(phone, &self.aliases)
+    }
+
+    /// When the contact, or the business with them, is first known to have said anything.
+    #[must_use]
+    pub fn begun(&self) -> Option<Timestamp> {
+        [self.consent.since, self.window_since, self.last_template].into_iter().flatten().min()
     }
 
     /// The contact declined or opted out: nothing may leave (P9).
@@ -244,6 +285,8 @@ impl Conversation {
             | Event::WindowExpired(_)
             | Event::MarketingPreferenceChanged(_)
             | Event::IdentityLearned(_)
+            | Event::IdentityPassedOn(_)
+            | Event::IdentityTakenOver(_)
             | Event::ConversationLinked(_) => true,
             Event::MessageSent(sent) => matches!(sent.purpose, SendPurpose::OptIn),
             Event::MessageFailed(failed) => refused(failed.error_code),
@@ -286,13 +329,35 @@ impl Conversation {
         }
     }
 
+    /// The contact is addressed like this from now on; what is not said stays.
+    fn readdressed(&mut self, address: &Address) {
+        let older = std::mem::replace(&mut self.address, address.clone());
+        self.address.learn(&older);
+    }
+
+    /// A number names somebody else from a moment on. Whoever lost it is not addressed by it any more, unless that was before they got it.
+    fn passed_on(&mut self, passed: &IdentityPassedOn) {
+        self.handovers.add(passed.into());
+        let is_newest = self.handovers.of(&passed.identity).all(|handover| handover.since <= passed.since);
+        let lost = |own: &PhoneNumber| passed.address.phone.as_ref().is_some_and(|phone| is_same(own, phone));
+        if is_newest && self.address.phone.as_ref().is_some_and(lost) {
+            self.address.phone = None;
+        }
+    }
+
+    /// Fills what is not known of the address. A message may have been on its way while its number was given up.
+    fn learn(&mut self, address: &Address) {
+        let phone = address.phone.clone().filter(|phone| !self.gave_up(phone));
+        self.address.learn(&Address { phone, bsuid: address.bsuid.clone() });
+    }
+
     fn number(&mut self, number: &PhoneNumberId) {
         self.phone_number_id.get_or_insert_with(|| number.clone());
     }
 
     fn received(&mut self, message: &MessageReceived, id: EventId, at: Timestamp) {
         self.number(&message.phone_number_id);
-        self.address.learn(&message.address);
+        self.learn(&message.address);
         // What opens no window was not written by the contact (`system`), so it is no reply and implies nothing.
         let wrote = message.window_deadline.is_some();
         if wrote {
@@ -317,7 +382,7 @@ impl Conversation {
     /// included (P6, P9, P15), and there is nothing that could be marked as read.
     fn called(&mut self, call: &CallReceived, at: Timestamp) {
         self.number(&call.phone_number_id);
-        self.address.learn(&call.address);
+        self.learn(&call.address);
         self.open_until(call.window_deadline, at);
     }
 

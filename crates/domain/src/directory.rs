@@ -10,8 +10,10 @@ use crate::event::{
     ActivationNoticeAcknowledged, ActivationNoticeRaised, ContactAdded, ContactRemoved, Event, WhatsAppDisabled,
     WhatsAppEnabled,
 };
+use crate::handover::Handovers;
 use crate::identity::{Address, StreamKeys};
 use crate::ids::{ContactId, PhoneNumberId, StreamId, Text, UserId};
+use crate::time::Timestamp;
 
 /// Whether a user may use WhatsApp, and whether they have been told.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -142,22 +144,28 @@ pub fn decide_user_removed(enablement: &Enablement, user: &UserId) -> Vec<Event>
 }
 
 /// What follows from a contact's record (P3). `number`: the number its user writes from. A changed phone number (or a user who
-/// moved to another business number) leads to another conversation: removed, then added.
+/// moved to another business number) leads to another conversation: removed, then added. `handovers`: what is known about the address. An
+/// entry stays with the person it was made for, wherever they are; one that is new names whoever has the address `now` (R10).
 #[must_use]
 pub fn decide_contact(
     old: &ContactEntry,
     record: &DirectoryRecord,
     keys: &StreamKeys,
     number: &PhoneNumberId,
+    (handovers, now): (&Handovers, Timestamp),
 ) -> Vec<Event> {
     let (DirectoryKind::Contact, Some(user_id), Some(contact_id)) = (record.kind, &record.user_id, &record.contact_id)
     else {
         return Vec::new();
     };
     // An entry that WhatsApp cannot address is no contact.
-    let Some(conversation_id) = keys.conversation(number, &record.address) else {
+    let Some(identity) = keys.conversation(number, &record.address) else {
         return decide_contact_removed(old, user_id, contact_id);
     };
+    let same_address = keys.conversation(number, &old.address).as_ref() == Some(&identity);
+    let ever = |id: &&StreamId| **id == identity || handovers.of(&identity).any(|handover| handover.successor == **id);
+    let kept = old.conversation_id.as_ref().filter(|_| same_address).filter(ever);
+    let conversation_id = kept.unwrap_or_else(|| handovers.holder(&identity, now)).clone();
     let same_conversation = old.conversation_id.as_ref() == Some(&conversation_id);
     if same_conversation && old.address == record.address && old.name == record.name {
         return Vec::new();

@@ -146,6 +146,29 @@ events! {
         /// The conversation that continues.
         canonical: StreamId,
     }
+    /// A phone number does not name the person of a conversation any more: whoever is met under it from `since` on is somebody else, or the
+    /// person of another conversation (R10). It stands in the stream of the number, and in the conversation that loses it.
+    IdentityPassedOn {
+        /// The stream id that follows from the number.
+        identity: StreamId,
+        /// The number.
+        address: Address,
+        /// The first moment at which it names somebody else, by WhatsApp's clock.
+        since: Timestamp,
+        /// The conversation with whoever has it from then on.
+        successor: StreamId,
+    }
+    /// The person of this conversation, whoever that is, has a phone number that named another conversation before (R10).
+    IdentityTakenOver {
+        /// The business number of the conversation.
+        phone_number_id: PhoneNumberId,
+        /// The stream id that follows from the number.
+        identity: StreamId,
+        /// How the person is addressed from then on, as far as it is known.
+        address: Address,
+        /// From when on, by WhatsApp's clock.
+        since: Timestamp,
+    }
     /// The contact told WhatsApp to stop or resume marketing messages (`user_preferences`).
     MarketingPreferenceChanged {
         /// The business number concerned.

@@ -7,6 +7,7 @@ use uuid::Uuid;
 
 use crate::ids::{Bsuid, CommandId, OrganizationId, PhoneNumber, PhoneNumberId, StreamId, UserId};
 use crate::phone::one_form;
+use crate::time::Timestamp;
 
 /// How WhatsApp addresses one person. At least one of the two is present in everything the connector records.
 #[derive(Clone, Debug, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -128,6 +129,13 @@ impl StreamKeys {
     #[must_use]
     pub fn user(&self, organization: &OrganizationId, user: &UserId) -> StreamId {
         self.stream(["user", organization.as_str(), user.as_str()])
+    }
+
+    /// The conversation with whoever has an identity after its person gave it up: `identity` is the stream that follows from it, `since` the
+    /// first moment at which it names somebody else.
+    #[must_use]
+    pub fn successor(&self, identity: &StreamId, since: Timestamp) -> StreamId {
+        self.stream(["successor", identity.as_str(), &since.as_millis().to_string()])
     }
 
     /// A proof that whoever has the secret wrote these parts for this purpose.

@@ -13,6 +13,7 @@ pub mod decide;
 pub mod directory;
 pub mod event;
 pub mod form;
+pub mod handover;
 pub mod identity;
 pub mod ids;
 pub mod outcome;

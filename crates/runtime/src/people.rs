@@ -1,11 +1,14 @@
 //! Which conversation continues for a person who is known under several identities (R10).
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
 
 use connector_domain::conversation::{Conversation, root};
 use connector_domain::event::{ConversationLinked, Event, IdentityLearned};
+use connector_domain::handover::Handover;
 use connector_domain::identity::Address;
-use connector_domain::ids::{EventId, StreamId};
+use connector_domain::ids::{Bsuid, EventId, StreamId};
+use connector_domain::time::Timestamp;
 use futures::future::try_join_all;
 
 use crate::failure::Failure;
@@ -15,10 +18,64 @@ use crate::view::Reading;
 /// Aliases of aliases are followed this far; more can only be a circle.
 const FARTHEST: usize = 8;
 
+/// What a writer said lately about identities: the views may not have it yet.
+#[derive(Clone, Debug, Default)]
+pub struct Said {
+    handovers: HashMap<StreamId, Vec<Handover>>,
+    bsuids: HashMap<StreamId, BTreeSet<Bsuid>>,
+}
+
+/// So many streams are kept in [`Said`]; the views have had the time to catch up when it is emptied.
+const KEPT: usize = 100_000;
+
+impl Said {
+    /// Adds what a batch said.
+    pub fn add(&mut self, said: Self) {
+        if self.handovers.len() >= KEPT {
+            self.handovers.clear();
+        }
+        for (stream, handovers) in said.handovers {
+            self.handovers.entry(stream).or_default().extend(handovers);
+        }
+        if self.bsuids.len() >= KEPT {
+            self.bsuids.clear();
+        }
+        for (stream, bsuids) in said.bsuids {
+            self.bsuids.entry(stream).or_default().extend(bsuids);
+        }
+    }
+}
+
 /// The conversations a batch is about, as the gate has them, and what the batch itself added.
 #[derive(Debug, Default)]
 pub struct People {
     known: HashMap<StreamId, Conversation>,
+    /// What the views may not have. Shared with the writer: it is large, and a batch only reads it.
+    before: Arc<Said>,
+    /// What the batch says.
+    now: Said,
+}
+
+/// Which identities of an item name the person of its conversation for good.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Learns {
+    /// All of them.
+    All,
+    /// Not its number, which names one person after the other.
+    NotTheNumber,
+    /// None: its user id is another person's, too.
+    Nothing,
+}
+
+/// Which conversation an item belongs to by how it names its person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Whose {
+    /// The stream to go on from.
+    pub stream: StreamId,
+    /// What the item tells about that conversation.
+    pub learns: Learns,
+    /// Nobody said so, but the number names somebody else than before: whose it was.
+    pub lost_by: Option<StreamId>,
 }
 
 /// Two streams found to be one person.
@@ -81,6 +138,18 @@ impl Link {
 }
 
 impl People {
+    /// Nobody is read yet; `before`: what this writer said lately.
+    #[must_use]
+    pub fn beside(before: Arc<Said>) -> Self {
+        Self { before, ..Self::default() }
+    }
+
+    /// What the batch said.
+    #[must_use]
+    pub fn said(self) -> Said {
+        self.now
+    }
+
     /// Reads these streams and the ones they continue in, one question per partition and step.
     ///
     /// # Errors
@@ -103,6 +172,9 @@ impl People {
                 for (stream, stored) in answered {
                     let conversation: Conversation = load(stored.as_ref())?;
                     wanted.extend(conversation.canonical.clone());
+                    wanted.extend(conversation.handovers.successors().cloned());
+                    wanted
+                        .extend(self.before.handovers.get(&stream).into_iter().flatten().map(|h| h.successor.clone()));
                     self.known.insert(stream, conversation);
                 }
             }
@@ -130,6 +202,140 @@ impl People {
     #[must_use]
     pub fn is_anybody(&self, stream: &StreamId) -> bool {
         self.is_known(stream) || self.root(stream) != *stream
+    }
+
+    /// The moments at which an identity was handed over, in order.
+    fn handovers(&self, identity: &StreamId) -> Vec<&Handover> {
+        let stored = self.known.get(identity).into_iter().flat_map(|conversation| conversation.handovers.of(identity));
+        let said = [&*self.before, &self.now].into_iter().filter_map(|said| said.handovers.get(identity)).flatten();
+        let mut all: Vec<&Handover> = stored.chain(said).collect();
+        all.sort_by_key(|handover| handover.since);
+        all.dedup_by_key(|handover| handover.since);
+        all
+    }
+
+    /// The stream of whoever has an identity at a moment, as far as that is known: its own, until it was handed over.
+    #[must_use]
+    pub fn holder(&self, identity: &StreamId, at: Timestamp) -> StreamId {
+        let handovers = self.handovers(identity);
+        let held = handovers.into_iter().rfind(|handover| handover.since <= at);
+        held.map_or_else(|| identity.clone(), |handover| handover.successor.clone())
+    }
+
+    /// Whether an identity ever was handed over.
+    #[must_use]
+    pub fn was_handed_over(&self, identity: &StreamId) -> bool {
+        !self.handovers(identity).is_empty()
+    }
+
+    /// Whether an identity was handed over later than at a moment.
+    fn is_handed_over_after(&self, identity: &StreamId, at: Timestamp) -> bool {
+        self.handovers(identity).last().is_some_and(|handover| handover.since > at)
+    }
+
+    /// The conversation of a stream, as it was read.
+    #[must_use]
+    pub fn conversation(&self, stream: &StreamId) -> Option<&Conversation> {
+        self.known.get(stream)
+    }
+
+    /// Whether a conversation has had a message in either direction, or consent.
+    fn has_spoken(&self, stream: &StreamId) -> bool {
+        self.known.get(stream).is_some_and(|conversation| {
+            conversation.last_inbound.is_some() || conversation.deadline.is_some() || conversation.begun().is_some()
+        })
+    }
+
+    /// Whether the person of a conversation is known to have another business-scoped user id than this one, whose stream is `stream`. Who
+    /// gets a new one keeps the conversation: the former ones are its aliases.
+    fn is_another(&self, conversation: &StreamId, bsuid: &Bsuid, stream: &StreamId) -> bool {
+        if conversation == stream || self.has_alias(conversation, stream) {
+            return false;
+        }
+        let stored = self.known.get(conversation).and_then(|conversation| conversation.address.bsuid.as_ref());
+        let said = [&*self.before, &self.now].into_iter().filter_map(|said| said.bsuids.get(conversation)).flatten();
+        let mut theirs = stored.into_iter().chain(said).peekable();
+        theirs.peek().is_some() && !theirs.any(|known| known == bsuid)
+    }
+
+    /// Whether a person had an identity before it was handed over, the last time.
+    fn had(&self, identity: &StreamId, person: &StreamId) -> bool {
+        let handovers = self.handovers(identity);
+        let Some((_, earlier)) = handovers.split_last() else { return false };
+        let before = earlier.iter().map(|handover| &handover.successor).chain([identity]);
+        before.into_iter().any(|stream| self.root(stream) == *person)
+    }
+
+    /// Whose an item is that happened at `at`. A user id says more than a number, which may have been given to somebody else: with another
+    /// user id than the one known under the number it is another person's, and nobody's answer counts for the other (R10).
+    #[must_use]
+    pub fn whose(&self, home: &StreamId, bsuid: Option<(&Bsuid, &StreamId)>, at: Timestamp) -> Whose {
+        let held = self.holder(home, at);
+        let by_number = Whose { stream: held.clone(), learns: self.learns(home), lost_by: None };
+        let Some((bsuid, own)) = bsuid.filter(|(_, own)| *own != home) else { return by_number };
+        let there = self.root(&held);
+        let person = self.is_anybody(own).then(|| self.root(own));
+        if person.as_ref() == Some(&there) {
+            return by_number;
+        }
+        let another = self.is_another(&there, bsuid, own);
+        let returns = person.as_ref().is_some_and(|person| self.had(home, person));
+        if !another && !returns {
+            return by_number;
+        }
+        let heard = self.known.get(&there).and_then(|conversation| conversation.last_inbound);
+        let is_news = !returns && heard < Some(at) && !self.is_handed_over_after(home, at);
+        Whose {
+            stream: person.unwrap_or_else(|| own.clone()),
+            learns: Learns::NotTheNumber,
+            lost_by: is_news.then_some(there),
+        }
+    }
+
+    fn learns(&self, home: &StreamId) -> Learns {
+        if self.was_handed_over(home) { Learns::NotTheNumber } else { Learns::All }
+    }
+
+    /// Whose a status is: a message to somebody is theirs, also when it is told after they gave the number up; only of who was written to
+    /// under it since then there can be another. A status alone hands no number over.
+    #[must_use]
+    pub fn whose_status(&self, home: &StreamId, bsuid: Option<(&Bsuid, &StreamId)>, at: Timestamp) -> Whose {
+        let held = self.holder(home, at);
+        let stream = if self.has_spoken(&self.root(&held)) { held } else { home.clone() };
+        let there = self.root(&stream);
+        let another = bsuid.is_some_and(|(bsuid, own)| self.is_another(&there, bsuid, own));
+        let learns = if another { Learns::Nothing } else { self.learns(home) };
+        Whose { stream, learns, lost_by: None }
+    }
+
+    /// Whether a number that `person` gets at `at`, and that was another stream's, was somebody else's until then. It was not when they wrote
+    /// from it before WhatsApp said that they have it.
+    #[must_use]
+    pub fn was_anothers(&self, identity: &StreamId, person: &StreamId, bsuids: &[StreamId], at: Timestamp) -> bool {
+        let there = self.root(&self.holder(identity, at));
+        if there == *person {
+            return false;
+        }
+        if self.was_handed_over(identity) {
+            return true;
+        }
+        let Some(conversation) = self.known.get(&there) else { return false };
+        if bsuids.iter().any(|own| *own == there || conversation.aliases.contains(own)) {
+            return false;
+        }
+        // Without a user id only the time tells.
+        !bsuids.is_empty() && conversation.address.bsuid.is_some()
+            || conversation.begun().is_some_and(|begun| begun <= at)
+    }
+
+    /// The batch has said that an identity is somebody else's.
+    pub fn passed(&mut self, handover: Handover) {
+        self.now.handovers.entry(handover.identity.clone()).or_default().push(handover);
+    }
+
+    /// The batch has recorded that the person of a conversation has this user id.
+    pub fn has_bsuid(&mut self, conversation: &StreamId, bsuid: &Bsuid) {
+        self.now.bsuids.entry(conversation.clone()).or_default().insert(bsuid.clone());
     }
 
     fn is_known(&self, stream: &StreamId) -> bool {
@@ -200,7 +406,8 @@ mod tests {
             aliases: aliases.iter().map(|alias| (*alias).into()).collect(),
             ..Conversation::default()
         };
-        People { known: known.iter().map(|(id, to, aliases)| ((*id).into(), conversation(*to, aliases))).collect() }
+        let known = known.iter().map(|(id, to, aliases)| ((*id).into(), conversation(*to, aliases))).collect();
+        People { known, ..People::default() }
     }
 
     #[test]

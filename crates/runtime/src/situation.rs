@@ -8,6 +8,7 @@ use connector_domain::conversation::{Conversation, closed, heeding};
 use connector_domain::directory::ContactEntry;
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{ContactId, OrganizationId, StreamId, UserId};
+use connector_domain::time::Timestamp;
 use connector_ports::gate::Snapshot;
 use connector_ports::log::Offset;
 use connector_ports::partition::partition_for;
@@ -171,6 +172,8 @@ pub struct Question {
     pub user_id: UserId,
     /// The conversation.
     pub conversation_id: StreamId,
+    /// When it was named by the address it follows from, and not by its id: whoever has that address then is meant (R10).
+    pub addressed_at: Option<Timestamp>,
 }
 
 /// The partitions whose views know a situation: that of the conversation, and that of the user.
@@ -333,7 +336,11 @@ impl Situations {
         for _ in 0..FARTHEST {
             let mut linked = Vec::new();
             for (at, question) in questions.iter_mut().enumerate() {
-                let Some(canonical) = found[at].situation.conversation.canonical.clone() else { continue };
+                let conversation = &found[at].situation.conversation;
+                let asked = &question.conversation_id;
+                let held = question.addressed_at.take().map(|at| conversation.handovers.holder(asked, at));
+                let next = held.filter(|held| *held != asked).or(conversation.canonical.as_ref()).cloned();
+                let Some(canonical) = next else { continue };
                 let Some(path) = paths[at].as_mut() else { continue };
                 if let Some(least) = closed(path, &canonical) {
                     question.conversation_id = least;

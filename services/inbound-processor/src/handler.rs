@@ -8,18 +8,18 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use connector_contracts::{Topic, decode};
 use connector_domain::command::{DirectoryRecord, WebhookItem};
-use connector_domain::event::{ConversationLinked, Event, IdentityLearned, Recorded, TimeSource};
+use connector_domain::event::{Event, Recorded, TimeSource};
 use connector_domain::ids::{EventId, OrganizationId, PhoneNumberId, StreamId, Text};
 use connector_domain::time::Timestamp;
 use connector_ports::Gate;
 use connector_ports::gate::View;
-use connector_ports::log::{Append, Appended, Offset, Record, TopicPartition};
+use connector_ports::log::{Append, Appended, Header, Offset, Record, TopicPartition};
 use connector_runtime::commands::{FORWARDED, forward};
 use connector_runtime::emit::{Cause, Emitter, traceparent};
 use connector_runtime::failure::Failure;
 use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
-use connector_runtime::people::{Link, People};
+use connector_runtime::people::{Learns, Link, People, Said, Whose};
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::situation::partition_of;
 use connector_runtime::table::Table;
@@ -29,7 +29,11 @@ use connector_telemetry::metrics::InboundOutcome;
 use futures::future::{try_join, try_join_all};
 
 use crate::meaning::{Interpreter, Meaning};
+use crate::moves::Mover;
 use crate::{Config, SERVICE};
+
+/// The header of an item that was sent on to a conversation which not all of its identities name for good: which ones do not.
+const APART: &str = "apart";
 
 /// How long WhatsApp repeats what it has told, with a day for what is on its way.
 const REPEATED: i64 = 8 * 24 * 3600 * 1000;
@@ -55,6 +59,8 @@ pub struct InboundHandler {
     gate: Arc<dyn Gate>,
     metrics: Arc<Metrics>,
     written: Written,
+    /// What was said about identities before; the views may not have it yet.
+    said: Arc<Said>,
 }
 
 /// What the last batch wrote, until its commit.
@@ -62,6 +68,7 @@ pub struct InboundHandler {
 struct Written {
     marks: BTreeMap<u32, Vec<Mark>>,
     outcomes: Vec<InboundOutcome>,
+    said: Said,
 }
 
 /// An item that is understood.
@@ -70,11 +77,54 @@ struct Item {
     organization: OrganizationId,
     /// Who else has a number of the account that the item is about.
     others: BTreeSet<OrganizationId>,
-    /// Where the record says it belongs: its own stream, or the one it was sent on to.
-    home: StreamId,
-    forwarded: bool,
+    /// The stream it was sent on to, and what it tells there.
+    sent_on: Option<(StreamId, Learns)>,
     partition: u32,
     traceparent: Option<String>,
+}
+
+impl Item {
+    /// Where it belongs: where the record was sent on to, else with whoever has the address it names.
+    fn whose(&self, people: &People) -> Whose {
+        let meaning = &self.meaning;
+        match (&self.sent_on, &meaning.event) {
+            (Some((home, learns)), _) => Whose { stream: home.clone(), learns: *learns, lost_by: None },
+            (None, _) if meaning.address.is_empty() => {
+                Whose { stream: meaning.home.clone(), learns: Learns::All, lost_by: None }
+            }
+            (None, Event::MessageStatusChanged(_)) => {
+                people.whose_status(&meaning.home, meaning.bsuid(), meaning.occurred_at)
+            }
+            (None, _) => people.whose(&meaning.home, meaning.bsuid(), meaning.occurred_at),
+        }
+    }
+
+    /// Its own stream and the further ones that its conversation learns.
+    fn identities(&self, stream: &StreamId, learns: Learns) -> (StreamId, &[StreamId]) {
+        match learns {
+            Learns::All => (self.meaning.home.clone(), &self.meaning.identities),
+            Learns::NotTheNumber => (stream.clone(), &self.meaning.identities),
+            Learns::Nothing => (stream.clone(), &[]),
+        }
+    }
+}
+
+/// The header that tells the next one what an item tells there.
+fn apart(learns: Learns) -> Option<Header> {
+    let word: &'static [u8] = match learns {
+        Learns::All => return None,
+        Learns::NotTheNumber => b"number",
+        Learns::Nothing => b"all",
+    };
+    Some((APART.into(), Some(Bytes::from_static(word))))
+}
+
+fn learns(record: &Record) -> Learns {
+    match record.header(APART).map(|word| &word[..]) {
+        None => Learns::All,
+        Some(b"number") => Learns::NotTheNumber,
+        Some(_) => Learns::Nothing,
+    }
 }
 
 /// The mark of an event: its id, derived from its cause, so that the memory can be rebuilt from the log alone.
@@ -120,6 +170,7 @@ impl InboundHandler {
             memory: Memory::new(platform.gate.clone(), platform.log.clone(), views::INBOUND, log, mark),
             metrics: platform.metrics.clone(),
             written: Written::default(),
+            said: Arc::default(),
         }
     }
 
@@ -167,8 +218,7 @@ impl InboundHandler {
         Ok(Item {
             organization,
             others: owners,
-            forwarded: sent_on_to.is_some(),
-            home: sent_on_to.unwrap_or_else(|| meaning.home.clone()),
+            sent_on: sent_on_to.map(|stream| (stream, learns(record))),
             meaning,
             partition: record.source.partition,
             traceparent: traceparent(record),
@@ -191,7 +241,7 @@ impl InboundHandler {
     async fn recorded_elsewhere(&self, items: &[&Item], people: &People) -> Result<HashSet<EventId>, Failure> {
         let is_stranger = |item: &&&Item| {
             let by_person = matches!(item.meaning.event, Event::MessageReceived(_) | Event::CallReceived(_));
-            by_person && !people.is_anybody(&item.home)
+            by_person && !people.is_anybody(&item.whose(people).stream)
         };
         let strangers: Vec<_> = items.iter().filter(is_stranger).collect();
         if strangers.is_empty() {
@@ -209,17 +259,28 @@ impl InboundHandler {
 
     /// Reads who else is concerned, and which of the links that may have to be written were written before.
     async fn links(&self, items: &[&Item], people: &mut People) -> Result<HashSet<EventId>, Failure> {
-        let further = news(items, people);
+        let mut further = news(items, people);
+        further.extend(items.iter().filter_map(|item| self.left(item, people)));
         people.read(&self.conversations, self.partitions, further).await?;
         let mut asked: BTreeMap<u32, Vec<EventId>> = BTreeMap::new();
         for item in items {
-            let (place, into) = people.place(&item.home, &item.meaning.identities);
-            let learned = people.learn(&place, &item.meaning.home, &item.meaning.identities);
+            let Whose { stream, learns, .. } = item.whose(people);
+            let (place, into) = people.place(&stream, &item.meaning.identities);
+            let (own, identities) = item.identities(&place, learns);
+            let learned = people.learn(&place, &own, identities);
             let ids = into.iter().chain(&learned).map(Link::event_id);
             asked.entry(item.partition).or_default().extend(ids);
         }
         asked.retain(|_, ids| !ids.is_empty());
         self.recall(asked).await
+    }
+
+    /// The stream of the number that somebody leaves, when only their conversation tells which one that is.
+    fn left(&self, item: &Item, people: &People) -> Option<StreamId> {
+        let moves = item.meaning.moved_to.as_ref().filter(|moves| moves.leaves)?;
+        let person = people.root(&item.whose(people).stream);
+        let phone = people.conversation(&person)?.address.phone.as_ref()?;
+        Some(self.interpreter.keys.by_phone(&moves.phone_number_id, phone))
     }
 }
 
@@ -242,8 +303,9 @@ fn own_streams(items: &[&Item]) -> Vec<StreamId> {
         let meaning = &item.meaning;
         streams.extend(meaning.also.iter().map(|(stream, ..)| stream.clone()));
         if !meaning.address.is_empty() {
-            streams.extend([item.home.clone(), meaning.home.clone()]);
-            streams.extend(meaning.moved_to.iter().flat_map(|(_, streams)| streams.clone()));
+            streams.extend(item.sent_on.iter().map(|(stream, _)| stream.clone()));
+            streams.push(meaning.home.clone());
+            streams.extend(meaning.moved_to.iter().flat_map(|moves| moves.streams.clone()));
         }
     }
     streams
@@ -251,12 +313,16 @@ fn own_streams(items: &[&Item]) -> Vec<StreamId> {
 
 /// The other identities of people. They lie all over the partitions, so they are only asked for while they are news.
 fn news(items: &[&Item], people: &People) -> Vec<StreamId> {
-    let is_news = |item: &&&Item| !people.knows_all(&item.home, &item.meaning.identities);
+    let own = |item: &Item| match &item.sent_on {
+        Some((stream, _)) => stream.clone(),
+        None => people.holder(&item.meaning.home, item.meaning.occurred_at),
+    };
+    let is_news = |item: &&&Item| !people.knows_all(&own(item), &item.meaning.identities);
     items.iter().filter(is_news).flat_map(|item| item.meaning.identities.clone()).collect()
 }
 
 /// Writes the events of one item.
-struct Writer<'a> {
+pub(crate) struct Writer<'a> {
     emitter: &'a Emitter,
     partitions: u32,
     item: &'a Item,
@@ -264,8 +330,18 @@ struct Writer<'a> {
     marks: &'a mut BTreeMap<u32, Vec<Mark>>,
 }
 
-impl Writer<'_> {
-    fn event(&mut self, event: impl Into<Event>, stream: &StreamId, cause_id: String) -> Result<(), Failure> {
+impl<'a> Writer<'a> {
+    /// What the item means.
+    pub(crate) const fn meaning(&self) -> &'a Meaning {
+        &self.item.meaning
+    }
+
+    pub(crate) fn event(
+        &mut self,
+        event: impl Into<Event>,
+        stream: &StreamId,
+        cause_id: String,
+    ) -> Result<(), Failure> {
         let meaning = &self.item.meaning;
         self.event_at(event, stream, cause_id, (meaning.occurred_at, meaning.time_source))
     }
@@ -319,30 +395,6 @@ impl Writer<'_> {
         }
         Ok(())
     }
-
-    /// The person said through WhatsApp that they are addressed otherwise from now on. The conversation stays the same.
-    fn moved(&mut self, stream: &StreamId, people: &mut People) -> Result<(), Failure> {
-        let meaning = &self.item.meaning;
-        let Some((address, new)) = &meaning.moved_to else { return Ok(()) };
-        for (n, new) in new.iter().enumerate() {
-            // Back to the identity the conversation began with: the other one is the alias then.
-            let alias = if new == stream { &meaning.home } else { new };
-            if alias == stream {
-                continue;
-            }
-            let cause = |n| if n == 0 { meaning.cause_id.clone() } else { format!("{}/{n}", meaning.cause_id) };
-            let learned = IdentityLearned { address: address.clone(), alias: alias.clone() };
-            self.event(learned, stream, cause(n))?;
-            let root = people.root(new);
-            let tell = (root != *stream).then_some(root);
-            if let Some(root) = &tell {
-                let linked = ConversationLinked { canonical: stream.clone() };
-                self.event(linked, root, cause(n))?;
-            }
-            people.add(&Link::Learned { canonical: stream.clone(), alias: alias.clone(), tell });
-        }
-        Ok(())
-    }
 }
 
 #[async_trait]
@@ -374,7 +426,7 @@ impl Handler for InboundHandler {
             understood.push(item);
         }
         let mut items: Vec<&Item> = understood.iter().filter_map(|item| item.as_ref().ok()).collect();
-        let mut people = People::default();
+        let mut people = People::beside(self.said.clone());
         // Both at once: most items are new, so most of these people have to be known.
         let own = people.read(&self.conversations, self.partitions, own_streams(&items));
         let (mut recorded, ()) = try_join(self.recall(asked), own).await?;
@@ -403,6 +455,7 @@ impl Handler for InboundHandler {
             let appends = self.write(work, item, &mut people, &linked, &mut written)?;
             steps.push(Step::Done(appends));
         }
+        written.said = people.said();
         self.written = written;
         Ok(steps)
     }
@@ -410,6 +463,7 @@ impl Handler for InboundHandler {
     async fn committed(&mut self, appended: &[Appended], _: &[(TopicPartition, Offset)]) -> Result<(), Failure> {
         self.memory.remember(&self.written.marks, appended).await?;
         self.written.marks.clear();
+        Arc::make_mut(&mut self.said).add(std::mem::take(&mut self.written.said));
         for outcome in self.written.outcomes.drain(..) {
             self.metrics.inbound.item(outcome);
         }
@@ -428,26 +482,32 @@ impl InboundHandler {
     ) -> Result<Vec<Append>, Failure> {
         let meaning = &item.meaning;
         let personal = !meaning.address.is_empty();
-        let (mut stream, into) = people.place(&item.home, &meaning.identities);
-        if item.forwarded && partition_of(&stream, self.partitions) != item.partition {
+        let Whose { stream: home, learns, lost_by } = item.whose(people);
+        let (mut stream, into) = people.place(&home, &meaning.identities);
+        if item.sent_on.is_some() && partition_of(&stream, self.partitions) != item.partition {
             // It continues elsewhere again; an item is sent on once.
-            stream.clone_from(&item.home);
+            stream.clone_from(&home);
         }
         let marks = &mut written.marks;
         let mut writer =
             Writer { emitter: &self.emitter, partitions: self.partitions, item, appends: Vec::new(), marks };
-        if let Some(into) = into.filter(|_| personal && !item.forwarded) {
+        if let Some(into) = into.filter(|_| personal && item.sent_on.is_none()) {
             if !linked.contains(&into.event_id()) {
                 writer.link(&into)?;
             }
             people.add(&into);
         }
-        if let Some(sent_on) = forward(&work.record, &stream, self.partitions) {
+        if let Some(loser) = lost_by {
+            Mover::new(&mut writer, &self.interpreter.keys, people).unannounced(&loser, &stream)?;
+        }
+        if let Some(mut sent_on) = forward(&work.record, &stream, self.partitions) {
+            sent_on.headers.extend(apart(learns));
             writer.appends.push(sent_on);
             return Ok(writer.appends);
         }
         if personal {
-            for link in people.learn(&stream, &meaning.home, &meaning.identities) {
+            let (own, identities) = item.identities(&stream, learns);
+            for link in people.learn(&stream, &own, identities) {
                 if !linked.contains(&link.event_id()) {
                     writer.link(&link)?;
                 }
@@ -458,9 +518,15 @@ impl InboundHandler {
         for other in &item.others {
             writer.event_of(other, &stream)?;
         }
-        writer.moved(&stream, people)?;
+        if let Some(bsuid) = meaning.address.bsuid.as_ref().filter(|_| learns != Learns::Nothing) {
+            people.has_bsuid(&stream, bsuid);
+        }
+        if meaning.moved_to.is_some() {
+            Mover::new(&mut writer, &self.interpreter.keys, people).announced(&stream, learns)?;
+        }
         for (stream, event, cause_id, at) in &meaning.also {
-            writer.event_at(event.clone(), &people.root(stream), cause_id.clone(), (*at, TimeSource::Whatsapp))?;
+            let stream = people.root(&people.holder(stream, *at));
+            writer.event_at(event.clone(), &stream, cause_id.clone(), (*at, TimeSource::Whatsapp))?;
         }
         written.outcomes.push(meaning.outcome);
         Ok(writer.appends)

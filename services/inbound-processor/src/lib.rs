@@ -8,6 +8,7 @@
 
 pub mod handler;
 pub mod meaning;
+mod moves;
 
 use connector_contracts::Topic;
 use connector_domain::consent::ConsentVocabulary;

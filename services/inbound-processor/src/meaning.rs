@@ -14,8 +14,26 @@ use connector_domain::window;
 use connector_runtime::handler::Reason;
 use connector_telemetry::metrics::InboundOutcome;
 use connector_whatsapp::webhook::{
-    Call, Change, InboundMessage, ParseError, Preference, parse_change, parse_message, parse_status,
+    Call, Change, InboundMessage, ParseError, Preference, SystemChange, parse_change, parse_message, parse_status,
 };
+
+/// What WhatsApp says in a chat about how its person is addressed from now on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Move {
+    /// The business number of the chat.
+    pub phone_number_id: PhoneNumberId,
+    /// The new address, as far as it is told.
+    pub address: Address,
+    /// The streams of that address.
+    pub streams: Vec<StreamId>,
+    /// The one of them that follows from a phone number.
+    pub by_phone: Option<StreamId>,
+    /// The number of before names somebody else from now on, if it is not the same.
+    pub leaves: bool,
+}
+
+/// The kind of a `system` message that tells of a new number.
+const CHANGED_NUMBER: &str = "user_changed_number";
 
 /// What an item leads to. Streams are the ones of the item's own addresses; whether one of them continues elsewhere is not
 /// known here.
@@ -27,8 +45,8 @@ pub struct Meaning {
     pub address: Address,
     /// Further streams under which the same person could be found.
     pub identities: Vec<StreamId>,
-    /// The person is addressed like this from now on, and these are the streams of that address.
-    pub moved_to: Option<(Address, Vec<StreamId>)>,
+    /// The person is addressed otherwise from now on.
+    pub moved_to: Option<Move>,
     /// The event that stands for the item.
     pub event: Event,
     /// Its cause.
@@ -44,6 +62,12 @@ pub struct Meaning {
 }
 
 impl Meaning {
+    /// The user id of the person with its stream, when the item names them by a number, too.
+    #[must_use]
+    pub fn bsuid(&self) -> Option<(&Bsuid, &StreamId)> {
+        self.address.phone.as_ref().and(self.address.bsuid.as_ref()).zip(self.identities.first())
+    }
+
     /// The id of the event that stands for the item: what a repeat is recognised by.
     #[must_use]
     pub fn event_id(&self) -> EventId {
@@ -105,10 +129,7 @@ impl Interpreter {
             said if renews || matches!(said.intent, Intent::Stop | Intent::StopMarketing) => said,
             _ => Tap::default(),
         };
-        let moved_to = message.system.as_ref().filter(|system| !system.new_address.is_empty()).map(|system| {
-            let streams = self.streams(number, &system.new_address).collect();
-            (system.new_address.clone(), streams)
-        });
+        let moved_to = message.system.as_ref().and_then(|system| self.moved(number, system));
         Ok(Meaning {
             identities: self.identities(number, &message.address, &home),
             home,
@@ -134,6 +155,18 @@ impl Interpreter {
                 raw: item.raw.clone(),
             }
             .into(),
+        })
+    }
+
+    fn moved(&self, number: &PhoneNumberId, system: &SystemChange) -> Option<Move> {
+        let address = system.new_address.clone();
+        let leaves = system.kind == CHANGED_NUMBER || address.phone.is_some();
+        (leaves || !address.is_empty()).then(|| Move {
+            phone_number_id: number.clone(),
+            streams: self.streams(number, &address).collect(),
+            by_phone: address.phone.as_ref().map(|phone| self.keys.by_phone(number, phone)),
+            leaves,
+            address,
         })
     }
 

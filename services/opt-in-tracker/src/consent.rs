@@ -119,11 +119,13 @@ impl Open {
         self.home != self.user
     }
 
-    fn question(&self) -> Question {
+    /// Whose situation; an address means whoever has it `now`.
+    fn question(&self, now: Timestamp) -> Question {
         Question {
             organization_id: self.command.organization_id.clone(),
             user_id: self.command.user_id.clone(),
             conversation_id: self.home.clone(),
+            addressed_at: self.command.recipient.conversation_id.is_none().then_some(now),
         }
     }
 }
@@ -239,7 +241,7 @@ impl Consent {
     /// it.
     async fn situate(&self, open: &mut [Open], work: &[Work], steps: &mut [Option<Step<()>>]) -> Result<(), Failure> {
         let now = self.clock.now();
-        let mut questions: Vec<Question> = open.iter().map(Open::question).collect();
+        let mut questions: Vec<Question> = open.iter().map(|item| item.question(now)).collect();
         let situations = self.situations.settled_behind(&mut questions, self.own.ends()).await?;
         let mut waiting = BTreeSet::new();
         for ((item, question), situation) in open.iter_mut().zip(questions).zip(situations) {
@@ -309,7 +311,7 @@ impl Consent {
             let found = if named || !unknown || !item.situation.is_contact || !item.is_of_conversation() {
                 Ok(None)
             } else {
-                self.situations.listed_address(&item.question(), conversation).await
+                self.situations.listed_address(&item.question(now), conversation).await
             };
             match found {
                 Ok(found) if !waiting.contains(&lane) => {

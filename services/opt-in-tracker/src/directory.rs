@@ -13,11 +13,13 @@ use std::time::Duration;
 use async_trait::async_trait;
 use connector_contracts::decode;
 use connector_domain::command::{DirectoryRecord, NumberSettings};
+use connector_domain::conversation::Conversation;
 use connector_domain::directory::{
     ContactEntry, Enablement, decide_contact, decide_contact_removed, decide_user, decide_user_removed,
 };
 use connector_domain::event::{Event, TimeSource};
 use connector_domain::form::Formed;
+use connector_domain::handover::Handovers;
 use connector_domain::ids::{ContactId, OrganizationId, PhoneNumberId, StreamId, UserId};
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
@@ -29,7 +31,7 @@ use connector_runtime::handler::{Handler, Reason, Step, TakeUp};
 use connector_runtime::lanes::Work;
 use connector_runtime::numbers::Numbers;
 use connector_runtime::platform::Platform;
-use connector_runtime::situation::{contact_key, enablement_key, load, partition_of};
+use connector_runtime::situation::{contact_key, conversation_key, enablement_key, load, partition_of};
 use connector_runtime::table::entry;
 
 use crate::PRODUCER;
@@ -68,6 +70,9 @@ pub struct Directory {
     comparing: Option<(TopicPartition, Comparison)>,
 }
 
+/// What is known about a number that nobody ever handed over.
+static NONE: Handovers = Handovers::none();
+
 /// What a key of the topic is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Subject {
@@ -100,6 +105,8 @@ enum Missing {
 struct Folds {
     enablements: BTreeMap<String, Enablement>,
     contacts: BTreeMap<String, ContactEntry>,
+    /// What is known about the numbers of the contacts, by the streams that follow from them.
+    handovers: BTreeMap<StreamId, Handovers>,
 }
 
 /// Reads a key. `Ok(None)`: not for the tracker.
@@ -235,7 +242,35 @@ impl Directory {
                 folds.contacts.insert(key, stored);
             }
         }
+        self.handovers(items, &mut folds).await?;
         Ok(folds)
+    }
+
+    /// Who has the numbers of the contacts by now (R10).
+    async fn handovers(&mut self, items: &[Item], folds: &mut Folds) -> Result<(), Failure> {
+        let mut keys: BTreeMap<u32, BTreeSet<String>> = BTreeMap::new();
+        let mut identities = BTreeSet::new();
+        // A user may be told of in this very batch, and write from another number than before.
+        let told = items.iter().filter(|item| item.subject.contact_id.is_none());
+        let told = told.filter_map(|item| item.record.as_ref()?.phone_number_id.as_ref());
+        for item in items.iter().filter(|item| item.subject.contact_id.is_some()) {
+            let Some(record) = &item.record else { continue };
+            let known = folds.enablements.get(&enablement_key(&item.stream)).and_then(|e| e.phone_number_id.as_ref());
+            for number in record.phone_number_id.as_ref().into_iter().chain(known).chain(told.clone()) {
+                identities.extend(self.platform.keys.conversation(number, &record.address));
+            }
+        }
+        for identity in &identities {
+            let partition = partition_of(identity, self.platform.partitions);
+            keys.entry(partition).or_default().insert(conversation_key(identity));
+        }
+        let values = self.settling.read(&keys).await?;
+        for identity in identities {
+            let stored = values.get(&conversation_key(&identity)).and_then(Option::as_ref);
+            let conversation: Conversation = load(stored)?;
+            folds.handovers.insert(identity, conversation.handovers);
+        }
+        Ok(())
     }
 
     /// What a record leads to.
@@ -262,7 +297,10 @@ impl Directory {
             Some(record) => {
                 let number = record.phone_number_id.as_ref().or(enablement.phone_number_id.as_ref());
                 let number = number.ok_or(Missing::User)?;
-                decide_contact(entry, record, &self.platform.keys, number)
+                let keys = &self.platform.keys;
+                let identity = keys.conversation(number, &record.address);
+                let handovers = identity.and_then(|identity| folds.handovers.get(&identity)).unwrap_or(&NONE);
+                decide_contact(entry, record, keys, number, (handovers, self.clock.now()))
             }
         };
         events.iter().for_each(|event| entry.evolve(event));

@@ -74,11 +74,13 @@ impl Open {
         commands::mark_id(&self.command.organization_id, self.command.command_id)
     }
 
-    fn question(&self) -> Option<Question> {
+    /// Whose situation; an address means whoever has it `now`.
+    fn question(&self, now: Timestamp) -> Option<Question> {
         Some(Question {
             organization_id: self.command.organization_id.clone(),
             user_id: self.command.user_id.clone(),
             conversation_id: self.conversation.clone()?,
+            addressed_at: self.command.recipient.conversation_id.is_none().then_some(now),
         })
     }
 }
@@ -197,9 +199,9 @@ impl Admit {
         check_owner(acting, facts.number.as_deref(), situation, &self.platform.keys)?;
         let event =
             decide_send(situation, command, facts.template.as_deref(), &self.platform.rules, now).map_err(refused)?;
-        let address = self.address(command, conversation, &situation.conversation);
-        let address = address.ok_or(refused(Reason::Invalid.at(ADDRESS)))?;
-        Ok(Accepted { event, address })
+        let given = self.address(command, conversation, &situation.conversation);
+        let address = given.and_then(|given| situation.conversation.reached_at(&given));
+        Ok(Accepted { event, address: address.ok_or(refused(Reason::Invalid.at(ADDRESS)))? })
     }
 
     /// How WhatsApp addresses the recipient: as the conversation knows it, else as the command says, if that is the same person (and
@@ -236,12 +238,13 @@ impl Admit {
             // A command that is refused anyway has no conversation.
             let mut answer = self.decide(open, situation, &facts, now);
             if answer.as_ref().is_err_and(|refused| lacks_address(refused, situation))
-                && let Some(question) = open.question()
+                && let Some(question) = open.question(now)
             {
                 match self.situations.listed_address(&question, &situation.conversation).await {
                     Ok(None) => {}
                     Ok(Some(address)) => {
-                        situation.conversation.address = address;
+                        situation.conversation.address =
+                            situation.conversation.reached_at(&address).unwrap_or_default();
                         answer = self.decide(open, situation, &facts, now);
                     }
                     Err(Failure::Later(reason)) => {
@@ -361,7 +364,7 @@ impl Admit {
         steps: &mut [Option<Step<()>>],
         now: Timestamp,
     ) -> Result<Vec<Situation>, Failure> {
-        let mut questions: Vec<_> = opens.iter().filter_map(Open::question).collect();
+        let mut questions: Vec<_> = opens.iter().filter_map(|open| open.question(now)).collect();
         let situations = self.situations.settled(&mut questions).await?;
         let mut known = questions.into_iter().zip(situations);
         let mut situations: Vec<Situation> = Vec::with_capacity(opens.len());

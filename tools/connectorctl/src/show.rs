@@ -80,6 +80,8 @@ fn facts(event: &Event) -> String {
         }
         Event::IdentityLearned(e) => format!("also known as {}", e.alias),
         Event::ConversationLinked(e) => format!("goes on as {}", e.canonical),
+        Event::IdentityPassedOn(e) => format!("{} is {} from {} on", e.identity, e.successor, rfc3339(e.since)),
+        Event::IdentityTakenOver(e) => format!("took over {} at {}", e.identity, rfc3339(e.since)),
         Event::MarketingPreferenceChanged(e) => format!("marketing {}", if e.stopped { "stopped" } else { "resumed" }),
         Event::AccountNotice(e) => format!("account {}: {}{}", e.waba_id, e.field, limits(e.raw.expose())),
         Event::MessageAccepted(e) => format!("{}: {}", e.user_id, content(&e.content)),

@@ -42,11 +42,13 @@ pub enum Reason {
     OptInNotNeeded,
     /// The contact was asked often enough within the period.
     OptInLimit,
+    /// The contact gave up the number, and no other address of theirs is known (R10).
+    NumberPassedOn,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::NotEnabled,
         Self::NotAContact,
         Self::UnsupportedContent,
@@ -62,6 +64,7 @@ impl Reason {
         Self::Conflict,
         Self::OptInNotNeeded,
         Self::OptInLimit,
+        Self::NumberPassedOn,
     ];
 
     /// The word that stands in the log and in the API.
@@ -83,6 +86,7 @@ impl Reason {
             Self::Conflict => "conflict",
             Self::OptInNotNeeded => "opt_in_not_needed",
             Self::OptInLimit => "opt_in_limit",
+            Self::NumberPassedOn => "number_passed_on",
         }
     }
 
@@ -110,6 +114,9 @@ impl Reason {
             Self::Invalid => "Correct the field and send a new command.",
             Self::Conflict => "Use a new command id for new content.",
             Self::OptInNotNeeded => "Nothing to do: the contact has already consented or was already asked.",
+            Self::NumberPassedOn => {
+                "The contact gave up this number; wait until they write from their new one, or add it to the user's contacts."
+            }
             Self::OptInLimit => "Wait: the contact was asked as often as is allowed within the period.",
         }
     }
@@ -128,7 +135,8 @@ impl Reason {
             | Self::TemplateNotSendable
             | Self::MarketingStopped
             | Self::Expired
-            | Self::OptInLimit => true,
+            | Self::OptInLimit
+            | Self::NumberPassedOn => true,
             Self::UnsupportedContent
             | Self::TemplateParameters
             | Self::Invalid

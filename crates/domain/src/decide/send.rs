@@ -5,6 +5,7 @@ use crate::composer::{Composer, Situation, compose};
 use crate::consent::ConsentStatus;
 use crate::decide::{Reason, Rejection};
 use crate::event::MessageAccepted;
+use crate::identity::Address;
 use crate::ids::{CommandId, PhoneNumberId};
 use crate::settings::Rules;
 use crate::template::{self, Template};
@@ -36,6 +37,7 @@ pub fn decide_send(
     let (id, purpose) = (command.command_id, command.purpose);
     let message = Message { id, content: &command.content, purpose, not_after };
     message.check(situation, template, rules, now)?;
+    check_reached(situation, &command.recipient.address)?;
     Ok(MessageAccepted {
         user_id: command.user_id.clone(),
         phone_number_id: command.phone_number_id.clone(),
@@ -61,7 +63,17 @@ pub fn decide_dispatch(
     check_enabled(situation, &dispatch.phone_number_id)?;
     let (id, purpose) = (dispatch.command_id, dispatch.purpose);
     let message = Message { id, content: &dispatch.content, purpose, not_after: dispatch.not_after };
-    message.check(situation, template, rules, now)
+    message.check(situation, template, rules, now)?;
+    check_reached(situation, &dispatch.address)
+}
+
+/// R10: whoever has the contact's number by now has agreed to nothing, and answers for nobody else.
+fn check_reached(situation: &Situation, given: &Address) -> Result<(), Rejection> {
+    let conversation = &situation.conversation;
+    if conversation.handovers.is_empty() || conversation.reached_at(given).is_some() {
+        return Ok(());
+    }
+    Err(Reason::NumberPassedOn.at("recipient"))
 }
 
 /// P1: enabled, and for this number.

@@ -21,6 +21,7 @@ mod p13_templates;
 mod p14_reply_after_template;
 mod p15_contact_writes_first;
 mod properties;
+mod r10_numbers_passed_on;
 
 use connector_domain::decide::Reason;
 
@@ -35,6 +36,7 @@ fn every_reason_is_the_outcome_of_some_scenario() {
         include_str!("p10_history.rs"),
         include_str!("p11_window.rs"),
         include_str!("p13_templates.rs"),
+        include_str!("r10_numbers_passed_on.rs"),
     ]
     .concat();
     for reason in Reason::ALL {

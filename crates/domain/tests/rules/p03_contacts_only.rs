@@ -5,6 +5,7 @@ use connector_domain::composer::Composer;
 use connector_domain::decide::Reason;
 use connector_domain::directory::{ContactEntry, Contacts, decide_contact, decide_contact_removed};
 use connector_domain::event::Event;
+use connector_domain::handover::Handovers;
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::PhoneNumber;
 
@@ -110,23 +111,41 @@ fn an_entry_follows_its_record() {
     let keys = StreamKeys::new("k1", b"secret");
     let number = "number".into();
     let mut entry = ContactEntry::default();
-    let events = decide_contact(&entry, &record("4917012345", "Bob"), &keys, &number);
+    let events = decide_contact(&entry, &record("4917012345", "Bob"), &keys, &number, (&Handovers::default(), t(0, 0)));
     assert_eq!(apply(&mut entry, &events), ["ContactAdded"]);
-    assert!(decide_contact(&entry, &record("+49 170 12345", "Bob"), &keys, &number).is_empty(), "the same number");
+    assert!(
+        decide_contact(&entry, &record("+49 170 12345", "Bob"), &keys, &number, (&Handovers::default(), t(0, 0)))
+            .is_empty(),
+        "the same number"
+    );
 
     let before = entry.conversation_id.clone();
-    let events = decide_contact(&entry, &record("4917012345", "Bobby"), &keys, &number);
+    let events =
+        decide_contact(&entry, &record("4917012345", "Bobby"), &keys, &number, (&Handovers::default(), t(0, 0)));
     assert_eq!(apply(&mut entry, &events), ["ContactAdded"]);
     assert_eq!(entry.conversation_id, before, "a new name is the same conversation");
 
-    let events = decide_contact(&entry, &record("4917099999", "Bobby"), &keys, &number);
+    let events =
+        decide_contact(&entry, &record("4917099999", "Bobby"), &keys, &number, (&Handovers::default(), t(0, 0)));
     assert_eq!(apply(&mut entry, &events), ["ContactRemoved", "ContactAdded"]);
     assert_ne!(entry.conversation_id, before, "a new phone number is another conversation");
 
-    let events = decide_contact(&entry, &record("4917099999", "Bobby"), &keys, &"second".into());
+    let events = decide_contact(
+        &entry,
+        &record("4917099999", "Bobby"),
+        &keys,
+        &"second".into(),
+        (&Handovers::default(), t(0, 0)),
+    );
     assert_eq!(apply(&mut entry, &events), ["ContactRemoved", "ContactAdded"]);
 
-    let events = decide_contact(&entry, &record("not a number", "Bobby"), &keys, &"second".into());
+    let events = decide_contact(
+        &entry,
+        &record("not a number", "Bobby"),
+        &keys,
+        &"second".into(),
+        (&Handovers::default(), t(0, 0)),
+    );
     assert_eq!(apply(&mut entry, &events), ["ContactRemoved"]);
     assert!(decide_contact_removed(&entry, &"ada".into(), &"bob".into()).is_empty(), "removed only once");
 }
@@ -138,7 +157,8 @@ fn two_entries_for_one_person_are_removed_one_by_one() {
     let mut contacts = Contacts::default();
     let twin = DirectoryRecord { contact_id: Some("robert".into()), ..record("4917012345", "Robert") };
     for entry in [record("4917012345", "Bob"), twin] {
-        for event in decide_contact(&ContactEntry::default(), &entry, &keys, &number) {
+        for event in decide_contact(&ContactEntry::default(), &entry, &keys, &number, (&Handovers::default(), t(0, 0)))
+        {
             contacts.evolve(&event);
         }
     }

@@ -105,7 +105,8 @@ pub(crate) async fn send(
     let taken = take(&api, Topic::SendCommands, &command.organization_id, &id, what, &command);
     let (own, taken) = tokio::join!(own, taken);
     taken?;
-    Ok(accepted(command.command_id, &command.recipient, Some(&home).filter(|_| own)))
+    let shown = if own { shown(&api, &command.organization_id, &command.recipient, home).await } else { None };
+    Ok(accepted(command.command_id, shown.as_ref()))
 }
 
 pub(crate) async fn consent(
@@ -158,7 +159,8 @@ pub(crate) async fn consent(
     let taken = take(&api, Topic::ConsentCommands, &command.organization_id, &id, what, &command);
     let (own, taken) = tokio::join!(own, taken);
     taken?;
-    Ok(accepted(command.command_id, &command.recipient, Some(&home).filter(|_| own)))
+    let shown = if own { shown(&api, &command.organization_id, &command.recipient, home).await } else { None };
+    Ok(accepted(command.command_id, shown.as_ref()))
 }
 
 /// A field at fault, as the body of a request has it.
@@ -225,9 +227,18 @@ async fn take<T: connector_contracts::Contract>(
     Ok(())
 }
 
-fn accepted(command: CommandId, recipient: &Recipient, home: Option<&StreamId>) -> Accepted {
-    let nobody = recipient.conversation_id.is_none() && recipient.address.is_empty();
-    let conversation = home.filter(|_| !nobody);
+/// The conversation that a command is about, as far as it can be told now; the outcome says it. Nobody's is none.
+async fn shown(api: &Api, organization: &OrganizationId, recipient: &Recipient, home: StreamId) -> Option<StreamId> {
+    if recipient.conversation_id.is_some() {
+        return Some(home);
+    }
+    if recipient.address.is_empty() {
+        return None;
+    }
+    super::numbers::addressed(api, organization, home).await.ok()
+}
+
+fn accepted(command: CommandId, conversation: Option<&StreamId>) -> Accepted {
     let body = json!({ "command_id": command, "conversation_id": conversation });
     (StatusCode::ACCEPTED, [(header::LOCATION, format!("/v1/commands/{command}"))], Json(body))
 }

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use connector_domain::command::DirectoryRecord;
 use connector_domain::identity::Address;
-use connector_domain::ids::PhoneNumberId;
+use connector_domain::ids::{OrganizationId, PhoneNumberId, StreamId};
 use connector_ports::whatsapp::BusinessProfile;
 use connector_runtime::numbers::Numbers;
 use serde_json::{Value, json};
@@ -16,6 +16,7 @@ use super::directory::check_id;
 use super::extract::Path;
 use super::form::Body;
 use super::problem::Problem;
+use crate::model::ModelError;
 
 /// A number with what is set for it and what WhatsApp reports about it.
 fn show(api: &Api, record: &DirectoryRecord) -> Option<Value> {
@@ -108,6 +109,18 @@ pub(crate) async fn put_profile(
     Ok(StatusCode::NO_CONTENT)
 }
 
+/// The conversation with whoever has the address by now that a stream follows from: numbers are handed over, and what was linked goes on
+/// under another id (R10).
+pub(super) async fn addressed(
+    api: &Api,
+    organization: &OrganizationId,
+    identity: StreamId,
+) -> Result<StreamId, ModelError> {
+    let held = api.model.holder(organization, &identity, api.platform.clock.now()).await?;
+    let canonical = api.model.canonical(organization, None, &held).await?;
+    Ok(canonical.unwrap_or(held))
+}
+
 pub(crate) async fn resolve(
     State(api): State<Api>,
     Caller(organization): Caller,
@@ -123,7 +136,6 @@ pub(crate) async fn resolve(
     check_id("phone_number_id", &number)?;
     api.number(&organization, &number).await?.ok_or_else(|| Problem::not_found("number"))?;
     let Some(id) = api.platform.keys.conversation(&number, &address) else { return Err(Problem::internal()) };
-    // What was linked goes on under another id (R10).
-    let canonical = api.model.canonical(&organization, None, &id).await?;
-    Ok(Json(json!({ "conversation_id": canonical.unwrap_or(id) })))
+    let id = addressed(&api, &organization, id).await?;
+    Ok(Json(json!({ "conversation_id": id })))
 }

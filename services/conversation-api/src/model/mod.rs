@@ -20,6 +20,7 @@ use connector_domain::directory::Enablement;
 use connector_domain::event::Recorded;
 use connector_domain::ids::{CommandId, EventId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
+use connector_domain::time::Timestamp;
 use connector_ports::log::{LogId, Offset};
 use serde::Serialize;
 use serde_json::Value;
@@ -246,6 +247,15 @@ pub trait ReadModel: Send + Sync {
         user: Option<&UserId>,
         conversation: &StreamId,
     ) -> Result<Option<StreamId>, ModelError>;
+
+    /// The stream of whoever has the address that a stream follows from at a moment, as far as it is known: that stream, until its number
+    /// was handed over (R10).
+    async fn holder(
+        &self,
+        organization: &OrganizationId,
+        identity: &StreamId,
+        at: Timestamp,
+    ) -> Result<StreamId, ModelError>;
 
     /// Events in order. Order within a partition is that of the log; between aliases in different partitions it is by `recorded_at`.
     async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, ModelError>;

@@ -13,6 +13,7 @@ use connector_domain::decide::Reason;
 use connector_domain::directory::Enablement;
 use connector_domain::ids::{CommandId, EventId, OrganizationId, StreamId, UserId};
 use connector_domain::status::MessageState;
+use connector_domain::time::Timestamp;
 use connector_ports::log::{LogId, Offset};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OptionalExtension, Row, params_from_iter};
@@ -25,7 +26,7 @@ use super::owner::conversation;
 use super::{Change, EventQuery, Message, ModelError, Outcome, ReadModel, Scope, StoredEvent, Summary, View, fold};
 
 /// A file of another version is built anew from the log.
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 const SCHEMA: &str = "
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -186,6 +187,12 @@ pub(super) fn word<T: Serialize>(value: &T) -> Result<String, ModelError> {
 /// A column as a serde word.
 pub(super) fn from_word<T: DeserializeOwned>(word: String) -> Result<T, ModelError> {
     Ok(serde_json::from_value(serde_json::Value::String(word))?)
+}
+
+/// As [`ReadModel::holder`].
+fn holder(db: &Connection, organization: &str, identity: &StreamId, at: Timestamp) -> Result<StreamId, ModelError> {
+    let fold = conversation(db, organization, identity.as_str())?;
+    Ok(fold.handovers.holder(identity, at).clone())
 }
 
 /// The streams of a conversation: itself and its aliases, the canonical one first. Empty when the organization has no such one.
@@ -563,6 +570,16 @@ impl ReadModel for SqliteModel {
             Ok(streams.into_iter().next().map(StreamId))
         })
         .await
+    }
+
+    async fn holder(
+        &self,
+        organization: &OrganizationId,
+        identity: &StreamId,
+        at: Timestamp,
+    ) -> Result<StreamId, ModelError> {
+        let (organization, identity) = (organization.0.clone(), identity.clone());
+        self.read(move |connection| holder(connection, &organization, &identity, at)).await
     }
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, ModelError> {

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Installation, NUMBER, a_contact, a_message, admitted, linked};
+use crate::support::{Installation, NUMBER, a_contact, a_message, admitted, linked, passed_on};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -267,4 +267,38 @@ async fn silent_connections_shut_nobody_out_and_half_a_request_does_not_hold_up_
         assert_eq!(installation.api("token-a").get("/v1/conversations?user_id=ann").await.0, 200);
     }
     tokio::time::timeout(Duration::from_secs(10), installation.end()).await.expect("it ends");
+}
+
+#[tokio::test]
+async fn a_number_resolves_to_whoever_has_it_now_and_each_conversation_stays_its_persons() {
+    let installation = Installation::start().await;
+    installation.assign("a").await;
+    let api = installation.api("token-a");
+    let person = a_contact(&installation, "a", "ann").await;
+    let who = json!({ "phone_number_id": NUMBER, "phone": "+49 170 1234567" });
+    let resolved = async || api.post("/v1/conversations/resolve", &who).await.1["conversation_id"].clone();
+    assert_eq!(resolved().await, json!(person));
+    // Given that the number is passed on, and that the stranger who has it now writes.
+    let (stranger, events) = passed_on("a", &person, 2_000);
+    installation.publish(vec![a_message("a", &person, "wamid.1", "hello", 1_000)]).await;
+    installation.publish(events).await;
+    installation.publish(vec![a_message("a", &stranger, "wamid.2", "who is this?", 3_000)]).await;
+    // When they are looked for by the number, it is the stranger; the person is found by the id.
+    let read = async |id: &str, text: &str| {
+        let path = format!("/v1/conversations/{id}/messages");
+        let seen = api.until(&path, |seen| seen["messages"][0]["text"] == text).await;
+        assert_eq!(seen["messages"].as_array().map(Vec::len), Some(1), "{seen}");
+    };
+    read(&stranger, "who is this?").await;
+    read(&person, "hello").await;
+    assert_eq!(resolved().await, json!(stranger));
+    let (status, accepted) = api.post("/v1/commands/send", &a_text("hi")).await;
+    assert_eq!((status, &accepted["conversation_id"]), (202, &json!(stranger)));
+    let mut by_id = a_text("hi");
+    by_id["recipient"] = json!({ "conversation_id": person });
+    let (status, accepted) = api.post("/v1/commands/send", &by_id).await;
+    assert_eq!((status, &accepted["conversation_id"]), (202, &json!(person)));
+    // The user's entry is the person's; the stranger is in no list of theirs.
+    let list = api.get("/v1/conversations?user_id=ann").await.1.to_string();
+    assert!(list.contains(&person) && !list.contains(&stranger), "{list}");
 }

@@ -9,9 +9,9 @@ use connector_contracts::{Topic, Topics};
 use connector_domain::command::{Content, DirectoryRecord, NumberState, SendMessage, SendPurpose};
 use connector_domain::consent::Intent;
 use connector_domain::event::{
-    ActivationNoticeRaised, CallReceived, ContactAdded, ConversationLinked, Event, MessageAccepted, MessageFailed,
-    MessageReceived, MessageRejected, MessageSent, MessageStatusChanged, MessageUnconfirmed, OptInRequested,
-    TimeSource, WhatsAppEnabled,
+    ActivationNoticeRaised, CallReceived, ContactAdded, ConversationLinked, Event, IdentityPassedOn, IdentityTakenOver,
+    MessageAccepted, MessageFailed, MessageReceived, MessageRejected, MessageSent, MessageStatusChanged,
+    MessageUnconfirmed, OptInRequested, TimeSource, WhatsAppEnabled,
 };
 use connector_domain::identity::{Address, StreamKeys};
 use connector_domain::ids::{AttemptId, CommandId, OrganizationId, PhoneNumber, PhoneNumberId, StreamId, WabaId};
@@ -447,6 +447,17 @@ pub(crate) fn status(
 pub(crate) fn linked(organization: &str, stream: &str, canonical: &str, when: i64) -> (Event, Cause) {
     let event = ConversationLinked { canonical: StreamId::from(canonical) };
     (event.into(), at(organization, stream, "linked".to_owned(), None, when))
+}
+
+/// The number of the conversation names somebody else from a moment on: in its stream, and where that one's conversation begins.
+pub(crate) fn passed_on(organization: &str, stream: &str, since: i64) -> (String, Vec<(Event, Cause)>) {
+    let (identity, since) = (StreamId::from(stream), Timestamp(since));
+    let successor = StreamKeys::new("k1", b"secret").successor(&identity, since);
+    let passed = IdentityPassedOn { identity: identity.clone(), address: ben(), since, successor: successor.clone() };
+    let taken = IdentityTakenOver { phone_number_id: NUMBER.into(), identity, address: ben(), since };
+    let cause = |stream: &str| at(organization, stream, "passed on".to_owned(), None, since.as_millis());
+    let events = vec![(passed.into(), cause(stream)), (taken.into(), cause(successor.as_str()))];
+    (successor.0, events)
 }
 
 /// An approved template.

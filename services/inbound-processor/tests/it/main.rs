@@ -8,6 +8,8 @@ mod calls;
 #[cfg(test)]
 mod identities;
 #[cfg(test)]
+mod passed_on;
+#[cfg(test)]
 mod recording;
 #[cfg(test)]
 mod world;

@@ -185,7 +185,15 @@ pub(crate) fn dead_letters(world: &SimWorld) -> Vec<Record> {
 
 /// The events that stand for items: not the ones about identities.
 pub(crate) fn of_items(log: &[Recorded]) -> Vec<&Recorded> {
-    let about_identity = |e: &&Recorded| matches!(e.event, Event::IdentityLearned(_) | Event::ConversationLinked(_));
+    let about_identity = |e: &&Recorded| {
+        matches!(
+            e.event,
+            Event::IdentityLearned(_)
+                | Event::ConversationLinked(_)
+                | Event::IdentityPassedOn(_)
+                | Event::IdentityTakenOver(_)
+        )
+    };
     log.iter().filter(|event| !about_identity(event)).collect()
 }
 

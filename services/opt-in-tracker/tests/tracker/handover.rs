@@ -44,8 +44,12 @@ async fn until_stored(world: &SimWorld, what: &str, so: impl Fn(&Conversation) -
 
 /// As `globex` decides on it.
 async fn seen_by_globex(world: &SimWorld) -> Conversation {
-    let question =
-        Question { organization_id: "globex".into(), user_id: "eve".into(), conversation_id: conversation(world) };
+    let question = Question {
+        organization_id: "globex".into(),
+        user_id: "eve".into(),
+        conversation_id: conversation(world),
+        addressed_at: None,
+    };
     let situations = Situations::new(&platform(world)).now(&[question]).await.expect("the gate");
     situations.into_iter().next().expect("one answer").conversation
 }

@@ -6,6 +6,7 @@ mod handover;
 mod links;
 mod moves;
 mod operators;
+mod passed_on;
 mod requests;
 mod scene;
 mod story;

@@ -52,6 +52,8 @@ impl Dispatcher {
             Err(failure) => return Err(failure),
         }
         let canonical = people.root(own);
+        // A number that was handed over names one person after the other: an answer links nobody because of it.
+        let aliases: Vec<_> = aliases.into_iter().filter(|alias| !people.was_handed_over(alias)).collect();
         let mut appends = Vec::new();
         for link in people.learn(&canonical, &canonical, &aliases) {
             for (stream, event, cause_id) in link.events(person) {

@@ -18,6 +18,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use connector_contracts::headers;
 use connector_domain::command::{self, ContentKind, JournalKind, SendPolicy};
+use connector_domain::identity::Address;
 use connector_domain::ids::{AttemptId, CommandId};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
 use connector_domain::time::Timestamp;
@@ -374,8 +375,9 @@ impl Dispatcher {
         }
     }
 
-    /// The attempt, journal first. Before its first byte leaves, what it was decided on must hold.
-    fn go(&mut self, job: Job, holding: Option<(Holding, usize)>) -> Result<Step<Fact>, Failure> {
+    /// The attempt, journal first. Before its first byte leaves, what it was decided on must hold. It goes `to` where its recipient is by now,
+    /// which may be elsewhere than when it was accepted.
+    fn go(&mut self, job: Job, to: Option<Address>, holding: Option<(Holding, usize)>) -> Result<Step<Fact>, Failure> {
         let now = self.platform.clock.now();
         let nonce = self.nonce;
         let fate = self.fate(&job);
@@ -398,7 +400,7 @@ impl Dispatcher {
         let (clock, whatsapp) = (self.platform.clock.clone(), self.whatsapp.clone());
         let outbound = Outbound {
             phone_number_id: job.dispatch.phone_number_id.clone(),
-            address: job.dispatch.address.clone(),
+            address: to.unwrap_or_else(|| job.dispatch.address.clone()),
             content: job.dispatch.content.clone(),
             attempt_id: attempt.id,
         };
@@ -562,7 +564,7 @@ impl Handler for Dispatcher {
         }
         for ((at, job), (permit, holding)) in sending.into_iter().zip(permits) {
             steps[at] = Some(match permit {
-                Permit::Go => self.go(job, holding)?,
+                Permit::Go { to } => self.go(job, to, holding)?,
                 Permit::Wait { until, free } => self.wait_for_leave(&job, until, free),
                 Permit::Never(rejection) => self.withdraw(&job, &rejection, now)?,
             });

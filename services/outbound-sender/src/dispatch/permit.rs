@@ -5,6 +5,7 @@ use std::time::Duration;
 use connector_domain::command::ContentKind;
 use connector_domain::composer::Situation;
 use connector_domain::decide::{Reason, Rejection, decide_dispatch};
+use connector_domain::identity::Address;
 use connector_domain::template::Template;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::Grant;
@@ -19,8 +20,8 @@ use super::{Dispatcher, Job};
 
 /// The answer.
 pub(super) enum Permit {
-    /// It may leave, and what it takes from the limiters is taken.
-    Go,
+    /// It may leave, and what it takes from the limiters is taken. `to`: where its recipient is now.
+    Go { to: Option<Address> },
     /// Not before this moment. `free`: only WhatsApp's limits keep it from leaving then.
     Wait { until: Timestamp, free: bool },
     /// It must not leave any more.
@@ -40,7 +41,7 @@ impl Dispatcher {
     ) -> Result<Vec<(Permit, Option<(Holding, usize)>)>, Failure> {
         // However the projections stand, late is late.
         let (late, asking): (Vec<_>, Vec<_>) = (0..jobs.len()).partition(|at| now > jobs[*at].1.dispatch.not_after);
-        let mut permits: Vec<Permit> = jobs.iter().map(|_| Permit::Go).collect();
+        let mut permits: Vec<Permit> = jobs.iter().map(|_| Permit::Go { to: None }).collect();
         for at in late {
             permits[at] = Permit::Never(Reason::Expired.at("not_after"));
         }
@@ -156,11 +157,13 @@ impl Dispatcher {
             permits[at] = match situation {
                 Err(until) => Permit::Wait { until, free: false },
                 Ok(None) => waits(),
-                Ok(Some(situation)) if self.refusal(job, &situation, None, now).await?.is_none() => Permit::Go,
+                Ok(Some(situation)) if self.refusal(job, &situation, None, now).await?.is_none() => {
+                    Permit::Go { to: situation.conversation.reached_at(&job.dispatch.address) }
+                }
                 // Numbers and templates may be news.
                 Ok(Some(situation)) => match self.refusal(job, &situation, Some(Duration::ZERO), now).await {
                     Ok(Some(rejection)) => Permit::Never(rejection),
-                    Ok(None) => Permit::Go,
+                    Ok(None) => Permit::Go { to: situation.conversation.reached_at(&job.dispatch.address) },
                     Err(Failure::Later(_)) => waits(),
                     Err(failure) => return Err(failure),
                 },
@@ -216,14 +219,14 @@ async fn refused_as_found(
 
 impl Permit {
     const fn is_go(&self) -> bool {
-        matches!(self, Self::Go)
+        matches!(self, Self::Go { .. })
     }
 }
 
 /// What the limiters answered, for what may leave as far as its situation goes.
 fn limited(asked: &[usize], grants: Vec<Grant>, permits: &mut [Permit]) {
     for (at, grant) in asked.iter().zip(grants) {
-        if let (Grant::NotBefore(until), Permit::Go) = (grant, &permits[*at]) {
+        if let (Grant::NotBefore(until), Permit::Go { .. }) = (grant, &permits[*at]) {
             permits[*at] = Permit::Wait { until, free: true };
         }
     }
@@ -249,5 +252,6 @@ fn question(job: &Job) -> Question {
         organization_id: job.dispatch.organization_id.clone(),
         user_id: job.dispatch.user_id.clone(),
         conversation_id: job.dispatch.conversation_id.clone(),
+        addressed_at: None,
     }
 }

@@ -10,6 +10,7 @@ mod links;
 mod mutations;
 mod numbers;
 mod old_views;
+mod passed_on;
 mod scene;
 mod taken_over;
 mod tenants;

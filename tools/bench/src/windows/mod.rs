@@ -213,6 +213,7 @@ impl Servers {
                 organization_id: "organization-1".into(),
                 user_id: "user-7".into(),
                 conversation_id: conversation_id.clone(),
+                addressed_at: None,
             };
             let asked = Instant::now();
             situations.now(&[question]).await?;
