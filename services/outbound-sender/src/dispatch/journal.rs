@@ -285,6 +285,11 @@ impl Journal {
         let looked = replay(log, &journal, from, Isolation::Uncommitted, |record| {
             words.extend(accepted(&record));
             match record.value.as_deref().map(decode::<JournalEntry>) {
+                // It may say that something was sent.
+                Some(Ok(entry)) if entry.kind == JournalKind::Unknown => {
+                    let why = "an entry of a kind that a later version writes".to_owned();
+                    unreadable.insert(record.offset, Unreadable::new(&record, why));
+                }
                 Some(Ok(entry)) => loaded.fold(&record, &entry, stands.contains(&record.offset)),
                 Some(Err(error)) => drop(unreadable.insert(record.offset, Unreadable::new(&record, error.to_string()))),
                 None => {}
@@ -322,6 +327,7 @@ impl Journal {
                     }
                 }
             }
+            // Such a record counts as unreadable and does not come here.
             JournalKind::Unknown => {}
         }
     }

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use connector_contracts::{Topic, decode, encode, headers};
-use connector_domain::command::{Dispatch, JournalEntry, SendMessage};
+use connector_domain::command::{Dispatch, JournalEntry, JournalKind, SendMessage};
+use connector_domain::ids::AttemptId;
+use connector_domain::time::Timestamp;
 use connector_ports::log::{Append, Record};
 use connector_runtime::situation::partition_of;
 use connector_simulated::SimWorld;
@@ -169,6 +171,33 @@ async fn a_journal_that_cannot_be_read_stops_its_partition_until_an_operator_acc
         .await;
     // What cannot be read was written before the message was accepted: it is no attempt of it.
     assert_eq!(scene.story(&stopped), ["MessageAccepted", "MessageSent"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_journal_entry_of_a_kind_that_a_later_version_writes_stops_its_partition() {
+    let scene = Scene::new(306).await;
+    let (stopped, free) = (text("stopped", contact_in(0)), text("free", contact_in(1)));
+    let later = JournalEntry {
+        kind: JournalKind::Unknown,
+        attempt_id: AttemptId::derived("later"),
+        attempt_no: 1,
+        command_id: stopped.command_id,
+        conversation_id: conversation(contact_in(0)),
+        phone_number_id: stopped.phone_number_id.clone(),
+        at: Timestamp(0),
+        conclusion: None,
+        wamid: None,
+    };
+    let later = Bytes::from(encode(&later).expect("an entry"));
+    append(&scene.world, Append { value: Some(later), headers: Vec::new(), ..word(0, 0) }).await;
+    scene.publish(&[stopped.clone(), free.clone()]).await;
+    scene
+        .run(async |world| {
+            ended(&world, std::slice::from_ref(&free)).await;
+            blocked(&scene, 1).await;
+        })
+        .await;
+    assert_eq!(scene.story(&stopped), ["MessageAccepted"]);
 }
 
 #[tokio::test(start_paused = true)]
