@@ -23,3 +23,10 @@ fn the_reference_page_names_every_setting() {
 fn the_reference_page_names_every_metric() {
     same(&root().join("docs/reference/metrics.md"), &Metrics::new("0", "unknown").render_reference());
 }
+
+#[test]
+fn the_alert_rules_are_the_ones_that_the_metrics_ask_for() {
+    let rules = Metrics::new("0", "unknown").render_alerts();
+    assert!(rules.contains("expr: 'connector_outbound_blocked_journals > 0'"), "{rules}");
+    same(&root().join("deploy/prometheus/alerts.yaml"), &rules);
+}

@@ -14,7 +14,7 @@ use super::labels::{
     TopicLabels, TransactionLabels, TransactionResult, VerdictClass, VerdictLabels, ViewLabels, WindowLabels,
     WindowTransition, Word,
 };
-use super::registrar::{FAST, Histograms, Registrar, SLOW, Seconds};
+use super::registrar::{Alert, FAST, Histograms, Registrar, SLOW, Seconds};
 
 /// The consume loop. [`Consumer::worker`] gives a worker its own view.
 #[derive(Debug, Clone)]
@@ -41,14 +41,14 @@ impl Consumer {
             polled: registrar.counters("consumer_records_polled", "Records taken from the broker"),
             handled: registrar.counters("consumer_records_handled", "Records whose outcome is committed"),
             dead_lettered: registrar
-                .counters("consumer_records_dead_lettered", "Records put into the dead letter topic. Alert on any"),
-            lost: registrar.counters(
-                "consumer_records_lost",
-                "Positions whose records were deleted before they were read. Alert on any",
-            ),
-            made_anew: registrar.counters(
+                .alert(Alert::Any)
+                .counters("consumer_records_dead_lettered", "Records put into the dead letter topic"),
+            lost: registrar
+                .alert(Alert::Any)
+                .counters("consumer_records_lost", "Positions whose records were deleted before they were read"),
+            made_anew: registrar.alert(Alert::Any).counters(
                 "consumer_partitions_made_anew",
-                "Partitions that end before the position up to which they were read: their topic was made anew. Alert on any",
+                "Partitions that end before the position up to which they were read: their topic was made anew",
             ),
             batch: registrar.histograms("consumer_batch_duration", "From a polled batch to its commit", FAST),
             transaction: registrar.histograms(
@@ -58,10 +58,9 @@ impl Consumer {
             ),
             lag: registrar
                 .gauges("consumer_lag_records", "Records between the committed offset and the end of the partition"),
-            oldest_age: registrar.seconds_by(
-                "consumer_oldest_age",
-                "Age of the oldest record that is not finished. Alert when it grows",
-            ),
+            oldest_age: registrar
+                .alert(Alert::Above(300))
+                .seconds_by("consumer_oldest_age", "Age of the oldest record that is not finished"),
             rebalances: registrar.counters("consumer_rebalances", "Changes of assignment"),
             assigned: registrar.gauges("consumer_assigned_partitions", "Partitions this process works on"),
             paused: registrar.gauges("consumer_paused_partitions", "Partitions that wait for room or for a dependency"),
@@ -191,7 +190,8 @@ impl Outbound {
                 .counters("outbound_commands_rejected", "Send commands that were rejected, by the rule that did"),
             attempts: registrar.counter("outbound_attempts", "POSTs to the Graph API"),
             verdicts: registrar
-                .counters("outbound_verdicts", "What the POSTs led to. Alert on `configuration` and `stop_number`"),
+                .alert(Alert::AnyOf("class", &["configuration", "stop_number"]))
+                .counters("outbound_verdicts", "What the POSTs led to"),
             post: registrar.histogram("outbound_post_duration", "How long the Graph API took to answer", FAST),
             overhead: registrar.histogram(
                 "outbound_dispatch_overhead",
@@ -201,7 +201,8 @@ impl Outbound {
             unconfirmed: registrar
                 .gauge("outbound_unconfirmed_messages", "Messages of which it is not known whether WhatsApp has them"),
             paused_numbers: registrar
-                .gauge("outbound_paused_numbers", "Numbers that send nothing until someone acts. Alert on any"),
+                .alert(Alert::Any)
+                .gauge("outbound_paused_numbers", "Numbers that send nothing until someone acts"),
             limited_here: registrar.gauge(
                 "outbound_locally_limited_numbers",
                 "Numbers whose limiter in the gate does not answer: each worker keeps to its share of the limit",
@@ -210,9 +211,9 @@ impl Outbound {
                 "outbound_views_away",
                 "Pairs of partitions, a conversation's and a user's, whose views do not answer: their messages wait",
             ),
-            journals_blocked: registrar.gauge(
+            journals_blocked: registrar.alert(Alert::Any).gauge(
                 "outbound_blocked_journals",
-                "Partitions from which nothing is sent because their journal has a record that cannot be read. Alert on any",
+                "Partitions from which nothing is sent because their journal has a record that cannot be read",
             ),
         }
     }
@@ -341,14 +342,15 @@ impl Gate {
             fenced: registrar.counter("gate_apply_fenced", "Steps refused because a newer owner has taken over"),
             heals: registrar.counter("gate_heals", "Partitions taken back to the offset found in the projection"),
             rebuilds: registrar
-                .counter("gate_rebuilds", "Partitions built again from the beginning of the log. Alert on any"),
+                .alert(Alert::Any)
+                .counter("gate_rebuilds", "Partitions built again from the beginning of the log"),
             audits: registrar
                 .counters("gate_audits", "Looks at one partition of a projection, to compare it with the log"),
             checked: registrar
                 .counters("gate_audit_checked", "Streams of a projection that were compared with the log"),
-            drifted: registrar.counters(
+            drifted: registrar.alert(Alert::Any).counters(
                 "gate_audit_drifted",
-                "Streams among them that were not what the log says; their partition is built again. Alert on any",
+                "Streams among them that were not what the log says; their partition is built again",
             ),
         }
     }
@@ -404,10 +406,9 @@ impl Timers {
         Self {
             windows: registrar.counters("timer_windows", "Windows, by what became of them"),
             lateness: registrar.histogram("timer_lateness", "From a deadline to its event in the log", SLOW),
-            overdue: registrar.seconds(
-                "timer_oldest_overdue",
-                "How long the oldest deadline without its event has passed. Alert when it grows",
-            ),
+            overdue: registrar
+                .alert(Alert::Above(5))
+                .seconds("timer_oldest_overdue", "How long the oldest deadline without its event has passed"),
         }
     }
 

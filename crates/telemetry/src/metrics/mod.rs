@@ -6,6 +6,7 @@
 //!
 //! [`Metrics::encode`] answers `GET /metrics`; [`Metrics::render_reference`] is the page `docs/reference/metrics.md`.
 
+mod alerts;
 mod families;
 mod labels;
 mod registrar;
@@ -86,9 +87,16 @@ impl Metrics {
                 let labels = description.labels.iter().map(|(name, values)| format!("`{name}`: {values}"));
                 labels.collect::<Vec<_>>().join("; ")
             };
-            let Description { name, kind, help, .. } = description;
-            page.push_str(&format!("| `{name}` | {kind} | {labels} | {help}. |\n"));
+            let Description { name, kind, help, alert, .. } = description;
+            let alert = alert.map(|alert| format!(" {}.", alerts::words(alert))).unwrap_or_default();
+            page.push_str(&format!("| `{name}` | {kind} | {labels} | {help}.{alert} |\n"));
         }
         page
+    }
+
+    /// The rules of Prometheus for everything that a person has to look at, `deploy/prometheus/alerts.yaml`.
+    #[must_use]
+    pub fn render_alerts(&self) -> String {
+        alerts::render(&self.inventory)
     }
 }

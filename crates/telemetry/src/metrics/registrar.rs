@@ -41,6 +41,17 @@ pub(super) trait Labels: EncodeLabelSet + Clone + Hash + Eq + Debug + Send + Syn
     fn describe() -> Vec<(&'static str, String)>;
 }
 
+/// When a person has to look.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Alert {
+    /// It is 0 while all is well.
+    Any,
+    /// These values of a label are 0 while all is well.
+    AnyOf(&'static str, &'static [&'static str]),
+    /// It is above this for five minutes.
+    Above(u32),
+}
+
 /// What the reference page says about a metric.
 #[derive(Debug)]
 pub(super) struct Description {
@@ -48,21 +59,29 @@ pub(super) struct Description {
     pub(super) kind: &'static str,
     pub(super) labels: Vec<(&'static str, String)>,
     pub(super) help: &'static str,
+    pub(super) alert: Option<Alert>,
 }
 
 /// Registers metrics under the common prefix. Names are given without prefix, unit and `_total`.
 pub(super) struct Registrar {
     registry: Registry,
     inventory: Vec<Description>,
+    alert: Option<Alert>,
 }
 
 impl Registrar {
     pub(super) fn new() -> Self {
-        Self { registry: Registry::with_prefix(PREFIX), inventory: Vec::new() }
+        Self { registry: Registry::with_prefix(PREFIX), inventory: Vec::new(), alert: None }
     }
 
     pub(super) fn finish(self) -> (Registry, Vec<Description>) {
         (self.registry, self.inventory)
+    }
+
+    /// The metric that is declared next has an alert.
+    pub(super) fn alert(&mut self, alert: Alert) -> &mut Self {
+        self.alert = Some(alert);
+        self
     }
 
     pub(super) fn counter(&mut self, name: &str, help: &'static str) -> Counter {
@@ -120,7 +139,8 @@ impl Registrar {
     ) -> M {
         let unit_suffix = if unit.is_some() { "_seconds" } else { "" };
         let total = if kind == "counter" { "_total" } else { "" };
-        self.inventory.push(Description { name: format!("{PREFIX}_{name}{unit_suffix}{total}"), kind, labels, help });
+        let (name_in_full, alert) = (format!("{PREFIX}_{name}{unit_suffix}{total}"), self.alert.take());
+        self.inventory.push(Description { name: name_in_full, kind, labels, help, alert });
         match unit {
             Some(unit) => self.registry.register_with_unit(name, help, unit, metric.clone()),
             None => self.registry.register(name, help, metric.clone()),
