@@ -12,6 +12,9 @@ use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Number, Value};
 
+/// An id is a part of what is derived from it, over and over; one of megabytes is none.
+pub(super) const LONGEST_ID: usize = 1024;
+
 /// What lies deeper in an item than this is of no interest to anybody, and is not read.
 const DEPTH: usize = 16;
 
@@ -201,6 +204,12 @@ impl System<'_> {
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Id<'a>(Option<Cow<'a, str>>);
 
+impl Id<'_> {
+    fn get(&self) -> Option<&str> {
+        self.0.as_deref().filter(|id| id.len() <= LONGEST_ID)
+    }
+}
+
 impl Who<'_> {
     /// What a value that was read already says.
     pub(super) fn of(value: &Value) -> Self {
@@ -227,10 +236,10 @@ impl Who<'_> {
 
     /// Whom a message is from: the group when it was written in one, else its sender.
     pub(super) fn message(&self, contact: &Self) -> Address {
-        if let Some(id) = self.group_id.0.as_deref() {
+        if let Some(id) = self.group_id.get() {
             return group(id);
         }
-        if self.kind.0.as_deref() == Some("system") {
+        if self.kind.get() == Some("system") {
             return self.former(contact);
         }
         self.sender(contact)
@@ -240,8 +249,8 @@ impl Who<'_> {
     /// not say that, as they are from now on.
     fn former(&self, contact: &Self) -> Address {
         let sender = self.sender(contact);
-        match &self.system.previous_user_id.0 {
-            Some(previous) => Address { phone: sender.phone, bsuid: Some(Bsuid(previous.clone().into_owned())) },
+        match self.system.previous_user_id.get() {
+            Some(previous) => Address { phone: sender.phone, bsuid: Some(Bsuid(previous.to_owned())) },
             None if sender.is_empty() => self.system.moved_to(),
             None => sender,
         }
@@ -254,13 +263,13 @@ impl Who<'_> {
 
     /// Who called the business; nobody when it is not said that a person did: a call that the business makes is not theirs.
     pub(super) fn caller(&self, contact: &Self) -> Address {
-        if self.direction.0.as_deref() == Some(BY_PERSON) { self.sender(contact) } else { Address::default() }
+        if self.direction.get() == Some(BY_PERSON) { self.sender(contact) } else { Address::default() }
     }
 
     /// Whom a status is about: the group when the message went to one, else its recipient.
     pub(super) fn status(&self, contact: &Self) -> Address {
-        if self.recipient_type.0.as_deref() == Some("group")
-            && let Some(id) = self.recipient_id.0.as_deref()
+        if self.recipient_type.get() == Some("group")
+            && let Some(id) = self.recipient_id.get()
         {
             return group(id);
         }
@@ -276,9 +285,9 @@ const NOBODY: Id<'_> = Id(None);
 /// An address out of the fields that may carry one; the first of a kind counts. What stands in a phone field and is no phone number
 /// is a BSUID: Meta announced that BSUIDs may appear there.
 fn address(phone_fields: [&Id<'_>; 2], bsuid_fields: [&Id<'_>; 2]) -> Address {
-    let mut bsuid = bsuid_fields.into_iter().find_map(|id| id.0.as_deref());
+    let mut bsuid = bsuid_fields.into_iter().find_map(|id| id.get());
     let mut phone = None;
-    for id in phone_fields.into_iter().filter_map(|id| id.0.as_deref()) {
+    for id in phone_fields.into_iter().filter_map(|id| id.get()) {
         match (&phone, PhoneNumber::from_whatsapp(id)) {
             (None, Ok(parsed)) => phone = Some(parsed),
             (Some(_), Ok(_)) => {}

@@ -5,6 +5,7 @@
 //! an item is about; the processor understands it.
 
 mod change;
+mod contacts;
 mod json;
 mod parse;
 mod split;

@@ -8,7 +8,7 @@ use connector_domain::time::Timestamp;
 use serde_json::Value;
 use thiserror::Error;
 
-use super::json::{self, Who, int, text, timestamp};
+use super::json::{self, LONGEST_ID, Who, int, text, timestamp};
 
 /// The field under which Meta tells what happens in conversations that another one answers at the moment.
 pub(super) const STANDBY: &str = "standby";
@@ -191,9 +191,6 @@ pub(super) fn object(item: &WebhookItem) -> Result<Value, ParseError> {
 pub(super) fn contact(item: &WebhookItem) -> Value {
     item.contact.as_ref().and_then(|contact| json::read(contact.expose())).unwrap_or_default()
 }
-
-/// An id is a part of what is derived from it, over and over; one of megabytes is none.
-const LONGEST_ID: usize = 1024;
 
 fn wamid(value: &Value) -> Option<Wamid> {
     id(value).map(Wamid)

@@ -20,7 +20,8 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 use thiserror::Error;
 
-use super::json::{self, Who, text, timestamp};
+use super::contacts::{Contact, Contacts};
+use super::json::{self, LONGEST_ID, Who, text, timestamp};
 use super::parse::STANDBY;
 
 /// Why a delivery cannot be taken apart. The same bytes never can: no retry.
@@ -216,7 +217,7 @@ impl<'a> From<Fields<'a>> for Parts<'a> {
 impl<'a> Parts<'a> {
     fn number(&self) -> Option<PhoneNumberId> {
         // Handovers name the business number as the one who got the message.
-        let of = |raw: &'a RawValue| fields(raw).get("phone_number_id").and_then(|id| scalar(id));
+        let of = |raw: &'a RawValue| fields(raw).get("phone_number_id").and_then(|raw| id(raw));
         let recipient = || self.rest.get("recipient").copied().and_then(of);
         self.metadata.and_then(of).or_else(recipient).map(PhoneNumberId)
     }
@@ -260,7 +261,7 @@ fn fields(raw: &RawValue) -> Fields<'_> {
 
 /// Whom an item is about, as far as it can be read. The check for the brace is needed: serde would read an array as the fields in their
 /// order.
-fn who(raw: &RawValue) -> Who<'_> {
+pub(super) fn who(raw: &RawValue) -> Who<'_> {
     if !raw.get().starts_with('{') {
         return Who::default();
     }
@@ -277,6 +278,11 @@ fn scalar(raw: &RawValue) -> Option<String> {
     if scalar { text(&json::read(raw.get())?) } else { None }
 }
 
+/// An id of which every item of a change has a copy.
+fn id(raw: &RawValue) -> Option<String> {
+    scalar(raw).filter(|id| id.len() <= LONGEST_ID)
+}
+
 fn array(raw: Option<&RawValue>) -> Option<Vec<&RawValue>> {
     raw.map_or_else(|| Some(Vec::new()), |raw| serde_json::from_str(raw.get()).ok())
 }
@@ -286,7 +292,7 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// Takes a delivery apart; the items are in the order of the delivery. What a strict reader refuses is read as far as it can be: a body that
 /// is not UTF-8, control characters in a text, half of a surrogate pair, a field that stands there twice. Time and memory are linear in the
-/// size of the body.
+/// size of the body: what an item repeats of its surroundings is short.
 ///
 /// # Errors
 /// When the body is not a JSON object.
@@ -339,12 +345,14 @@ struct Place {
 impl Place {
     fn new(id: Option<&RawValue>, time: Option<&RawValue>) -> Self {
         let time = time.and_then(scalar).and_then(|time| timestamp(&time.into()));
-        Self { waba: id.and_then(scalar).unwrap_or_default(), time, ..Self::default() }
+        Self { waba: id.and_then(self::id).unwrap_or_default(), time, ..Self::default() }
     }
 
-    /// The place of a change of this entry.
+    /// The place of a change of this entry. Each of its items repeats it, so a name that goes on for ever ends.
     fn of(&self, field: Option<&RawValue>) -> Self {
-        Self { field: field.and_then(scalar).unwrap_or_default(), ..self.clone() }
+        let mut field = field.and_then(scalar).unwrap_or_default();
+        field.truncate(field.floor_char_boundary(LONGEST_ID));
+        Self { field, ..self.clone() }
     }
 }
 
@@ -427,7 +435,7 @@ impl<'a> Splitter<'a> {
         place.number = value.number();
         let place = Arc::new(place);
         let (messages, statuses) = value.items.unwrap_or_default();
-        let contacts = contacts(&value.contacts);
+        let contacts = Contacts::read(&value.contacts);
         let alone = messages.len() + statuses.len() == 1;
         let nobody = Who::default();
         self.found.reserve(messages.len() + statuses.len());
@@ -438,13 +446,13 @@ impl<'a> Splitter<'a> {
                 continue;
             }
             let who = who(message);
-            let contact = belonging(&contacts, at, &who.sender(&nobody), alone);
+            let contact = contacts.belonging(at, &who.sender(&nobody), alone);
             let address = who.message(contact.map_or(&nobody, |contact| &contact.who));
             self.item(&place, WebhookKind::Message, message, contact, address);
         }
         for (at, status) in statuses.into_iter().enumerate() {
             let who = who(status);
-            let contact = belonging(&contacts, at, &who.status(&nobody), alone);
+            let contact = contacts.belonging(at, &who.status(&nobody), alone);
             let address = who.status(contact.map_or(&nobody, |contact| &contact.who));
             self.item(&place, WebhookKind::Status, status, contact, address);
         }
@@ -454,11 +462,11 @@ impl<'a> Splitter<'a> {
     /// Calls are changes with an item each. Those of a person go where the person's messages go, so that they stay in order with them.
     fn calls(&mut self, place: Place, calls: &[&'a RawValue], value: &Parts<'a>) {
         let place = Arc::new(place);
-        let contacts = contacts(&value.contacts);
+        let contacts = Contacts::read(&value.contacts);
         let nobody = Who::default();
         for (at, call) in calls.iter().enumerate() {
             let who = who(call);
-            let contact = belonging(&contacts, at, &who.caller(&nobody), calls.len() == 1);
+            let contact = contacts.belonging(at, &who.caller(&nobody), calls.len() == 1);
             let address = who.caller(contact.map_or(&nobody, |contact| &contact.who));
             self.item(&place, WebhookKind::Change, call, contact, address);
         }
@@ -495,38 +503,6 @@ impl<'a> Splitter<'a> {
         let contact = contact.map(|contact| contact.raw.get().into());
         self.found.push(Piece { kind, place, raw, contact, address });
     }
-}
-
-/// An element of `contacts[]`.
-struct Contact<'a> {
-    raw: &'a RawValue,
-    who: Who<'a>,
-    address: Address,
-}
-
-fn contacts<'a>(raw: &[&'a RawValue]) -> Vec<Contact<'a>> {
-    let contact = |raw: &&'a RawValue| {
-        let who = who(raw);
-        Contact { raw, address: who.contact(), who }
-    };
-    raw.iter().map(contact).collect()
-}
-
-/// The element of `contacts[]` that speaks of this person. One that shares no kind of id with the item is taken only when
-/// both are alone in their delivery; one that contradicts it never is. It is looked for from `at` on: the lists usually run side by
-/// side, and a delivery may have a thousand of each.
-fn belonging<'a, 'c>(contacts: &'a [Contact<'c>], at: usize, person: &Address, alone: bool) -> Option<&'a Contact<'c>> {
-    let relation = |Contact { address: known, .. }: &Contact<'_>| {
-        let phone = person.phone.as_ref().zip(known.phone.as_ref()).map(|(a, b)| a == b);
-        let bsuid = person.bsuid.as_ref().zip(known.bsuid.as_ref()).map(|(a, b)| a == b);
-        phone.or(bsuid)
-    };
-    let (before, from) = contacts.split_at(at.min(contacts.len()));
-    let found = from.iter().chain(before).find(|contact| relation(contact) == Some(true));
-    found.or_else(|| match contacts {
-        [only] if alone && relation(only).is_none() => Some(only),
-        _ => None,
-    })
 }
 
 /// The person of `user_preferences[]` when there is exactly one.

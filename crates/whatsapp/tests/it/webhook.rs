@@ -279,6 +279,41 @@ fn a_contact_of_somebody_else_is_never_taken() {
 }
 
 #[test]
+fn what_is_long_is_not_repeated_for_every_item() {
+    const MANY: usize = 1000;
+    let long = "7".repeat(20_000);
+    let message = r#"{"from":"15550100042","id":"w","timestamp":"1790000000"}"#;
+    let of_one = format!(
+        r#"{{"entry":[{{"id":"{long}","changes":[{{"field":"{long}","value":{{}}}},{{"field":"messages","value":{{
+        "metadata":{{"phone_number_id":"{long}"}},"contacts":[{{"wa_id":"15550100042","user_id":"{long}"}}],
+        "messages":[{}]}}}}]}}]}}"#,
+        vec![message; MANY].join(",")
+    );
+    let of_many = format!(
+        r#"{{"entry":[{{"id":"{long}","changes":[{}]}}]}}"#,
+        vec![r#"{"field":"x","value":{}}"#; MANY].join(",")
+    );
+    for body in [of_one, of_many] {
+        let found = items(body.as_bytes());
+        let kept: usize = found
+            .iter()
+            .map(|Split { item, address }| {
+                let number = item.phone_number_id.as_ref().map_or(0, |number| number.as_str().len());
+                let contact = item.contact.as_ref().map_or(0, |contact| contact.expose().len());
+                let person = address.bsuid.as_ref().map_or(0, |bsuid| bsuid.expose().len());
+                item.raw.expose().len() + item.field.len() + item.waba_id.as_str().len() + number + contact + person
+            })
+            .sum();
+        assert!(
+            found.len() >= MANY && kept <= 2 * body.len(),
+            "{} items keep {kept} of {} bytes",
+            found.len(),
+            body.len()
+        );
+    }
+}
+
+#[test]
 fn items_of_one_person_share_a_key_and_other_items_have_the_key_of_their_number_or_account() {
     let keys = StreamKeys::new("k1", b"secret");
     let key = |name: &str| only(name).key(&keys);
