@@ -8,7 +8,17 @@ SERVICES := webhook-receiver inbound-processor outbound-sender opt-in-tracker wi
 CHAOS_PROGRAMS := $(patsubst %,-p %,connector-chaos cloud-api-simulator connectorctl $(SERVICES))
 DEMO_PROGRAMS := $(patsubst %,-p %,connector-demo cloud-api-simulator $(if $(filter kafka,$(BACKEND)),connectorctl $(SERVICES),connector))
 
-.PHONY: help demo test check seeds chaos bench docs fmt
+FUZZ_TARGETS := classifier deliveries
+FUZZ_SEEDS_classifier := fuzz/seeds/classifier
+FUZZ_SEEDS_deliveries := crates/whatsapp/tests/fixtures/webhooks tests/cases
+# Coverage without a sanitizer is what stable Rust has; the code under test has no unsafe. An input may take 10 seconds.
+define fuzz_one
+	@mkdir -p fuzz/corpus/$(1)
+	cargo fuzz run --sanitizer none $(1) fuzz/corpus/$(1) $(FUZZ_SEEDS_$(1)) -- -dict=fuzz/dictionaries/$(1) -max_total_time=$(or $(SECONDS),60) -max_len=16384 -timeout=10 -verbosity=0 -print_final_stats=1
+
+endef
+
+.PHONY: help demo test check fuzz seeds chaos bench docs fmt
 
 help: ## This list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 10
@@ -26,7 +36,9 @@ test: ## Every test, real Kafka and Redis included
 check: ## Format, lints, licences, unused dependencies, direction of dependencies, documentation, schemas
 	@deploy/local/require.sh check
 	cargo fmt --all --check
+	cargo fmt --manifest-path fuzz/Cargo.toml --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --manifest-path fuzz/Cargo.toml --target-dir target --no-default-features --locked -- -D warnings
 	cargo deny --log-level error check licenses bans sources
 	cargo machete --skip-target-dir
 	cargo xtask deps
@@ -34,6 +46,10 @@ check: ## Format, lints, licences, unused dependencies, direction of dependencie
 	cargo xtask schemas check
 	cargo xtask catalogue --check
 	RUSTDOCFLAGS="-D warnings" cargo doc --workspace --no-deps --locked --quiet
+
+fuzz: ## What a person or a delivery may contain, invented anew and anew; what it finds stays in fuzz/artifacts. SECONDS=60 each, ONLY=classifier|deliveries
+	@deploy/local/require.sh fuzz
+	$(foreach target,$(or $(ONLY),$(FUZZ_TARGETS)),$(call fuzz_one,$(target)))
 
 seeds: ## Simulated worlds by the thousand, in minutes: faults at every two calls, windows under everything. SEEDS=10000 plays every two faults
 	@deploy/local/require.sh build

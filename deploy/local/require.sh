@@ -1,7 +1,7 @@
 #!/bin/sh
 # Makes sure that what a target needs is on this machine, and says what it does.
 #
-#     require.sh build|kafka|test|check ...
+#     require.sh build|kafka|test|check|fuzz ...
 #
 # Installs missing Debian packages as root or through sudo; where it may not, it prints the one command to run and fails.
 set -eu
@@ -43,6 +43,11 @@ need_test() {
 need_check() {
     need_build
     have git || want git
+}
+
+need_fuzz() {
+    need_build
+    have c++ || want g++
 }
 
 install_packages() {
@@ -91,7 +96,7 @@ install_cargo_tool() {
 
 for what in "$@"; do
     case $what in
-        build | kafka | test | check) "need_$what" ;;
+        build | kafka | test | check | fuzz) "need_$what" ;;
         *) say "unknown: $what"; exit 1 ;;
     esac
 done
@@ -107,5 +112,6 @@ for what in "$@"; do
             install_cargo_tool cargo-deny 0.20.2 "about 3 minutes"
             install_cargo_tool cargo-machete 0.9.2 "about 1 minute"
             ;;
+        fuzz) install_cargo_tool cargo-fuzz 0.13.1 "about 1 minute" ;;
     esac
 done

@@ -11,7 +11,10 @@ mod phrases;
 mod spelling;
 mod words;
 
-pub use words::{ConsentVocabulary, ConsentWords, OPT_IN_ACCEPT, OPT_IN_DECLINE, START, STOP, Tap, classify, tapped};
+pub use phrases::Effort;
+pub use words::{
+    ConsentVocabulary, ConsentWords, OPT_IN_ACCEPT, OPT_IN_DECLINE, START, STOP, Tap, classify, measured, tapped,
+};
 
 /// What a contact's message means for consent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, Default)]

@@ -14,6 +14,26 @@ pub(super) const START: Kinds = 1 << 3;
 pub(super) const STOP_MARKETING: Kinds = 1 << 4;
 pub(super) const STOP: Kinds = 1 << 5;
 
+/// What it took to classify a message, for whoever holds it against the message's length.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub struct Effort {
+    /// The words that were read.
+    pub words: usize,
+    /// How often one of them was held against a phrase that had begun, or was to begin.
+    pub steps: usize,
+}
+
+impl Effort {
+    /// The most steps for each word: the phrases of the default lists that can have begun at once, and the word itself.
+    pub const STEPS_PER_WORD: usize = 16;
+
+    /// Whether the steps are in proportion to the words.
+    #[must_use]
+    pub const fn is_linear(&self) -> bool {
+        self.steps <= Self::STEPS_PER_WORD * self.words
+    }
+}
+
 /// Phrases by their words. An accent that is missing or wrong is forgiven; on a word that has none it makes another word (`résumé`,
 /// `başta`).
 #[derive(Clone, Debug)]
@@ -67,19 +87,20 @@ impl Phrases {
     }
 
     /// Of what kinds `text` is: phrases of one list and nothing else, apart from words that `is_courtesy`. A STOP may stand among
-    /// declines ("no, stop"). And in how many steps that was found out: words that can be no part of it are not read.
-    pub(super) fn kinds(&self, text: &str, is_courtesy: impl Fn(&str) -> bool) -> (Kinds, usize) {
+    /// declines ("no, stop"). And what it took to find out: words that can be no part of it are not read.
+    pub(super) fn kinds(&self, text: &str, is_courtesy: impl Fn(&str) -> bool) -> (Kinds, Effort) {
         let mut so_far = NOTHING_YET;
         // Phrases that have begun: how far they are, and what the message was of before them. Few: each began at another word.
         let mut begun: Vec<(usize, Kinds)> = Vec::new();
-        let mut steps = 0;
+        let mut effort = Effort::default();
         for word in words(text) {
+            effort.words += 1;
             let courtesy = is_courtesy(&word.plain);
             let mut now = if courtesy { so_far } else { 0 };
             let mut go_on = Vec::new();
             let begins = (so_far != 0).then_some((ROOT, so_far));
             for (node, before) in begun.into_iter().chain(begins) {
-                steps += 1;
+                effort.steps += 1;
                 for next in self.after(node, &word) {
                     now |= joined(before, self.nodes[next].lists);
                     keep(&mut go_on, next, before);
@@ -89,11 +110,11 @@ impl Phrases {
                 }
             }
             if now == 0 && go_on.is_empty() {
-                return (0, steps);
+                return (0, effort);
             }
             (so_far, begun) = (now, go_on);
         }
-        (so_far & !NOTHING_YET, steps)
+        (so_far & !NOTHING_YET, effort)
     }
 
     fn after(&self, node: usize, word: &Word) -> impl Iterator<Item = usize> {

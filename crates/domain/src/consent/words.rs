@@ -5,7 +5,7 @@ use std::sync::{LazyLock, OnceLock};
 
 use serde::Deserialize;
 
-use super::phrases::{self, Phrases};
+use super::phrases::{self, Effort, Kinds, Phrases};
 use super::{Intent, defaults, spelling};
 use crate::ids::OrganizationId;
 
@@ -130,7 +130,14 @@ impl ConsentWords {
 /// reads no further than the first word that cannot belong to an answer.
 #[must_use]
 pub fn classify(words: &ConsentWords, text: &str) -> Intent {
-    meaning(words.written(), text)
+    measured(words, text).0
+}
+
+/// As [`classify`], and what it took.
+#[must_use]
+pub fn measured(words: &ConsentWords, text: &str) -> (Intent, Effort) {
+    let (kinds, effort) = words.written().kinds(text, is_courtesy);
+    (strongest(kinds), effort)
 }
 
 /// What a tap on a button or a row means.
@@ -173,7 +180,10 @@ pub fn tapped(words: &ConsentWords, payload: Option<&str>, title: Option<&str>) 
 }
 
 fn meaning(phrases: &Phrases, said: &str) -> Intent {
-    let (kinds, _) = phrases.kinds(said, is_courtesy);
+    strongest(phrases.kinds(said, is_courtesy).0)
+}
+
+fn strongest(kinds: Kinds) -> Intent {
     let means = |kind| kinds & kind != 0;
     match () {
         () if means(phrases::STOP) => Intent::Stop,

@@ -271,14 +271,9 @@ fn an_organization_brings_its_own_words_but_cannot_lose_stop() {
     assert_eq!(classify(others, "genug"), Intent::Other);
 }
 
-/// Steps and words of a message.
-fn effort(text: &str) -> (usize, usize) {
-    let words = ConsentWords::default();
-    (words.written().kinds(text, is_courtesy).1, spelling::words(text).count())
+fn effort(text: &str) -> Effort {
+    measured(&ConsentWords::default(), text).1
 }
-
-/// Phrases that can have begun at once, and the word itself.
-const AT_ONCE: usize = 16;
 
 #[test]
 fn saying_no_many_times_costs_as_many_steps() {
@@ -293,8 +288,8 @@ fn saying_no_many_times_costs_as_many_steps() {
         ("\u{fdfa}".repeat(65_536), Intent::Other),
     ] {
         assert_eq!(said(&text), means);
-        let (steps, words) = effort(&text);
-        assert!(steps <= AT_ONCE * words, "{steps} steps for {words} words");
+        let effort = effort(&text);
+        assert!(effort.is_linear() && effort.words <= spelling::words(&text).count(), "{effort:?}");
     }
 }
 
@@ -312,14 +307,13 @@ proptest! {
             phrase.split(' ').take(words).collect::<Vec<_>>().join(" ")
         }).collect();
         let text = parts.join(" ");
-        let (steps, words) = effort(&text);
-        prop_assert!(steps <= AT_ONCE * words, "{} steps for {} words", steps, words);
+        let effort = effort(&text);
+        prop_assert!(effort.is_linear(), "{:?}", effort);
     }
 
     #[test]
     fn nothing_that_can_be_written_is_too_strange(text in any::<String>(), title in ".{0,40}") {
-        let (steps, words) = effort(&text);
-        prop_assert!(steps <= AT_ONCE * words);
+        prop_assert!(effort(&text).is_linear());
         let _ = (said(&text), tap(Some(&text), &title), tap(Some(&title), &text));
     }
 
