@@ -46,11 +46,14 @@ pub fn contact_list_key(user: &StreamId) -> String {
     format!("l:{user}")
 }
 
-/// The key of the number of a user's contact entries that lead to a conversation (JSON integer), in the partition of the user's stream.
+/// The key of a [`Membership`], in the partition of the user's stream.
 #[must_use]
 pub fn membership_key(user: &StreamId, conversation: &StreamId) -> String {
     format!("m:{user}:{conversation}")
 }
+
+/// The ids of a user's contact entries that lead to a conversation (JSON list). Whoever is a contact at all is one by one of them.
+pub type Membership = BTreeSet<ContactId>;
 
 /// How many buckets the users of a view are in.
 pub const BUCKETS: u8 = 128;
@@ -83,8 +86,8 @@ pub fn alias_membership_keys(user: &StreamId, conversation: &Conversation) -> Ve
     conversation.aliases.iter().map(|alias| membership_key(user, alias)).collect()
 }
 
-/// So many entries of a contact list are read at once.
-const ENTRIES_AT_ONCE: usize = 1_000;
+/// So many entries of one person are read at once. Usually there is one.
+const ENTRIES_AT_ONCE: usize = 16;
 
 /// Links are followed this far, one question after the other; a circle ends earlier.
 pub const FARTHEST: usize = 8;
@@ -430,7 +433,7 @@ impl Situations {
         let values = self.values(by_partition).await?;
         for (at, user, keys) in asked {
             for key in keys {
-                all[at].situation.is_contact |= load::<u32>(values.get(&key))? > 0;
+                all[at].situation.is_contact |= !load::<Membership>(values.get(&key))?.is_empty();
             }
             let home = self.home(&user);
             all[at].read.push(values.read(&user, home));
@@ -438,8 +441,8 @@ impl Situations {
         Ok(())
     }
 
-    /// How the contact list of the question's user addresses the person of a conversation. Reads the whole list: for people of whom the
-    /// conversation itself knows no address, because they never wrote.
+    /// How the contact list of the question's user addresses the person of a conversation: for people of whom the conversation itself knows
+    /// no address, because they never wrote. Reads the entries that lead there, however long the list is.
     ///
     /// # Errors
     /// `Later` when the list cannot be decided on; when gate or log are away.
@@ -449,8 +452,12 @@ impl Situations {
         conversation: &Conversation,
     ) -> Result<Option<Address>, Failure> {
         let user = self.user(question);
-        let listed = self.settled_values(&user, vec![contact_list_key(&user)]).await?;
-        let contacts: BTreeSet<ContactId> = load(listed.into_iter().next().flatten().as_ref())?;
+        let mut keys = alias_membership_keys(&user, conversation);
+        keys.push(membership_key(&user, &question.conversation_id));
+        let mut contacts = Membership::new();
+        for stored in self.settled_values(&user, keys).await? {
+            contacts.append(&mut load(stored.as_ref())?);
+        }
         let keys: Vec<_> = contacts.iter().map(|contact| contact_key(&user, contact)).collect();
         let is_theirs = |id: &StreamId| *id == question.conversation_id || conversation.aliases.contains(id);
         for keys in keys.chunks(ENTRIES_AT_ONCE) {
@@ -489,6 +496,6 @@ fn situation<'a>(
     Ok(Situation {
         conversation: load::<Conversation>(value(&conversation.1))?.seen_by(organization),
         enablement: load(value(&enablement.1))?,
-        is_contact: load::<u32>(value(&membership.1))? > 0,
+        is_contact: !load::<Membership>(value(&membership.1))?.is_empty(),
     })
 }

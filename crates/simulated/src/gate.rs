@@ -1,6 +1,7 @@
 //! The gate with faults at every call.
 
 use std::collections::BTreeSet;
+use std::sync::atomic::Ordering;
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -65,6 +66,7 @@ impl Gate for SimGate {
 
     async fn read(&self, view: &View, keys: &[String]) -> Result<Snapshot<Bytes>, GateError> {
         self.see(view)?;
+        self.process.shared.values_read.fetch_add(keys.len(), Ordering::Relaxed);
         self.process.call("gate.read", unavailable, self.gate().read(view, keys)).await
     }
 

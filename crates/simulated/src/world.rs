@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use connector_embedded::{Fate, GateSnapshot, MemoryGate, MemoryStore, StoreLog};
@@ -35,6 +36,7 @@ pub(crate) struct Shared {
     whatsapp: SimWhatsApp,
     control: Mutex<Control>,
     crashed: watch::Sender<bool>,
+    pub(crate) values_read: AtomicUsize,
 }
 
 struct Control {
@@ -82,6 +84,7 @@ impl SimWorld {
                 clock,
                 control: Mutex::new(control),
                 crashed: watch::Sender::new(false),
+                values_read: AtomicUsize::new(0),
             }),
         }
     }
@@ -169,6 +172,12 @@ impl SimWorld {
     #[must_use]
     pub fn points(&self) -> u64 {
         self.shared.control().trace.len() as u64
+    }
+
+    /// How many values the gate was asked for so far.
+    #[must_use]
+    pub fn values_read(&self) -> usize {
+        self.shared.values_read.load(Ordering::Relaxed)
     }
 
     /// The name of every point passed so far, e.g. `log.append`.

@@ -17,8 +17,8 @@ use connector_domain::time::Timestamp;
 use connector_ports::gate::Change;
 use connector_runtime::failure::Failure;
 use connector_runtime::situation::{
-    Person, bucket_of, contact_key, contact_list_key, conversation_key, enablement_key, load, membership_key, store,
-    users_key,
+    Membership, Person, bucket_of, contact_key, contact_list_key, conversation_key, enablement_key, load,
+    membership_key, store, users_key,
 };
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -119,7 +119,7 @@ pub(crate) struct Fold {
     conversations: Cells<Stored>,
     enablements: Cells<Enablement>,
     contacts: Cells<ContactEntry>,
-    memberships: Cells<u32>,
+    memberships: Cells<Membership>,
     /// The entries of each user.
     lists: Cells<BTreeSet<ContactId>>,
     /// Who the directory has told of, by bucket.
@@ -323,11 +323,10 @@ impl Fold {
             list.remove(contact);
         }
         if let Some(before) = before {
-            let count = self.memberships.get(membership_key(user, &before));
-            *count = count.saturating_sub(1);
+            self.memberships.get(membership_key(user, &before)).remove(contact);
         }
         if let Some(after) = after {
-            *self.memberships.get(membership_key(user, &after)) += 1;
+            self.memberships.get(membership_key(user, &after)).insert(contact.clone());
         }
     }
 
@@ -378,7 +377,7 @@ pub(crate) fn same(key: &str, one: Option<&Bytes>, other: Option<&Bytes>) -> boo
         Some("c") => by::<Stored>(one, other),
         Some("u") => by::<Enablement>(one, other),
         Some("e") => by::<ContactEntry>(one, other),
-        Some("m") => by::<u32>(one, other),
+        Some("m") => by::<Membership>(one, other),
         Some("l") => by::<BTreeSet<ContactId>>(one, other),
         Some("d") => by::<BTreeMap<StreamId, Person>>(one, other),
         _ => false,

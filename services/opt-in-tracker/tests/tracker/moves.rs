@@ -8,7 +8,7 @@ use connector_domain::command::{DirectoryKind, DirectoryRecord};
 use connector_domain::identity::Address;
 use connector_domain::ids::{Bsuid, PhoneNumber, StreamId};
 use connector_ports::log::Append;
-use connector_runtime::situation::{load, membership_key};
+use connector_runtime::situation::{Membership, load, membership_key};
 use connector_simulated::{Fault, Plan, SimWorld, When};
 use connector_testkit::wait;
 
@@ -39,7 +39,9 @@ fn conversation_from(world: &SimWorld, number: &str) -> StreamId {
 /// Whether the person is among the user's contacts in the conversation from this number.
 async fn is_contact(world: &SimWorld, number: &str) -> bool {
     let (user, conversation) = (user(world), conversation_from(world, number));
-    load::<u32>(view(world, &user, membership_key(&user, &conversation)).await.as_ref()).expect("ours") > 0
+    !load::<Membership>(view(world, &user, membership_key(&user, &conversation)).await.as_ref())
+        .expect("ours")
+        .is_empty()
 }
 
 async fn until_contact(world: &SimWorld, number: &str, expected: bool) {

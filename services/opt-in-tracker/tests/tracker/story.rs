@@ -13,7 +13,7 @@ use connector_domain::event::{CallReceived, Event, Recorded};
 use connector_domain::identity::Address;
 use connector_runtime::handler::{Handler, Step, TakeUp};
 use connector_runtime::lanes::Work;
-use connector_runtime::situation::{conversation_key, enablement_key, load, membership_key};
+use connector_runtime::situation::{Membership, conversation_key, enablement_key, load, membership_key};
 use connector_simulated::{Fault, Noise, Plan, Run, SimWorld, When};
 use connector_testkit::wait::{self, still};
 use opt_in_tracker::Projector;
@@ -43,7 +43,7 @@ async fn settled(world: &SimWorld) -> bool {
     ];
     load::<Conversation>(stored[0].as_ref()).expect("ours") == fold
         && load::<Enablement>(stored[1].as_ref()).expect("ours") == enablement
-        && load::<u32>(stored[2].as_ref()).expect("ours") == 1
+        && load::<Membership>(stored[2].as_ref()).expect("ours").len() == 1
 }
 
 async fn story(world: SimWorld) {

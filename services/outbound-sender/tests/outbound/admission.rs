@@ -14,11 +14,13 @@ use connector_domain::ids::{ContactId, StreamId};
 use connector_ports::gate::View;
 use connector_ports::log::Offset;
 use connector_runtime::platform::views;
-use connector_runtime::situation::{contact_key, contact_list_key, conversation_key, store};
+use connector_runtime::situation::{
+    Membership, contact_key, contact_list_key, conversation_key, membership_key, store,
+};
 use connector_simulated::BEGINNING;
 use connector_testkit::event::text_received;
 
-use crate::scene::{Scene, address, appears, conversation, ended, keys, number, of, refusal, talking, text};
+use crate::scene::{Scene, address, appears, conversation, ended, keys, number, of, refusal, talking, text, theirs};
 
 #[tokio::test(start_paused = true)]
 async fn a_command_is_answered_once_however_often_it_is_published() {
@@ -94,7 +96,9 @@ async fn somebody_who_never_wrote_is_addressed_as_the_contact_list_says() {
         let entry = ContactEntry { conversation_id: Some(conversation(n)), address: address(n), name: None };
         scene.project(&user, contact_key(&user, &list(n)), &entry).await;
     }
-    scene.project(&user, contact_list_key(&user), &BTreeSet::from([list(1), list(2)])).await;
+    for n in [1, 2] {
+        scene.project(&user, membership_key(&user, &conversation(n)), &Membership::from([list(n)])).await;
+    }
     let by_id = |name: &str, n: usize| {
         let recipient = Recipient { conversation_id: Some(conversation(n)), address: Address::default() };
         SendMessage { recipient, ..text(name, n) }
@@ -106,6 +110,33 @@ async fn somebody_who_never_wrote_is_addressed_as_the_contact_list_says() {
     assert_eq!(scene.world.whatsapp_side().posts()[0].outbound.address, address(2));
     let refused = refusal(&of(&scene.events(), commands[1].command_id));
     assert_eq!(refused, ("invalid".to_owned(), "recipient.address".to_owned()), "nobody knows it");
+}
+
+/// How many values commands ask for that name people who never wrote, while the user has so many contacts.
+async fn values_for_a_list_of(many: usize) -> usize {
+    let scene = Scene::new(14).await;
+    let user = keys().user(&"acme".into(), &"ada".into());
+    let id = |n: usize| ContactId(format!("entry {n}"));
+    for n in 0..10 {
+        let entry = ContactEntry { conversation_id: Some(conversation(n)), address: address(n), name: None };
+        scene.project(&user, contact_key(&user, &id(n)), &entry).await;
+        scene.project(&user, membership_key(&user, &conversation(n)), &Membership::from([id(n)])).await;
+    }
+    scene.project(&user, contact_list_key(&user), &(0..many).map(id).collect::<BTreeSet<_>>()).await;
+    let recipient = |n| Recipient { conversation_id: Some(conversation(n)), address: Address::default() };
+    let commands: Vec<_> =
+        (0..10).map(|n| SendMessage { recipient: recipient(n), ..text(&format!("to {n}"), n) }).collect();
+    scene.publish(&commands).await;
+    let before = scene.world.values_read();
+    scene.run_to_the_end(&commands).await;
+    assert!(commands.iter().all(|command| scene.story(command) == ["MessageAccepted", "MessageSent"]));
+    scene.world.values_read() - before
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_costs_the_same_however_many_contacts_its_user_has() {
+    let (few, many) = (values_for_a_list_of(10).await, values_for_a_list_of(3000).await);
+    assert!(many <= few + 100, "{few} values for 10 contacts, {many} for 3000");
 }
 
 #[tokio::test(start_paused = true)]
@@ -172,7 +203,7 @@ async fn nobody_is_refused_by_a_projection_that_is_behind() {
             let put = async |partition, key: String, value| rebuilt.put(partition, key, value, far).await;
             let enabled = store(&enablement).expect("a fold");
             put(home, connector_runtime::situation::enablement_key(&user), enabled).await;
-            let member = store(&1_u32).expect("a fold");
+            let member = store(&theirs(true)).expect("a fold");
             put(home, connector_runtime::situation::membership_key(&user, &stream), member).await;
             put(partition, conversation_key(&stream), store(&talking()).expect("a fold")).await;
             for partition in 0..2 {

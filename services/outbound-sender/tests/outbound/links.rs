@@ -7,7 +7,7 @@ use connector_domain::ids::{EventId, PhoneNumber};
 use connector_domain::time::Timestamp;
 use connector_runtime::situation::{conversation_key, membership_key};
 
-use crate::scene::{NUMBER, Scene, address, conversation, keys, of, talking, text};
+use crate::scene::{NUMBER, Scene, address, conversation, keys, of, talking, text, theirs};
 
 fn linked_to(n: usize) -> Conversation {
     Conversation { canonical: Some(conversation(n)), ..Conversation::default() }
@@ -33,7 +33,7 @@ async fn a_contact_who_was_entered_under_what_is_an_alias_now_is_a_contact() {
     // Taken out of the contacts, it is none any more.
     scene.world.restart();
     let user = keys().user(&"acme".into(), &"ada".into());
-    scene.project(&user, membership_key(&user, &conversation(1)), &0_u32).await;
+    scene.project(&user, membership_key(&user, &conversation(1)), &theirs(false)).await;
     let late = text("d", 1);
     scene.publish(std::slice::from_ref(&late)).await;
     scene.run_to_the_end(std::slice::from_ref(&late)).await;

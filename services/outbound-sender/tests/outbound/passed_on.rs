@@ -14,7 +14,7 @@ use connector_domain::outcome::GraphError;
 use connector_runtime::situation::{conversation_key, membership_key};
 use connector_simulated::{BEGINNING, Reaction, SimWorld};
 
-use crate::scene::{Scene, address, conversation, ended, keys, of, talking, text};
+use crate::scene::{Scene, address, conversation, ended, keys, of, talking, text, theirs};
 
 /// The conversation with whoever has the number of contact 1 by now.
 fn successor() -> StreamId {
@@ -106,7 +106,7 @@ async fn a_number_names_whoever_has_it_now_and_an_id_its_person_for_ever() {
         all.extend_from_slice(commands);
     };
     send(&[text("no contact", 1), by_id("to the person")]).await;
-    scene.project(&user, membership_key(&user, &successor()), &1_u32).await;
+    scene.project(&user, membership_key(&user, &successor()), &theirs(true)).await;
     send(&[text("no consent", 1)]).await;
     put(talking().consent).await;
     send(&[text("to the stranger", 1)]).await;

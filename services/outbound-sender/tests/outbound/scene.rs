@@ -15,7 +15,7 @@ use connector_domain::conversation::Conversation;
 use connector_domain::directory::Enablement;
 use connector_domain::event::{Event, Recorded, TimeSource};
 use connector_domain::identity::{Address, StreamKeys};
-use connector_domain::ids::{CommandId, PhoneNumber, PhoneNumberId, StreamId};
+use connector_domain::ids::{CommandId, ContactId, PhoneNumber, PhoneNumberId, StreamId};
 use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, View};
@@ -25,7 +25,7 @@ use connector_runtime::emit::{Cause, Emitter};
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::provision::specs;
 use connector_runtime::service::Service;
-use connector_runtime::situation::{conversation_key, enablement_key, membership_key, partition_of, store};
+use connector_runtime::situation::{Membership, conversation_key, enablement_key, membership_key, partition_of, store};
 use connector_simulated::{BEGINNING, Plan, Run, SimWorld};
 use connector_telemetry::Metrics;
 use outbound_sender::Config;
@@ -65,6 +65,11 @@ pub(crate) fn config() -> Config {
         pair_burst: 20,
         configuration_pause: Duration::from_secs(30),
     }
+}
+
+/// The entries of a contact list that lead to somebody who is, or is not, in it.
+pub(crate) fn theirs(is_contact: bool) -> Membership {
+    is_contact.then(|| ContactId::from("entry")).into_iter().collect()
 }
 
 /// Command `name` with a text to contact `n`; the text names the command, so that a POST shows whose it is.
@@ -137,7 +142,7 @@ impl Scene {
         scene.project(&user, enablement_key(&user), &enablement).await;
         for n in 0..10 {
             scene.converse(n, &talking()).await;
-            scene.project(&user, membership_key(&user, &conversation(n)), &1_u32).await;
+            scene.project(&user, membership_key(&user, &conversation(n)), &theirs(true)).await;
         }
         scene.number("acme", NUMBER).await;
         scene
@@ -207,7 +212,7 @@ impl Scene {
             let stream = conversation_of_second(n);
             let state = Conversation { phone_number_id: Some(SECOND.into()), ..talking() };
             self.project(&stream, conversation_key(&stream), &state).await;
-            self.project(&user, membership_key(&user, &stream), &1_u32).await;
+            self.project(&user, membership_key(&user, &stream), &theirs(true)).await;
         }
     }
 
@@ -261,7 +266,7 @@ impl Scene {
         let user = keys().user(&"acme".into(), &"ada".into());
         let enablement = Enablement { enabled, phone_number_id: Some(number.into()), ..Enablement::default() };
         self.project(&user, enablement_key(&user), &enablement).await;
-        self.project(&user, membership_key(&user, &conversation(n)), &u32::from(is_contact)).await;
+        self.project(&user, membership_key(&user, &conversation(n)), &theirs(is_contact)).await;
     }
 
     pub(crate) async fn project<T: serde::Serialize>(&self, stream: &StreamId, key: String, value: &T) {
