@@ -8,7 +8,9 @@ pub mod cursor;
 pub mod file;
 pub mod fold;
 pub mod follow;
+mod listing;
 mod owner;
+mod readers;
 pub mod sqlite;
 
 use std::collections::BTreeMap;

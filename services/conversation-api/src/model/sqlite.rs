@@ -1,6 +1,6 @@
-//! The read model in SQLite: one connection writes, one reads.
+//! The read model in SQLite: one connection writes, a few read.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,13 +22,15 @@ use serde::de::DeserializeOwned;
 
 use super::cursor::{Cursor, Place};
 use super::file;
+use super::listing;
 use super::owner::conversation;
+use super::readers::{Readers, Turn};
 use super::{Change, EventQuery, Message, ModelError, Outcome, ReadModel, Scope, StoredEvent, Summary, View, fold};
 
 /// A file of another version is built anew from the log.
 const VERSION: i64 = 5;
 
-const SCHEMA: &str = "
+pub(super) const SCHEMA: &str = "
     CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
     CREATE TABLE offsets (partition INTEGER PRIMARY KEY, next INTEGER NOT NULL);
     CREATE TABLE events (partition INTEGER NOT NULL, position INTEGER NOT NULL, organization TEXT NOT NULL,
@@ -79,7 +81,7 @@ const TABLES: [&str; 10] = [
 #[derive(Clone)]
 pub struct SqliteModel {
     writer: Arc<Mutex<Connection>>,
-    reader: Arc<Mutex<Connection>>,
+    readers: Arc<Readers>,
     /// SQLite has found that the file is damaged.
     damaged: Arc<AtomicBool>,
     stream_key: Arc<str>,
@@ -126,17 +128,9 @@ impl SqliteModel {
         file::keep_stream_key(&writer, stream_key)??;
         writer.set_prepared_statement_cache_capacity(64);
         let writer = Arc::new(Mutex::new(writer));
-        let reader = match path {
-            Some(path) => {
-                let reader = Connection::open(path)?;
-                reader.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA query_only = 1;")?;
-                reader.set_prepared_statement_cache_capacity(64);
-                Arc::new(Mutex::new(reader))
-            }
-            None => writer.clone(),
-        };
+        let readers = Arc::new(Readers::open(path, &writer)?);
         let damaged = Arc::default();
-        Ok(Self { writer, reader, damaged, stream_key: stream_key.into(), _lock: lock.map(Arc::new) })
+        Ok(Self { writer, readers, damaged, stream_key: stream_key.into(), _lock: lock.map(Arc::new) })
     }
 
     /// Empties the whole file, whatever is in it.
@@ -151,25 +145,47 @@ impl SqliteModel {
         Ok(())
     }
 
+    /// Answers a question about an organization. Its questions are answered one after the other, so that those of others find a connection.
     async fn read<T: Send + 'static>(
+        &self,
+        organization: &OrganizationId,
+        ask: impl FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
+    ) -> Result<T, ModelError> {
+        let turn = self.readers.turn(organization).await;
+        self.ask(Some(turn), ask).await
+    }
+
+    /// Answers a short question about the model as such.
+    async fn look<T: Send + 'static>(
         &self,
         ask: impl FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
     ) -> Result<T, ModelError> {
-        self.blocking(self.reader.clone(), move |connection| {
+        self.ask(None, ask).await
+    }
+
+    async fn ask<T: Send + 'static>(
+        &self,
+        turn: Option<Turn>,
+        ask: impl FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
+    ) -> Result<T, ModelError> {
+        let answer = self.readers.ask(turn, move |connection| {
             // One transaction for all statements of an answer: they agree about one moment.
             let moment = connection.unchecked_transaction()?;
             ask(&moment)
-        })
-        .await
+        });
+        self.seen(answer.await)
     }
 
-    async fn blocking<T: Send + 'static>(
+    async fn write<T: Send + 'static>(
         &self,
-        connection: Arc<Mutex<Connection>>,
         run: impl FnOnce(&Connection) -> Result<T, ModelError> + Send + 'static,
     ) -> Result<T, ModelError> {
+        let connection = self.writer.clone();
         let run = move || run(&connection.lock().unwrap_or_else(PoisonError::into_inner));
-        let result = tokio::task::spawn_blocking(run).await.map_err(|_| ModelError::Ended)?;
+        self.seen(tokio::task::spawn_blocking(run).await.map_err(|_| ModelError::Ended)?)
+    }
+
+    fn seen<T>(&self, result: Result<T, ModelError>) -> Result<T, ModelError> {
         if let Err(ModelError::Database(error)) = &result
             && file::is_damage(error)
         {
@@ -196,7 +212,11 @@ fn holder(db: &Connection, organization: &str, identity: &StreamId, at: Timestam
 }
 
 /// The streams of a conversation: itself and its aliases, the canonical one first. Empty when the organization has no such one.
-fn streams(connection: &Connection, organization: &str, conversation: &str) -> Result<Vec<String>, ModelError> {
+pub(super) fn streams(
+    connection: &Connection,
+    organization: &str,
+    conversation: &str,
+) -> Result<Vec<String>, ModelError> {
     let mut path = vec![StreamId(conversation.to_owned())];
     let canonical = loop {
         let Some(at) = path.last() else { return Ok(Vec::new()) };
@@ -281,7 +301,7 @@ fn message(row: &Row<'_>) -> rusqlite::Result<(Message, Option<String>, Option<S
     Ok((message, row.get(4)?, row.get(8)?))
 }
 
-fn messages(
+pub(super) fn messages(
     connection: &Connection,
     organization: &str,
     streams: &[String],
@@ -436,7 +456,7 @@ fn events(connection: &Connection, query: &EventQuery) -> Result<Vec<StoredEvent
 #[async_trait]
 impl ReadModel for SqliteModel {
     async fn apply(&self, changes: Vec<Change>) -> Result<(), ModelError> {
-        self.blocking(self.writer.clone(), move |connection| {
+        self.write(move |connection| {
             let transaction = connection.unchecked_transaction()?;
             for change in &changes {
                 fold::apply(&transaction, change)?;
@@ -447,7 +467,7 @@ impl ReadModel for SqliteModel {
     }
 
     async fn positions(&self) -> Result<Cursor, ModelError> {
-        self.read(|connection| {
+        self.look(|connection| {
             let mut statement = connection.prepare_cached("SELECT partition, next FROM offsets")?;
             let rows = statement.query_map([], |row| Ok((row.get(0)?, Offset(row.get(1)?))))?;
             Ok(Cursor(rows.collect::<Result<_, _>>()?))
@@ -457,7 +477,7 @@ impl ReadModel for SqliteModel {
 
     async fn reset(&self) -> Result<(), ModelError> {
         let (stream_key, damaged) = (self.stream_key.clone(), self.damaged.load(Ordering::Relaxed));
-        self.blocking(self.writer.clone(), move |connection| {
+        self.write(move |connection| {
             if damaged {
                 return Self::begin_anew(connection, &stream_key);
             }
@@ -475,7 +495,7 @@ impl ReadModel for SqliteModel {
     }
 
     async fn logs(&self) -> Result<BTreeMap<u32, LogId>, ModelError> {
-        self.read(|connection| {
+        self.look(|connection| {
             let mut statement = connection.prepare_cached("SELECT name, value FROM facts WHERE name LIKE 'log/%'")?;
             let rows = statement.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
             let mut logs = BTreeMap::new();
@@ -491,7 +511,7 @@ impl ReadModel for SqliteModel {
 
     async fn keep_log(&self, partition: u32, log: &LogId) -> Result<(), ModelError> {
         let (name, id) = (format!("log/{partition}"), log.as_str().to_owned());
-        self.blocking(self.writer.clone(), move |connection| {
+        self.write(move |connection| {
             connection.execute("INSERT OR REPLACE INTO facts (name, value) VALUES (?1, ?2)", [name, id])?;
             Ok(())
         })
@@ -504,27 +524,12 @@ impl ReadModel for SqliteModel {
         user: &UserId,
         limit: usize,
     ) -> Result<Vec<Summary>, ModelError> {
-        let (organization, user) = (organization.0.clone(), user.0.clone());
-        self.read(move |connection| {
-            let mut statement = connection.prepare_cached(
-                "SELECT conversation FROM contacts WHERE organization = ?1 AND user_id = ?2
-                 UNION SELECT stream FROM messages WHERE organization = ?1 AND user_id = ?2",
-            )?;
-            let found = statement
-                .query_map([&organization, &user], |row| row.get(0))?
-                .collect::<Result<BTreeSet<String>, _>>()?;
-            let mut seen = BTreeSet::new();
-            let mut summaries = Vec::new();
-            for conversation in found {
-                let streams = streams(connection, &organization, &conversation)?;
-                if streams.first().is_some_and(|canonical| seen.insert(canonical.clone())) {
-                    summaries.extend(summary(connection, &organization, &user, &streams)?);
-                }
+        let (of, organization, user) = (organization, organization.0.clone(), user.0.clone());
+        self.read(of, move |connection| {
+            let mut summaries = Vec::with_capacity(limit);
+            for streams in listing::latest(connection, &organization, &user, limit)? {
+                summaries.extend(summary(connection, &organization, &user, &streams)?);
             }
-            // By our own clock: what WhatsApp's times say would keep a conversation at the top or at the bottom.
-            let last = |summary: &Summary| summary.last_message.as_ref().map(|last| (last.recorded_at, last.place));
-            summaries.sort_by_key(|summary| std::cmp::Reverse(last(summary)));
-            summaries.truncate(limit);
             Ok(summaries)
         })
         .await
@@ -536,8 +541,9 @@ impl ReadModel for SqliteModel {
         user: &UserId,
         conversation: &StreamId,
     ) -> Result<Option<View>, ModelError> {
+        let of = organization;
         let (organization, user, conversation) = (organization.0.clone(), user.0.clone(), conversation.0.clone());
-        self.read(move |connection| {
+        self.read(of, move |connection| {
             let streams = streams(connection, &organization, &conversation)?;
             let Some(found) = summary(connection, &organization, &user, &streams)? else { return Ok(None) };
             let situation = Situation {
@@ -557,9 +563,9 @@ impl ReadModel for SqliteModel {
         user: Option<&UserId>,
         conversation: &StreamId,
     ) -> Result<Option<StreamId>, ModelError> {
-        let (organization, conversation) = (organization.0.clone(), conversation.0.clone());
+        let (of, organization, conversation) = (organization, organization.0.clone(), conversation.0.clone());
         let user = user.map(|user| user.0.clone());
-        self.read(move |connection| {
+        self.read(of, move |connection| {
             let streams = streams(connection, &organization, &conversation)?;
             if let Some(user) = user
                 && !streams.is_empty()
@@ -578,13 +584,13 @@ impl ReadModel for SqliteModel {
         identity: &StreamId,
         at: Timestamp,
     ) -> Result<StreamId, ModelError> {
-        let (organization, identity) = (organization.0.clone(), identity.clone());
-        self.read(move |connection| holder(connection, &organization, &identity, at)).await
+        let (of, organization, identity) = (organization, organization.0.clone(), identity.clone());
+        self.read(of, move |connection| holder(connection, &organization, &identity, at)).await
     }
 
     async fn events(&self, query: &EventQuery) -> Result<Vec<StoredEvent>, ModelError> {
-        let query = query.clone();
-        self.read(move |connection| events(connection, &query)).await
+        let question = query.clone();
+        self.read(&query.organization, move |connection| events(connection, &question)).await
     }
 
     async fn messages(
@@ -594,8 +600,8 @@ impl ReadModel for SqliteModel {
         before: Option<Place>,
         limit: usize,
     ) -> Result<Vec<Message>, ModelError> {
-        let (organization, conversation) = (organization.0.clone(), conversation.0.clone());
-        self.read(move |connection| {
+        let (of, organization, conversation) = (organization, organization.0.clone(), conversation.0.clone());
+        self.read(of, move |connection| {
             let streams = streams(connection, &organization, &conversation)?;
             messages(connection, &organization, &streams, before, limit)
         })
@@ -603,13 +609,13 @@ impl ReadModel for SqliteModel {
     }
 
     async fn outcome(&self, organization: &OrganizationId, command: CommandId) -> Result<Option<Outcome>, ModelError> {
-        let (organization, command) = (organization.0.clone(), command.to_string());
-        self.read(move |connection| fold::outcome(connection, &organization, &command)).await
+        let (of, organization, command) = (organization, organization.0.clone(), command.to_string());
+        self.read(of, move |connection| fold::outcome(connection, &organization, &command)).await
     }
 
     async fn answers(&self, organization: &OrganizationId, command: CommandId) -> Result<Vec<EventId>, ModelError> {
-        let (organization, command) = (organization.0.clone(), command.to_string());
-        self.read(move |connection| {
+        let (of, organization, command) = (organization, organization.0.clone(), command.to_string());
+        self.read(of, move |connection| {
             let Some(outcome) = fold::outcome(connection, &organization, &command)? else { return Ok(Vec::new()) };
             let mut statement = connection.prepare_cached(
                 "SELECT event_id FROM events WHERE organization = ? AND stream = ? AND command_id = ?
@@ -625,7 +631,7 @@ impl ReadModel for SqliteModel {
     }
 
     async fn enablement(&self, organization: &OrganizationId, user: &UserId) -> Result<Enablement, ModelError> {
-        let (organization, user) = (organization.0.clone(), user.0.clone());
-        self.read(move |connection| enablement(connection, &organization, &user)).await
+        let (of, organization, user) = (organization, organization.0.clone(), user.0.clone());
+        self.read(of, move |connection| enablement(connection, &organization, &user)).await
     }
 }
