@@ -2,19 +2,23 @@
 //! Dutch, Turkish, Polish.
 //!
 //! All languages count at once, so a word that people say in passing in one of them is not here for another: `dur` (French: hard), `weiter`,
-//! `alta`, `pare` and `prima` (Italian), `ferma` (Polish), `résumé`, `kabul`, `y`. "No" is the exception that nobody can do without.
+//! `alta`, `pare`, `prima` and `vale` (Italian), `ferma` (Polish), `ja` (Polish: I), `résumé`, `kabul`, `y`. "No" and "nie" (German: never) are
+//! the exceptions that nobody can do without: they say no in every one of these languages.
 
 pub(super) const ACCEPT: &[&str] = &[
     "yes, yep, yeah, ok, okay, sure, accept, i accept, agree, i agree, allow, opt in, optin, opt me in",
-    "ja, jawohl, gerne, einverstanden, zustimmen, ich stimme zu, akzeptieren, annehmen, erlauben",
-    "sí, acepto, aceptar, de acuerdo, vale, claro",
+    "jawohl, ja bitte, bitte ja, ja gerne, ja gern, ja klar, ja natürlich, ja danke, ja einverstanden, ja ich stimme zu, ja ok, gerne, einverstanden, zustimmen, ich stimme zu, akzeptieren, annehmen, erlauben",
+    "sí, acepto, aceptar, de acuerdo, claro, sí vale, vale gracias",
     "oui, j'accepte, accepter, d'accord",
     "accetto, accetta, accettare, d'accordo, va bene",
     "sim, aceito, aceitar, concordo, tá bom",
-    "akkoord, accepteren, ik ga akkoord",
+    "akkoord, accepteren, ik ga akkoord, ja graag, graag, ja hoor, ja prima, ja akkoord, ja dank je",
     "evet, kabul ediyorum, kabul et, onaylıyorum, tamam, olur",
     "tak, zgadzam się, akceptuję, zgoda",
 ];
+
+/// Words that accept under the opt-in message, where they can mean nothing else.
+pub(super) const ACCEPT_TITLES: &[&str] = &["ja, vale"];
 
 pub(super) const DECLINE: &[&str] = &[
     "no, n, nope, decline, i decline, disagree, reject, not interested, i'm not interested",

@@ -31,6 +31,9 @@ const STOP_PROMOTIONS: &str = "Stop promotions";
 pub struct ConsentWords {
     /// Accept the opt-in.
     pub accept: Vec<String>,
+    /// Accept the opt-in as the title of a button under the opt-in message, beside those that accept anywhere: words that are something else
+    /// in another language.
+    pub accept_titles: Vec<String>,
     /// Decline the opt-in.
     pub decline: Vec<String>,
     /// Opt out. `STOP` itself always counts, whatever stands here.
@@ -49,6 +52,7 @@ pub struct ConsentWords {
 #[derive(Clone, Debug, Default)]
 struct Taken {
     written: OnceLock<Phrases>,
+    answers: OnceLock<Phrases>,
     titles: OnceLock<Phrases>,
 }
 
@@ -84,6 +88,7 @@ impl Default for ConsentWords {
         let own = |lines: &[&str]| lines.iter().flat_map(|line| line.split(", ")).map(str::to_owned).collect();
         Self {
             accept: own(defaults::ACCEPT),
+            accept_titles: own(defaults::ACCEPT_TITLES),
             decline: own(defaults::DECLINE),
             stop: own(defaults::STOP),
             stop_titles: own(defaults::STOP_TITLES),
@@ -103,6 +108,15 @@ impl ConsentWords {
             taken.put(phrases::START, self.start.iter().map(String::as_str).chain([START]));
             taken.put(phrases::STOP_MARKETING, self.marketing());
             taken.put(phrases::STOP, self.stop.iter().map(String::as_str).chain([STOP]));
+            taken
+        })
+    }
+
+    /// Titles of buttons under the opt-in message.
+    fn answers(&self) -> &Phrases {
+        self.taken.answers.get_or_init(|| {
+            let mut taken = self.written().clone();
+            taken.put(phrases::ACCEPT, self.accept_titles.iter().map(String::as_str));
             taken
         })
     }
@@ -174,7 +188,7 @@ pub fn tapped(words: &ConsentWords, payload: Option<&str>, title: Option<&str>) 
         meant.reduce(|one, other| if one == Intent::Other { other } else { one }).unwrap_or_default()
     };
     match first(words.titles()) {
-        Intent::Other | Intent::Decline => Tap { intent: Intent::Other, answer: first(words.written()) },
+        Intent::Other | Intent::Decline => Tap { intent: Intent::Other, answer: first(words.answers()) },
         intent => Tap { intent, answer: Intent::Other },
     }
 }

@@ -128,8 +128,91 @@ fn what_people_say_in_passing_in_one_language_is_no_answer_in_another() {
         "Şair",
         "Kabul",
         "¿Y?",
+        "Ja",
+        "ja?",
+        "Vale",
     ] {
         assert_eq!(said(text), Intent::Other, "{text:?}");
+    }
+}
+
+/// Words that everybody says all day, about anything: pronouns, articles, questions, greetings, small verbs. Not those for yes and no.
+const ORDINARY: &[(&str, &str)] = &[
+    (
+        "English",
+        "i me my you he she it we they this that the a an and or but if not what who when where why how which is are was \
+         be have has do does did can could will would may go come see say get know think want need like here there then \
+         now so too very good well fine great nice hi hello hey bye thanks sorry maybe never always again today tomorrow \
+         later soon one two all some any more less please wait look help done right wrong sim",
+    ),
+    (
+        "German",
+        "ich du er sie es wir ihr mich dir uns mein dein der die das ein eine und oder aber wenn nicht was wer wann wo \
+         warum wie welche ist sind war sein haben hat kann will muss gehen komm sag weiß hier da dann jetzt so zu sehr gut \
+         schön toll hallo tschüss danke bitte entschuldigung vielleicht immer wieder heute morgen später bald eins zwei \
+         alle viel mehr weniger doch mal schon noch weiter genau richtig falsch alt hart also",
+    ),
+    (
+        "Spanish",
+        "yo tú él ella nosotros ellos me te se mi tu su el la los las un una y o pero que quién cuándo dónde cómo cuál es \
+         son era ser estar tengo tiene hay hacer puedo quiero voy ven ver dice aquí allí ahora luego así muy bien mal \
+         bueno hola adiós gracias perdón quizás nunca siempre hoy mañana tarde pronto uno dos todo algo más menos espera \
+         mira ayuda verdad como alta sal",
+    ),
+    (
+        "French",
+        "je tu il elle nous vous ils me te se mon ton son le la les un une et ou mais que qui quand où pourquoi comment \
+         quel est sont était être avoir a fait peux veux vais viens voir dit ici là maintenant alors très bien mal bon \
+         bonjour salut merci pardon peut-être jamais toujours aujourd'hui demain tard bientôt deux tout plus moins \
+         attends regarde aide vrai faux dur pare",
+    ),
+    (
+        "Italian",
+        "io tu lui lei noi voi loro mi ti mio tuo suo il lo la i gli le un una e o ma che chi quando dove perché come \
+         quale è sono era essere avere ho ha fare posso voglio vado vieni vedere dice qui là adesso allora così molto \
+         bene male buono ciao grazie scusa forse mai sempre oggi domani tardi presto uno due tutto qualcosa più meno \
+         aspetta guarda aiuto vero vale pare prima alta dura sale",
+    ),
+    (
+        "Portuguese",
+        "eu tu ele ela nós eles me te se meu teu seu o a os as um uma e ou mas que quem quando onde porque como qual é \
+         são era ser estar tenho tem fazer posso quero vou vem ver diz aqui ali agora então assim muito bem mal bom olá \
+         oi tchau obrigado desculpa talvez nunca sempre hoje amanhã tarde logo dois tudo algo mais menos espera olha \
+         ajuda verdade na da do",
+    ),
+    (
+        "Dutch",
+        "ik jij hij zij het wij jullie mij jou ons mijn jouw de een en of maar als niet wat wie wanneer waar waarom hoe \
+         welke is zijn was hebben heeft kan wil moet gaan kom zie zeg weet hier daar dan nu zo te heel goed mooi leuk \
+         hallo doei bedankt sorry misschien nooit altijd weer vandaag morgen later straks twee alles veel meer minder \
+         even toch wel nog wacht kijk hulp waar best verder",
+    ),
+    (
+        "Turkish",
+        "ben sen o biz siz onlar bana sana benim senin bir ve veya ama eğer değil ne kim zaman nerede neden nasıl hangi \
+         var yok idi olmak yap git gel bak söyle bil burada orada şimdi sonra böyle çok iyi güzel kötü merhaba selam \
+         teşekkürler pardon belki asla hep yine bugün yarın geç yakında iki hepsi daha az bekle yardım doğru yanlış başta \
+         şair kabul",
+    ),
+    (
+        "Polish",
+        "ja ty on ona ono my wy oni mnie ciebie nas mój twój i lub ale jeśli co kto kiedy gdzie dlaczego jak który jest \
+         są był być mam ma mogę chcę idę chodź widzę mówi wiem tu tam teraz potem bardzo dobrze źle dobry cześć hej \
+         dziękuję przepraszam może nigdy zawsze znowu dziś jutro później wkrótce dwa wszystko więcej mniej czekaj patrz \
+         pomoc prawda na do od z w ferma pan pani",
+    ),
+];
+
+#[test]
+fn no_word_that_people_say_all_day_in_one_of_the_languages_is_an_answer_in_any() {
+    // It is Portuguese for yes, and an English thing that nobody answers with.
+    const NOBODY_CAN_DO_WITHOUT: &[&str] = &["sim"];
+    for (language, words) in ORDINARY {
+        for word in words.split_whitespace().filter(|word| !NOBODY_CAN_DO_WITHOUT.contains(word)) {
+            for text in [word.to_owned(), format!("{word}!"), word.to_uppercase()] {
+                assert_eq!(said(&text), Intent::Other, "{language}: {text}");
+            }
+        }
     }
 }
 
@@ -173,7 +256,10 @@ fn yes_no_and_start_are_understood_in_every_language() {
         "yes please",
         "yessss",
         "OK 👍",
-        "Ja",
+        "Ja, bitte!",
+        "Ja gerne",
+        "Ja graag",
+        "Jawohl",
         "Sí",
         "si",
         "Sì",
@@ -224,6 +310,9 @@ fn any_other_button_answers_under_the_opt_in_message_only_unless_it_can_mean_not
     // WhatsApp sends the title as the payload when the template call gave none.
     for payload in [None, Some(""), Some("Yes"), Some("APPOINTMENT_42")] {
         assert_eq!(tap(payload, "Yes"), under_the_opt_in(Intent::Accept), "{payload:?}");
+    }
+    for title in ["Ja", "Vale"] {
+        assert_eq!(tap(Some(title), title), under_the_opt_in(Intent::Accept), "what else may stand on a button there");
     }
     for payload in [None, Some("No thanks"), Some("APPOINTMENT_42_CANCELLED")] {
         assert_eq!(tap(payload, "No thanks"), under_the_opt_in(Intent::Decline), "{payload:?}");
