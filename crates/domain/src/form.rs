@@ -18,6 +18,15 @@ const LONGEST_BSUID: usize = 128;
 /// WhatsApp's limit for the name of a template.
 const LONGEST_TEMPLATE_NAME: usize = 512;
 
+/// The longest name of a person in a contact list, in characters.
+pub const LONGEST_NAME: usize = 256;
+
+/// Whether a text may be the name of a person in a contact list.
+#[must_use]
+pub fn is_name(text: &str) -> bool {
+    text.chars().nth(LONGEST_NAME).is_none()
+}
+
 /// An id whose form can be checked.
 pub trait Formed {
     /// Whether it has the form of an opaque id.

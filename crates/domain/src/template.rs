@@ -108,5 +108,22 @@ pub fn preview(template: &Template, call: &TemplateCall) -> String {
     lines.join("\n")
 }
 
+/// A part of a call that has values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    /// The header.
+    Header,
+    /// The body.
+    Body,
+    /// The buttons.
+    Buttons,
+}
+
+/// The first part of a call with a value that no template takes, known before the template is.
+#[must_use]
+pub fn misshapen(call: &TemplateCall) -> Option<Part> {
+    values::misshapen(call)
+}
+
 #[cfg(test)]
 mod tests;

@@ -29,7 +29,8 @@ pub trait Entry: Contract + Send + Sync + 'static {
 
 impl Entry for DirectoryRecord {
     fn slot(&self) -> Option<String> {
-        self.key()
+        // An id that is none must not become anybody's number or account.
+        self.key().filter(|_| self.misformed().is_none())
     }
 }
 

@@ -124,7 +124,7 @@ async fn every_field_at_fault_is_named_and_nothing_is_written() {
         "policy",
         "content.name",
         "content.language",
-        "content.body",
+        "content.body.0",
         "not_after",
     ] {
         assert!(fields.contains(&field), "{field} is not in {fields:?}");

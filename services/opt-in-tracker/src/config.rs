@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use connector_domain::command::{ButtonParameter, TemplateCall, TemplateParameter};
+use connector_domain::command::{ButtonParameter, NumberSettings, TemplateCall, TemplateParameter};
 use connector_settings::{Group, Kind, Reader, Variable};
 
 const TEMPLATE: Variable = Variable::with_default(
@@ -81,6 +81,17 @@ impl Config {
         let (tick, patience, audit) =
             (reader.duration(&TICK), reader.duration(&PATIENCE), reader.duration_or_zero(&AUDIT));
         let template = template(name?, language?, &body, &buttons?);
+        let settings = NumberSettings { opt_in_template: Some(template.clone()), ..NumberSettings::default() };
+        if let Err(field) = settings.check() {
+            let variable = match field {
+                "opt_in_template.language" => &LANGUAGE,
+                "opt_in_template.body" => &BODY,
+                "opt_in_template.buttons" => &BUTTONS,
+                _ => &TEMPLATE,
+            };
+            reader.problem(variable, "has not the form that WhatsApp asks for");
+            return None;
+        }
         Some(Self { template, tick: tick?, patience: patience?, audit: audit? })
     }
 }
@@ -123,5 +134,19 @@ mod tests {
     fn the_documented_defaults_are_the_defaults_in_code() {
         let nothing = std::collections::HashMap::<String, String>::new();
         assert_eq!(connector_settings::load(&nothing, Config::from).ok(), Some(Config::default()));
+    }
+
+    #[test]
+    fn a_template_that_whatsapp_cannot_have_is_named_at_the_start() {
+        for (variable, value) in [
+            ("OPT_IN_TEMPLATE", "Opt in"),
+            ("OPT_IN_LANGUAGE", "en US"),
+            ("OPT_IN_BODY", "Acme\nLtd"),
+            ("OPT_IN_BUTTONS", "yes,no,a,b,c,d,e,f,g,h,i"),
+        ] {
+            let settings = std::collections::HashMap::from([(variable.to_owned(), value.to_owned())]);
+            let refused = connector_settings::load(&settings, Config::from).expect_err("should be refused").to_string();
+            assert!(refused.contains(variable), "{refused}");
+        }
     }
 }

@@ -18,7 +18,7 @@ use connector_domain::directory::{
     ContactEntry, Enablement, decide_contact, decide_contact_removed, decide_user, decide_user_removed,
 };
 use connector_domain::event::{Event, TimeSource};
-use connector_domain::form::Formed;
+use connector_domain::form::{Formed, is_name};
 use connector_domain::handover::Handovers;
 use connector_domain::ids::{ContactId, OrganizationId, PhoneNumberId, StreamId, UserId};
 use connector_domain::time::Timestamp;
@@ -133,6 +133,10 @@ fn subject(key: &str) -> Result<Option<Subject>, Reason> {
 /// The step of a record about a number or an organization: followed in memory by whoever needs it, and nobody looks at one that cannot be
 /// read, or sets what cannot be set. So it is said here.
 fn not_for_people(record: &Record, partitions: u32) -> Step<()> {
+    let decoded = record.value.as_deref().map(decode::<DirectoryRecord>);
+    if let Some(field) = decoded.and_then(Result::ok).as_ref().and_then(DirectoryRecord::misformed) {
+        return Step::DeadLetter(Reason::new("invalid_id", field));
+    }
     match entry::<DirectoryRecord>(record, partitions) {
         Err(reason) => Step::DeadLetter(reason),
         Ok(found) => match found.and_then(|found| found.settings).as_ref().map_or(Ok(()), NumberSettings::check) {
@@ -209,6 +213,13 @@ impl Directory {
         // What was in the directory before may be taken away under whatever key it has.
         if !formed && decoded.is_some() {
             return dead("invalid_id", "an id in the key is no opaque id");
+        }
+        if let Some(field) = decoded.as_ref().and_then(DirectoryRecord::misformed) {
+            return dead("invalid_id", field);
+        }
+        let name = decoded.as_ref().and_then(|decoded| decoded.name.as_ref());
+        if name.is_some_and(|name| !is_name(name.expose())) {
+            return dead("invalid", "name is too long");
         }
         let phone = decoded.as_ref().and_then(|decoded| decoded.address.phone.as_ref());
         if phone.is_some_and(|phone| !phone.is_possible()) {

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use super::{ConsentCommand, Content, Recipient, SendMessage, TemplateCall};
+use super::{ConsentCommand, Content, DirectoryRecord, Recipient, SendMessage, TemplateCall};
 use crate::decide::{Reason, Rejection, utf16_len};
 use crate::form::{Formed, is_language, is_template_name};
 use crate::ids::{OrganizationId, PhoneNumberId, UserId};
@@ -37,18 +37,24 @@ fn recipient(recipient: &Recipient) -> Result<(), Rejection> {
     found(recipient.address.bsuid.as_ref().is_none_or(Formed::is_formed), "recipient.bsuid")
 }
 
-fn template(call: &TemplateCall, fields: [&'static str; 3]) -> Result<(), Rejection> {
-    let [name, language, parameters] = fields;
-    found(is_template_name(&call.name), name)?;
-    found(is_language(&call.language), language)?;
-    let few = call.header.len() + call.body.len() + call.buttons.len() <= MOST_PARAMETERS;
-    found(few, parameters)
+impl TemplateCall {
+    /// Whether name, language and the number of the values can be those of a template. `fields`: how these three are called.
+    ///
+    /// # Errors
+    /// `invalid`, with the first field at fault.
+    pub(super) fn check(&self, fields: [&'static str; 3]) -> Result<(), Rejection> {
+        let [name, language, parameters] = fields;
+        found(is_template_name(&self.name), name)?;
+        found(is_language(&self.language), language)?;
+        let few = self.header.len() + self.body.len() + self.buttons.len() <= MOST_PARAMETERS;
+        found(few, parameters)
+    }
 }
 
 fn content(content: &Content) -> Result<(), Rejection> {
     found(content.reply_to.as_ref().is_none_or(Formed::is_formed), "content.reply_to")?;
     let fields = ["content.template.name", "content.template.language", "content.template"];
-    content.template.as_ref().map_or(Ok(()), |call| template(call, fields))
+    content.template.as_ref().map_or(Ok(()), |call| call.check(fields))
 }
 
 fn issued(at: Timestamp) -> Result<(), Rejection> {
@@ -79,9 +85,27 @@ impl ConsentCommand {
         people(&self.organization_id, &self.user_id, &self.phone_number_id)?;
         recipient(&self.recipient)?;
         let fields = ["template.name", "template.language", "template"];
-        self.template.as_ref().map_or(Ok(()), |call| template(call, fields))?;
+        self.template.as_ref().map_or(Ok(()), |call| call.check(fields))?;
         let short = |proof: &crate::ids::Text| utf16_len(proof.expose()) <= LONGEST_PROOF;
         found(self.proof.as_ref().is_none_or(short), "proof")?;
         issued(self.issued_at)
+    }
+}
+
+impl DirectoryRecord {
+    /// The first id that has not the form of one (R13). Whoever follows the directory passes such a record over.
+    #[must_use]
+    pub fn misformed(&self) -> Option<&'static str> {
+        fn wrong(id: Option<&impl Formed>) -> bool {
+            id.is_some_and(|id| !id.is_formed())
+        }
+        let ids = [
+            (wrong(Some(&self.organization_id)), "organization_id"),
+            (wrong(self.phone_number_id.as_ref()), "phone_number_id"),
+            (wrong(self.waba_id.as_ref()), "waba_id"),
+            (wrong(self.user_id.as_ref()), "user_id"),
+            (wrong(self.contact_id.as_ref()), "contact_id"),
+        ];
+        ids.into_iter().find_map(|(wrong, field)| wrong.then_some(field))
     }
 }

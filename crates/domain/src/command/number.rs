@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::TemplateCall;
 use crate::consent::MOST_ASKS;
 use crate::settings::Rules;
+use crate::template::Part;
 
 /// Most messages per second of one number: what WhatsApp allows after its upgrade.
 const FASTEST: i32 = 1000;
@@ -39,10 +40,7 @@ impl NumberSettings {
     /// # Errors
     /// Its name.
     pub fn check(&self) -> Result<(), &'static str> {
-        let template = self.opt_in_template.as_ref();
-        if template.is_some_and(|call| call.name.trim().is_empty() || call.language.trim().is_empty()) {
-            return Err("opt_in_template");
-        }
+        self.opt_in_template.as_ref().map_or(Ok(()), opt_in_template)?;
         if self.opt_in_limit.is_some_and(|limit| !usize::try_from(limit).is_ok_and(|n| (1..=MOST_ASKS).contains(&n))) {
             return Err("opt_in_limit");
         }
@@ -77,6 +75,18 @@ impl NumberSettings {
             rules.opt_in_period = Duration::from_millis(period);
         }
         rules
+    }
+}
+
+/// The form of a template and of its values, whatever template it is.
+fn opt_in_template(call: &TemplateCall) -> Result<(), &'static str> {
+    let fields = ["opt_in_template.name", "opt_in_template.language", "opt_in_template"];
+    call.check(fields).map_err(|refused| refused.field)?;
+    match crate::template::misshapen(call) {
+        None => Ok(()),
+        Some(Part::Header) => Err("opt_in_template.header"),
+        Some(Part::Body) => Err("opt_in_template.body"),
+        Some(Part::Buttons) => Err("opt_in_template.buttons"),
     }
 }
 
@@ -127,6 +137,7 @@ impl NumberState {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::command::{ButtonParameter, TemplateParameter};
 
     #[test]
     fn a_number_goes_before_its_organization_and_both_before_the_installation() {
@@ -152,6 +163,51 @@ mod tests {
             settings.check().expect_err("should be refused")
         };
         assert_eq!(NumberSettings::default().check(), Ok(()));
+        let parameter = |text: &str| TemplateParameter { name: None, text: text.into() };
+        let button = |index: i32, sub_type: &str, text: &str| ButtonParameter {
+            index,
+            sub_type: sub_type.to_owned(),
+            text: text.into(),
+        };
+        let call = || TemplateCall {
+            name: "opt_in_2".to_owned(),
+            language: "pt_BR".to_owned(),
+            header: vec![],
+            body: vec![parameter("Acme")],
+            buttons: vec![button(0, "quick_reply", "OPT_IN_ACCEPT")],
+        };
+        let check =
+            |call: TemplateCall| NumberSettings { opt_in_template: Some(call), ..NumberSettings::default() }.check();
+        assert_eq!(check(call()), Ok(()));
+        for name in ["", " ", "Opt in", "opt-in", &"a".repeat(513)] {
+            assert_eq!(check(TemplateCall { name: name.to_owned(), ..call() }), Err("opt_in_template.name"), "{name}");
+        }
+        for language in ["", "e", "en US", "en/US", &"e".repeat(17)] {
+            let call = TemplateCall { language: language.to_owned(), ..call() };
+            assert_eq!(check(call), Err("opt_in_template.language"), "{language}");
+        }
+        let header = |text: &str| TemplateCall { header: vec![parameter(text)], ..call() };
+        assert_eq!(check(header(&"x".repeat(61))), Err("opt_in_template.header"));
+        for text in ["", " ", "a\nb", "a\tb", "a     b", &"x".repeat(1025)] {
+            let call = TemplateCall { body: vec![parameter(text)], ..call() };
+            assert_eq!(check(call), Err("opt_in_template.body"), "{text:?}");
+        }
+        let unnamed = TemplateParameter { name: Some("First name".to_owned()), text: "x".into() };
+        assert_eq!(check(TemplateCall { body: vec![unnamed], ..call() }), Err("opt_in_template.body"));
+        for wrong in [
+            button(-1, "url", "x"),
+            button(10, "url", "x"),
+            button(0, "", "x"),
+            button(0, "flow", "x"),
+            button(0, "url", ""),
+            button(0, "quick_reply", &"x".repeat(257)),
+        ] {
+            assert_eq!(check(TemplateCall { buttons: vec![wrong], ..call() }), Err("opt_in_template.buttons"));
+        }
+        let twice = vec![button(0, "url", "x"), button(0, "url", "y")];
+        assert_eq!(check(TemplateCall { buttons: twice, ..call() }), Err("opt_in_template.buttons"));
+        let many = TemplateCall { body: vec![parameter("x"); 257], ..call() };
+        assert_eq!(check(many), Err("opt_in_template"));
         assert_eq!(wrong(|s| s.opt_in_limit = Some(0)), "opt_in_limit");
         assert_eq!(wrong(|s| s.opt_in_limit = Some(-1)), "opt_in_limit");
         assert_eq!(wrong(|s| s.opt_in_limit = Some(17)), "opt_in_limit");

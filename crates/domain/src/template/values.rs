@@ -2,8 +2,8 @@
 
 use std::collections::HashSet;
 
-use super::Template;
 use super::placeholder::{fill, placeholders};
+use super::{Part, Template};
 use crate::command::{ButtonParameter, TemplateCall, TemplateParameter};
 use crate::decide::{Reason, Rejection, utf16_len};
 
@@ -27,6 +27,35 @@ pub(super) fn check(template: &Template, call: &TemplateCall) -> Result<(), Reje
     check_text(header, &call.header, named, MAX_HEADER, "content.template.header")?;
     check_text(&template.body, &call.body, named, MAX_BODY, "content.template.body")?;
     check_buttons(template, &call.buttons)
+}
+
+/// Most buttons of a template.
+const MAX_BUTTONS: i32 = 10;
+
+/// As [`super::misshapen`].
+pub(super) fn misshapen(call: &TemplateCall) -> Option<Part> {
+    let is_name = |name: &String| {
+        !name.is_empty() && name.bytes().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_')
+    };
+    let misshapen = |given: &[TemplateParameter], longest: usize| {
+        given.iter().any(|TemplateParameter { name, text }| {
+            let text = text.expose();
+            !name.as_ref().is_none_or(is_name) || text.chars().nth(longest).is_some() || check_value(text, "").is_err()
+        })
+    };
+    let mut filled = HashSet::new();
+    let wrong_button = |button: &ButtonParameter| {
+        let known = ["quick_reply", "url", "copy_code"].contains(&button.sub_type.as_str());
+        let placed = (0..MAX_BUTTONS).contains(&button.index) && filled.insert(button.index);
+        !known || !placed || check_button("", button).is_err()
+    };
+    if misshapen(&call.header, MAX_HEADER) {
+        Some(Part::Header)
+    } else if misshapen(&call.body, MAX_BODY) {
+        Some(Part::Body)
+    } else {
+        call.buttons.iter().any(wrong_button).then_some(Part::Buttons)
+    }
 }
 
 fn wrong(field: &'static str, remedy: &'static str) -> Rejection {

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use connector_contracts::Topic;
 use connector_domain::command::{DirectoryKind, DirectoryRecord};
-use connector_domain::form::{Formed, may_be_looked_for};
+use connector_domain::form::{Formed, LONGEST_NAME, is_name, may_be_looked_for};
 use connector_domain::identity::Address;
 use connector_domain::ids::{ContactId, OrganizationId, PhoneNumberId, StreamId, UserId, WabaId};
 use connector_ports::log::Append;
@@ -187,7 +187,11 @@ pub(crate) async fn put_contact(
         if address.is_empty() {
             form.wrong("phone", "expected phone or bsuid");
         }
-        Some((address, form.optional_text("name").map(|name| name.as_str().into())))
+        let name = form.optional_text("name");
+        if name.as_ref().is_some_and(|name| !is_name(name)) {
+            form.wrong("name", &format!("has more than {LONGEST_NAME} characters"));
+        }
+        Some((address, name.map(|name| name.as_str().into())))
     })?;
     write(&api, &record, true).await
 }

@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::collections::BTreeSet;
 
 use axum::extract::{FromRequest, Request};
-use connector_domain::command::{Recipient, TemplateCall, TemplateParameter};
+use connector_domain::command::{ButtonParameter, Recipient, TemplateCall, TemplateParameter};
 use connector_domain::form::Formed;
 use connector_domain::ids::{Bsuid, PhoneNumber, StreamId};
 use serde::de::DeserializeOwned;
@@ -29,7 +29,8 @@ impl Body {
         let notes = Notes::default();
         let value = read(&Form { object: &self.0, path: String::new(), notes: &notes });
         let mut errors = notes.errors.into_inner();
-        strangers(&self.0, "", &notes.known.into_inner(), &notes.closed.into_inner(), &mut errors);
+        let (known, closed) = (notes.known.into_inner(), notes.closed.into_inner());
+        Strangers { known: &known, closed: &closed, named: 0, errors: &mut errors }.of_object(&self.0, "");
         match value {
             Some(value) if errors.is_empty() => Ok(value),
             _ => Err(Problem::invalid(errors)),
@@ -54,27 +55,39 @@ const LONGEST_NAME: usize = 64;
 const MOST_STRANGERS: usize = 16;
 
 /// Names the fields that nobody has asked for: a field that is misspelled must not be a field that is missing.
-fn strangers(
-    object: &Map<String, Value>,
-    path: &str,
-    known: &BTreeSet<String>,
-    closed: &BTreeSet<String>,
-    errors: &mut Vec<FieldError>,
-) {
-    let mut named = 0;
-    for (name, value) in object {
-        let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
-        if !known.contains(&at) {
-            named += 1;
-            if named > MOST_STRANGERS {
+struct Strangers<'a> {
+    known: &'a BTreeSet<String>,
+    closed: &'a BTreeSet<String>,
+    named: usize,
+    errors: &'a mut Vec<FieldError>,
+}
+
+impl Strangers<'_> {
+    fn of_object(&mut self, object: &Map<String, Value>, path: &str) {
+        for (name, value) in object {
+            let at = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
+            if self.known.contains(&at) {
+                self.within(value, &at);
+                continue;
+            }
+            self.named += 1;
+            if self.named > MOST_STRANGERS {
                 return;
             }
             let shown = at.char_indices().nth(LONGEST_NAME).map_or(at.as_str(), |(end, _)| &at[..end]);
-            errors.push(FieldError::new(shown, "there is no such field"));
-        } else if let Value::Object(inner) = value
-            && closed.contains(&at)
-        {
-            strangers(inner, &at, known, closed, errors);
+            self.errors.push(FieldError::new(shown, "there is no such field"));
+        }
+    }
+
+    fn within(&mut self, value: &Value, path: &str) {
+        match value {
+            Value::Object(inner) if self.closed.contains(path) => self.of_object(inner, path),
+            Value::Array(list) => {
+                for (n, value) in list.iter().enumerate().filter(|(_, value)| value.is_object()) {
+                    self.within(value, &format!("{path}.{n}"));
+                }
+            }
+            _ => {}
         }
     }
 }
@@ -138,6 +151,14 @@ impl<'a> Form<'a> {
         }
     }
 
+    /// A text that must be there, empty or not.
+    fn text_as_it_is(&self, name: &str) -> Option<String> {
+        if self.get(name).is_none() {
+            self.wrong(name, "is missing");
+        }
+        self.optional_text(name)
+    }
+
     /// A text that `parse` understands; absent is fine.
     pub(crate) fn optional<T>(&self, name: &str, expected: &str, parse: impl FnOnce(&Value) -> Option<T>) -> Option<T> {
         let value = self.get(name)?;
@@ -186,14 +207,60 @@ impl<'a> Form<'a> {
         self.optional(name, expected, |value| serde_json::from_value(value.clone()).ok()).unwrap_or_default()
     }
 
+    /// A list of which `read` takes each element, those that are objects field by field; empty when absent.
+    fn elements<T>(&self, name: &str, expected: &str, read: impl Fn(&Value, Option<&Form<'a>>) -> Option<T>) -> Vec<T> {
+        let is_list = self.optional(name, expected, |value| value.is_array().then_some(())).is_some();
+        let elements = self.get(name).filter(|_| is_list).and_then(Value::as_array).map(Vec::as_slice);
+        let elements = elements.unwrap_or_default();
+        let mut taken = Vec::with_capacity(elements.len());
+        for (n, element) in elements.iter().enumerate() {
+            let path = format!("{}.{n}", self.at(name));
+            let form = element.as_object().map(|object| {
+                self.notes.closed.borrow_mut().insert(path.clone());
+                Form { object, path: path.clone(), notes: self.notes }
+            });
+            let errors = self.notes.errors.borrow().len();
+            match read(element, form.as_ref()) {
+                Some(value) => taken.push(value),
+                // Said once, by whoever knows best.
+                None if self.notes.errors.borrow().len() == errors => {
+                    self.notes.errors.borrow_mut().push(FieldError::new(path, expected));
+                }
+                None => {}
+            }
+            if self.notes.errors.borrow().len() > MOST_STRANGERS {
+                break;
+            }
+        }
+        taken
+    }
+
     /// Values of placeholders: `["a", "b"]`, or `[{"name": "n", "text": "a"}]` for named ones.
     fn parameters(&self, name: &str) -> Vec<TemplateParameter> {
-        let read = |value: &Value| match value {
-            Value::String(text) => Some(TemplateParameter { name: None, text: text.as_str().into() }),
-            other => serde_json::from_value(other.clone()).ok(),
-        };
         let expected = "expected a list of texts, or of {\"name\", \"text\"}";
-        self.optional(name, expected, |value| value.as_array()?.iter().map(read).collect()).unwrap_or_default()
+        self.elements(name, expected, |value, form| match (value, form) {
+            (Value::String(text), _) => Some(TemplateParameter { name: None, text: text.as_str().into() }),
+            (_, Some(form)) => {
+                let (name, text) = (form.optional_text("name"), form.text_as_it_is("text"));
+                Some(TemplateParameter { name, text: text?.as_str().into() })
+            }
+            _ => None,
+        })
+    }
+
+    /// Values of buttons.
+    fn buttons(&self, name: &str) -> Vec<ButtonParameter> {
+        self.elements(name, "expected a list of {\"index\", \"sub_type\", \"text\"}", |_, form| {
+            let form = form?;
+            let index = form.optional("index", "expected the position of the button, from 0", |value| {
+                i32::try_from(value.as_i64()?).ok()
+            });
+            if form.get("index").is_none() {
+                form.wrong("index", "is missing");
+            }
+            let (sub_type, text) = (form.text("sub_type"), form.text_as_it_is("text"));
+            Some(ButtonParameter { index: index?, sub_type: sub_type?, text: text?.as_str().into() })
+        })
     }
 
     /// A phone number as people write it.
@@ -217,7 +284,7 @@ impl<'a> Form<'a> {
     pub(crate) fn template_call(&self) -> Option<TemplateCall> {
         let (name, language) = (self.text("name"), self.text("language"));
         let (header, body) = (self.parameters("header"), self.parameters("body"));
-        let buttons = self.list("buttons", "expected a list of {\"index\", \"sub_type\", \"text\"}");
+        let buttons = self.buttons("buttons");
         Some(TemplateCall { name: name?, language: language?, header, body, buttons })
     }
 

@@ -10,12 +10,12 @@ use connector_ports::whatsapp::BusinessProfile;
 use connector_runtime::numbers::Numbers;
 use serde_json::{Value, json};
 
-use super::Api;
 use super::auth::Caller;
 use super::directory::check_id;
 use super::extract::Path;
 use super::form::Body;
 use super::problem::Problem;
+use super::{Api, SETTLE};
 use crate::model::ModelError;
 
 /// A number with what is set for it and what WhatsApp reports about it.
@@ -40,6 +40,8 @@ fn show(api: &Api, record: &DirectoryRecord) -> Option<Value> {
 }
 
 pub(crate) async fn list(State(api): State<Api>, Caller(organization): Caller) -> Result<Json<Value>, Problem> {
+    // What was not read yet must not look like what is not there.
+    api.numbers.complete(SETTLE).await?;
     let mut numbers = api.numbers.all_of("number/");
     numbers.retain(|record| record.organization_id == organization);
     numbers.sort_by(|a, b| a.phone_number_id.cmp(&b.phone_number_id));
@@ -52,7 +54,9 @@ pub(crate) async fn number(
     Caller(organization): Caller,
     Path(number): Path<String>,
 ) -> Result<Json<Value>, Problem> {
-    let record = api.number(&organization, &PhoneNumberId(number)).await?;
+    let number = PhoneNumberId(number);
+    check_id("phone_number_id", &number)?;
+    let record = api.number(&organization, &number).await?;
     let shown = record.and_then(|record| show(&api, &record));
     shown.map(Json).ok_or_else(|| Problem::not_found("number"))
 }
@@ -100,7 +104,7 @@ pub(crate) async fn put_profile(
             description: text("description", 512),
             email: text("email", 128),
             websites,
-            vertical: form.optional_text("vertical"),
+            vertical: text("vertical", 64),
             ..BusinessProfile::default()
         })
     })?;

@@ -91,6 +91,7 @@ async fn allowed(
 ) -> Result<StreamId, Problem> {
     let (id, user) = (StreamId(id), user.map(UserId));
     check_conversation("conversation_id", &id)?;
+    user.as_ref().map_or(Ok(()), |user| check_id("user_id", user))?;
     let canonical = api.model.canonical(organization, user.as_ref(), &id).await?;
     canonical.ok_or_else(|| Problem::not_found("conversation"))
 }

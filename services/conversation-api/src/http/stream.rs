@@ -16,7 +16,7 @@ use tokio::sync::watch;
 
 use super::Api;
 use super::auth::Caller;
-use super::directory::check_conversation;
+use super::directory::{check_conversation, check_id};
 use super::extract::Query;
 use super::problem::Problem;
 use super::reads::parse_cursor;
@@ -46,6 +46,7 @@ pub(crate) async fn stream(
     headers: HeaderMap,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
     let user = query.user_id.filter(|user| !user.is_empty()).map(UserId);
+    user.as_ref().map_or(Ok(()), |user| check_id("user_id", user))?;
     let scope = match (query.conversation.map(StreamId), &user) {
         (None, None) => Scope::Organization,
         (None, Some(user)) => Scope::User { user: user.clone(), own: api.platform.keys.user(&organization, user) },

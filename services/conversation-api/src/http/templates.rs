@@ -66,6 +66,7 @@ pub(crate) async fn list(
     Query(query): Query<ListQuery>,
 ) -> Result<Json<Value>, Problem> {
     let waba = waba(&api, &organization, query.phone_number_id).await?;
+    api.templates.complete(SETTLE).await?;
     let mut templates = api.templates.all();
     // An account may be several organizations'; each of them has its templates.
     templates.retain(|template| template.waba_id.as_str() == waba);

@@ -115,6 +115,73 @@ async fn a_field_that_there_is_not_is_refused_by_its_name() {
 }
 
 #[tokio::test]
+async fn a_field_that_there_is_not_is_refused_by_its_name_in_lists_too() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    let refused = async |content: Value| {
+        let mut body = a_text("");
+        body["content"] = content;
+        let (status, problem) = api.post("/v1/commands/send", &body).await;
+        let errors = problem["errors"].as_array().cloned().unwrap_or_default();
+        (status, errors.iter().map(|e| e["field"].as_str().unwrap().to_owned()).collect::<Vec<_>>())
+    };
+    let call = |body: Value, buttons: Value| json!({ "type": "template", "name": "t", "language": "en", "body": body, "buttons": buttons });
+    let button = json!({ "index": 0, "sub_type": "url", "text": "x" });
+    assert_eq!(refused(call(json!(["a", { "name": "n", "text": "b" }]), json!([button]))).await, (202, vec![]));
+    let mut more = button.clone();
+    more["payload"] = json!("y");
+    let strangers = call(json!(["a", { "name": "n", "text": "b", "txt": "c" }]), json!([button, more]));
+    assert_eq!(
+        refused(strangers).await,
+        (422, vec!["content.body.1.txt".to_owned(), "content.buttons.1.payload".to_owned()])
+    );
+    let wrong = call(json!([1, { "name": "n" }]), json!([{ "index": "first", "sub_type": "url", "text": "x" }, 7]));
+    let fields = ["content.body.0", "content.body.1.text", "content.buttons.0.index", "content.buttons.1"];
+    assert_eq!(refused(wrong).await, (422, fields.map(str::to_owned).to_vec()));
+    let many: Vec<_> = (0..5_000).map(|n| json!({ "text": "x", format!("f{n}"): 1 })).collect();
+    assert!(refused(call(json!(many), json!([]))).await.1.len() <= 20, "not every one of thousands is named");
+}
+
+#[tokio::test]
+async fn who_is_named_in_a_query_and_how_long_a_name_is_are_looked_at() {
+    let installation = Installation::start().await;
+    let api = installation.api("token-a");
+    for request in [
+        "/v1/conversations/k1-c/events?user_id=%2B491701234567",
+        "/v1/conversations/k1-c/messages?user_id=491701234567",
+        "/v1/stream?user_id=a%20b",
+        "/v1/stream?conversation=k1-c&user_id=a%2Fb",
+    ] {
+        let (status, problem) = api.get(request).await;
+        assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("user_id")), "{request}: {problem}");
+    }
+    let (status, problem) = api.get("/v1/numbers/a%20b").await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("phone_number_id")), "{problem}");
+    let contact = |name: String| json!({ "phone": "491701234567", "name": name });
+    let path = "/v1/directory/users/ann/contacts/7";
+    assert_eq!(api.put(path, &contact("é".repeat(256))).await.0, 202);
+    let (status, problem) = api.put(path, &contact("e".repeat(257))).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("name")), "{problem}");
+    let (status, problem) =
+        api.put(&format!("/v1/numbers/{NUMBER}/profile"), &json!({ "vertical": "V".repeat(65) })).await;
+    assert_eq!((status, &problem["errors"][0]["field"]), (422, &json!("vertical")), "{problem}");
+}
+
+#[tokio::test]
+async fn what_was_not_read_yet_is_not_shown_as_not_there() {
+    let installation = Installation::without_topics().await;
+    let (status, head, problem) = ask(installation.address(), "GET /v1/numbers", "", "").await;
+    assert_eq!(status, 503, "{problem}");
+    assert!(head.contains("retry-after: "), "{head}");
+    let installation = Installation::without_templates().await;
+    installation.assign("a").await;
+    let templates = format!("GET /v1/templates?phone_number_id={NUMBER}");
+    let (status, head, problem) = ask(installation.address(), &templates, "", "").await;
+    assert_eq!(status, 503, "{problem}");
+    assert!(head.contains("retry-after: "), "{head}");
+}
+
+#[tokio::test]
 async fn a_command_whose_answer_got_lost_is_repeated_under_its_key_and_stays_one() {
     let installation = Installation::start().await;
     let address = installation.address();

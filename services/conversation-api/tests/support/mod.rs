@@ -92,6 +92,17 @@ impl Installation {
         Self::run(folder, platform).await
     }
 
+    /// With all its topics but that of the templates.
+    pub(crate) async fn without_templates() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let platform = platform(&folder);
+        let mut specs = provision::specs(&platform.topics, PARTITIONS, 1);
+        let templates = platform.topics.name(Topic::Templates).into();
+        specs.retain(|spec| spec.name != templates);
+        provision::apply(platform.log.as_ref(), &specs).await.unwrap();
+        Self::run(folder, platform).await
+    }
+
     /// With a log that has nothing in it.
     pub(crate) async fn without_topics() -> Self {
         let folder = tempfile::tempdir().unwrap();

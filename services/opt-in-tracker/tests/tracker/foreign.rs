@@ -99,6 +99,38 @@ async fn what_says_nothing_in_the_directory_gets_to_the_dead_letters() {
     assert!(!counts(&world).contains_key("WhatsAppDisabled"), "a tombstone elsewhere takes nobody away");
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_directory_record_with_an_id_that_is_none_or_a_name_without_end_goes_to_the_dead_letters() {
+    let world = play(async |world| {
+        prepared(&world).await;
+        let mut wrong = vec![
+            number("acme", "+491701234567"),
+            DirectoryRecord { waba_id: Some("a b".into()), ..number("acme", "second") },
+            number("acme corp", "third"),
+            DirectoryRecord { organization_id: "acme\n".into(), ..directory(DirectoryKind::Organization) },
+            DirectoryRecord {
+                user_id: Some("bob".into()),
+                phone_number_id: Some("1 2".into()),
+                ..directory(DirectoryKind::User)
+            },
+        ];
+        let ids = wrong.len();
+        let name = Some("n".repeat(257).as_str().into());
+        wrong.push(DirectoryRecord { contact_id: Some("long".into()), name, ..directory(DirectoryKind::Contact) });
+        let records = wrong.iter().map(|entry| record(&world, Topic::Directory, &entry.key().expect("a key"), entry));
+        append(&world, records.collect()).await;
+        let letters = || world.history(&Topics::new("").dlq(Topic::Directory).into());
+        let all = async || (letters().len() == wrong.len()).then_some(());
+        connector_testkit::wait::until("a dead letter for each", LIMIT, all).await;
+        let because = |word: &str| {
+            letters().iter().filter(|letter| letter.header("dlq.reason").is_some_and(|it| it == word)).count()
+        };
+        assert_eq!((because("invalid_id"), because("invalid")), (ids, 1));
+    })
+    .await;
+    assert_eq!(counts(&world)["WhatsAppEnabled"], 1, "nobody gets a number that is none");
+}
+
 /// A thousand contacts of a user who never comes, in front of one who does, are given up together and not one after the other.
 #[tokio::test(start_paused = true)]
 async fn contacts_that_wait_for_their_user_wait_together() {

@@ -268,17 +268,15 @@ async fn whatever_goes_wrong_at_whatever_call_a_failure_is_said_once() {
     }
 }
 
+fn template(name: &str) -> TemplateCall {
+    let (header, body, buttons) = (vec![], vec![], vec![]);
+    TemplateCall { name: name.to_owned(), language: "de".to_owned(), header, body, buttons }
+}
+
 #[tokio::test(start_paused = true)]
 async fn what_is_set_for_the_number_or_its_organization_goes_before_the_installation() {
     play(async |world: SimWorld| {
         prepared(&world).await;
-        let template = |name: &str| TemplateCall {
-            name: name.to_owned(),
-            language: "de".to_owned(),
-            header: vec![],
-            body: vec![],
-            buttons: vec![],
-        };
         let of_organization = NumberSettings {
             opt_in_template: Some(template("of_the_organization")),
             opt_in_limit: Some(1),
@@ -309,7 +307,7 @@ async fn what_is_set_for_the_number_or_its_organization_goes_before_the_installa
 async fn what_cannot_be_set_goes_to_the_dead_letters() {
     play(async |world: SimWorld| {
         prepared(&world).await;
-        let settings = NumberSettings { number_rate: Some(0), ..NumberSettings::default() };
+        let settings = NumberSettings { opt_in_template: Some(template("No template")), ..NumberSettings::default() };
         let set = DirectoryRecord { settings: Some(settings), ..directory(DirectoryKind::Organization) };
         append(&world, vec![record(&world, Topic::Directory, "organization/acme", &set)]).await;
         let letters = Topics::new("").dlq(Topic::Directory).into();
