@@ -1,6 +1,6 @@
 //! Admission: every send command gets exactly one first answer, accepted or rejected with a reason (R3).
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
@@ -307,6 +307,39 @@ impl Admit {
         Ok((self.reject(&open, rejection, now)?, true))
     }
 
+    /// Where the partitions end in which these commands are queued when they are accepted.
+    async fn dispatch_ends(&self, opens: impl Iterator<Item = &Open>) -> Result<Vec<(u32, Offset)>, Failure> {
+        let partitions: BTreeSet<u32> =
+            opens.map(|open| partition_of(&open.stream, self.platform.partitions)).collect();
+        if partitions.is_empty() {
+            return Ok(Vec::new());
+        }
+        let topic = self.platform.topic(Topic::Dispatch);
+        let asked = partitions.iter().map(|partition| TopicPartition { topic: topic.clone(), partition: *partition });
+        let asked: Vec<_> = asked.collect();
+        let ends = self.platform.log.end_offsets(&asked, Isolation::Uncommitted).await?;
+        Ok(partitions.into_iter().zip(ends).collect())
+    }
+
+    /// A topic that was made anew begins again, and what is accepted from now on stands below what was written before. To name a position
+    /// that is too low costs dispatch a look at a few records more; one that is too high would make it take the record for a forged one.
+    fn not_behind(&mut self, ends: Vec<(u32, Offset)>) {
+        for (partition, end) in ends {
+            if let Some(behind) = self.behind.get_mut(&partition)
+                && end < *behind
+            {
+                let (written, end) = (behind.0, end.0);
+                tracing::warn!(
+                    partition,
+                    written,
+                    end,
+                    "dispatch ends before what was written to it: it was made anew"
+                );
+                *behind = Offset(end);
+            }
+        }
+    }
+
     fn accept(&self, open: &Open, accepted: Accepted, now: Timestamp) -> Result<Vec<Append>, Failure> {
         self.platform.metrics.outbound.accepted();
         let Accepted { event, address } = accepted;
@@ -533,7 +566,10 @@ impl Handler for Admit {
         }
         let situations = self.situations(work, &mut opens, &mut steps, now).await?;
         let (opens, mut situations) = self.reserve(opens, situations, &mut conflicts, now).await?;
-        let answers = self.answers(&opens, &mut situations, now).await?;
+        let (answers, ends) =
+            futures::join!(self.answers(&opens, &mut situations, now), self.dispatch_ends(opens.iter()));
+        let answers = answers?;
+        self.not_behind(ends?);
         let undecided = opens.iter().zip(&answers).filter(|(_, answer)| answer.is_none());
         for (open, _) in undecided {
             steps[open.at] = Some(waits(&work[open.at].record, now));

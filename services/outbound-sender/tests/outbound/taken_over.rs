@@ -13,7 +13,7 @@ use connector_testkit::wait::until;
 use outbound_sender::dispatch::Dispatcher;
 use outbound_sender::tables::Tables;
 
-use crate::scene::{PARTITIONS, Scene, appears, conversation, conversation_of_second, of, text, text_of_second};
+use crate::scene::{PARTITIONS, Scene, appears, conversation, conversation_of_second, ended, of, text, text_of_second};
 
 const WITHIN: Duration = Duration::from_secs(2 * 3600);
 
@@ -71,4 +71,22 @@ async fn a_message_that_was_sent_long_ago_and_is_not_committed_is_not_sent_again
         let steps = owner.handle(&[work]).await.expect("it is known what became of it");
         assert!(matches!(&steps[..], [Step::Done(appends)] if appends.is_empty()), "it is done");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_accepted_after_the_dispatch_topic_was_made_anew_leaves() {
+    let scene = Scene::new(95).await;
+    let before: Vec<_> = (0..4).map(|n| text(&format!("before {n}"), 1)).collect();
+    let after = [text("after", 1)];
+    scene.publish(&before).await;
+    scene
+        .run(async |world: SimWorld| {
+            ended(&world, &before).await;
+            world.make_anew(&Topic::Dispatch.name("").into());
+            scene.publish(&after).await;
+            ended(&world, &after).await;
+        })
+        .await;
+    assert_eq!(scene.story(&after[0]), ["MessageAccepted", "MessageSent"]);
+    assert!(scene.accepted_posts().values().all(|count| *count == 1), "{:?}", scene.accepted_posts());
 }
