@@ -20,7 +20,12 @@ pub struct Holding(Shared<BoxFuture<'static, Arc<[bool]>>>);
 impl Holding {
     /// The question is on its way before anybody waits for its answer.
     pub(crate) fn ask(tail: Tail, basis: Basis) -> Self {
-        let asked = AbortOnDropHandle::new(tokio::spawn(async move { hold(&tail, &basis).await }));
+        Self::of(async move { hold(&tail, &basis).await })
+    }
+
+    /// Whatever else decisions stand on: one answer for each.
+    pub fn of(question: impl Future<Output = Result<Vec<bool>, Failure>> + Send + 'static) -> Self {
+        let asked = AbortOnDropHandle::new(tokio::spawn(question));
         let answers = async move {
             match asked.await {
                 Ok(Ok(answers)) => answers.into(),
@@ -29,6 +34,16 @@ impl Holding {
             }
         };
         Self(answers.boxed().shared())
+    }
+
+    /// What holds here and there, place by place. Both questions are on their way already.
+    #[must_use]
+    pub fn and(self, other: Self) -> Self {
+        let both = async move {
+            let (here, there) = futures::join!(self.0, other.0);
+            here.iter().zip(there.iter()).map(|(here, there)| *here && *there).collect()
+        };
+        Self(both.boxed().shared())
     }
 
     /// Whether the situation at this place of the basis holds. What could not be asked does not.

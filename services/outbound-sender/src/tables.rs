@@ -9,6 +9,7 @@ use connector_domain::command::{DirectoryRecord, TemplateCall};
 use connector_domain::ids::{PhoneNumberId, WabaId};
 use connector_domain::template::Template;
 use connector_runtime::failure::Failure;
+use connector_runtime::holding::Holding;
 use connector_runtime::numbers::Numbers;
 use connector_runtime::platform::Platform;
 use connector_runtime::service::Service;
@@ -30,6 +31,38 @@ pub struct Facts {
     pub number: Option<Arc<DirectoryRecord>>,
     /// The template it names, of the number's account.
     pub template: Option<Arc<Template>>,
+}
+
+/// How long tables may take to be read up to their ends while something waits for that which is decided already.
+const BESIDE: Duration = Duration::from_millis(100);
+
+/// What a decision about one message stands on, as far as the tables go.
+struct Known {
+    id: PhoneNumberId,
+    number: Option<Arc<DirectoryRecord>>,
+    /// Of the template, when there is one.
+    key: Option<String>,
+    template: Option<Arc<Template>>,
+}
+
+fn is_same<T: PartialEq>(one: Option<&Arc<T>>, other: Option<&Arc<T>>) -> bool {
+    match (one, other) {
+        (Some(one), Some(other)) => Arc::ptr_eq(one, other) || one == other,
+        (None, None) => true,
+        _ => false,
+    }
+}
+
+/// Whether a table got there.
+fn held(read: Result<(), Failure>) -> Result<bool, Failure> {
+    match read {
+        Ok(()) => Ok(true),
+        Err(Failure::Later(reason)) => {
+            tracing::debug!(reason, "what was decided is not settled");
+            Ok(false)
+        }
+        Err(failure) => Err(failure),
+    }
 }
 
 fn any(_: &str) -> bool {
@@ -94,6 +127,34 @@ impl Tables {
             .into_iter()
             .map(|(number, key)| Facts { number, template: key.and_then(|key| self.templates.get(&key)) })
             .collect())
+    }
+
+    /// Whether what the tables have now about these numbers and templates is what stands at the ends of their topics as of this call: one
+    /// answer for each, found out beside the work. A table that does not get there soon holds nothing.
+    pub fn holding<'a>(&self, asked: impl Iterator<Item = (PhoneNumberId, Option<&'a TemplateCall>)>) -> Holding {
+        let known: Vec<Known> = asked.map(|(id, call)| self.known(id, call)).collect();
+        let tables = self.clone();
+        Holding::of(async move {
+            let numbers = tables.numbers.at_end(known.iter().map(|known| &known.id), BESIDE);
+            let templates: BTreeSet<&String> = known.iter().filter_map(|known| known.key.as_ref()).collect();
+            let templates: Vec<_> = templates.into_iter().collect();
+            let (numbers, templates) = futures::join!(numbers, tables.templates.at_end(&templates, BESIDE));
+            let (numbers, templates) = (held(numbers)?, held(templates)?);
+            let same = |known: &Known| {
+                let number = numbers && is_same(tables.numbers.get(&known.id).as_ref(), known.number.as_ref());
+                let template = |key| templates && is_same(tables.templates.get(key).as_ref(), known.template.as_ref());
+                number && known.key.as_deref().is_none_or(template)
+            };
+            Ok(known.iter().map(same).collect())
+        })
+    }
+
+    fn known(&self, id: PhoneNumberId, call: Option<&TemplateCall>) -> Known {
+        let number = self.numbers.get(&id);
+        let waba = number.as_ref().and_then(|number| number.waba_id.as_ref());
+        let key = waba.zip(call).map(|(waba, call)| Template::key(waba, &call.name, &call.language));
+        let template = key.as_ref().and_then(|key| self.templates.get(key));
+        Known { id, number, key, template }
     }
 
     /// A business number. With a patience it is the newest there is, and absence is final.

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use connector_domain::command::ContentKind;
+use connector_domain::command::{ContentKind, TemplateCall};
 use connector_domain::composer::Situation;
 use connector_domain::decide::{Reason, Rejection, decide_dispatch};
 use connector_domain::identity::Address;
+use connector_domain::ids::PhoneNumberId;
 use connector_domain::template::Template;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::Grant;
@@ -68,8 +69,14 @@ impl Dispatcher {
         now: Timestamp,
     ) -> Result<(), Failure> {
         let mut questions = questions(jobs, asking);
+        let tables = self.tables.holding(asking.iter().map(|at| named(&jobs[*at].1)));
         let situations = self.places.settled(&self.situations, &mut questions, now).await?;
         let first = self.judge(jobs, asking, situations, permits, now).await?;
+        for (nth, &at) in asking.iter().enumerate() {
+            if !matches!(permits[at], Permit::Wait { .. }) && !tables.clone().holds(nth).await {
+                permits[at] = Permit::Wait { until: again(jobs[at].1.queued_at, now), free: false };
+            }
+        }
         let free: Vec<_> = asking.iter().copied().filter(|at| permits[*at].is_go()).collect();
         let grants = self.limits.take(&wanted_by(jobs, &free), false, now).await?;
         limited(&free, grants, permits);
@@ -86,11 +93,13 @@ impl Dispatcher {
         let (taking, mut questions) = (wanted_by(jobs, asking), questions(jobs, asking));
         let found = async {
             let found = self.places.found(&self.situations, &mut questions, now).await?;
-            Ok(match found {
-                Found::Settled(situations) => (situations, None),
+            // What the tables have now, or something newer, is decided on; whether it is the newest is asked meanwhile.
+            let tables = self.tables.holding(asking.iter().map(|at| named(&jobs[*at].1)));
+            Ok::<_, Failure>(match found {
+                Found::Settled(situations) => (situations, tables),
                 Found::ToHold(situations, basis) => {
-                    let holding = self.situations.holding(basis);
-                    (situations.into_iter().map(Ok).collect(), Some(holding))
+                    let holding = self.situations.holding(basis).and(tables);
+                    (situations.into_iter().map(Ok).collect(), holding)
                 }
             })
         };
@@ -99,10 +108,10 @@ impl Dispatcher {
         let (judged, holding) = match found {
             Ok((situations, holding)) => {
                 let judged = self.judge(jobs, asking, situations, permits, now).await;
-                if let (Ok(_), Some(holding)) = (&judged, &holding) {
-                    refused_as_found(jobs, asking, holding, permits, now).await;
+                if judged.is_ok() {
+                    refused_as_found(jobs, asking, &holding, permits, now).await;
                 }
-                (judged, holding)
+                (judged, Some(holding))
             }
             Err(failure) => (Err(failure), None),
         };
@@ -194,6 +203,11 @@ impl Dispatcher {
         let rules = &self.platform.rules;
         Ok(decide_dispatch(situation, dispatch, template.as_deref(), rules, now).err())
     }
+}
+
+/// The number and the template that a message names.
+fn named(job: &Job) -> (PhoneNumberId, Option<&TemplateCall>) {
+    (job.dispatch.phone_number_id.clone(), job.dispatch.content.template.as_ref())
 }
 
 /// Whether a message is the business's first word: a template while no window is open. These WhatsApp counts by people and day.

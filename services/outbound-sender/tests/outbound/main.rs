@@ -9,6 +9,7 @@ mod limiters;
 mod links;
 mod mutations;
 mod numbers;
+mod old_tables;
 mod old_views;
 mod passed_on;
 mod scene;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -20,7 +21,7 @@ use connector_domain::settings::Rules;
 use connector_domain::time::Timestamp;
 use connector_ports::gate::{Change, View};
 use connector_ports::log::{Append, Identity, LogId, Offset, TopicPartition};
-use connector_ports::{Clock, Gate, Ids};
+use connector_ports::{Clock, Gate, Ids, Log};
 use connector_runtime::emit::{Cause, Emitter};
 use connector_runtime::platform::{Platform, views};
 use connector_runtime::provision::specs;
@@ -32,6 +33,7 @@ use outbound_sender::Config;
 use tokio_util::sync::CancellationToken;
 
 use crate::mutations::{self, Mutation};
+use crate::old_tables::Frozen;
 
 pub(crate) const NUMBER: &str = "1055500001";
 /// Of the same organization, when a scene has it.
@@ -119,6 +121,8 @@ pub(crate) struct Scene {
     pub(crate) metrics: Arc<Metrics>,
     /// What projections have applied.
     pub(crate) applied: Offset,
+    /// Whether the tables bring nothing, where that changes.
+    pub(crate) frozen: Option<Arc<AtomicBool>>,
 }
 
 impl Scene {
@@ -148,7 +152,7 @@ impl Scene {
         scene
     }
 
-    async fn number(&self, organization: &str, id: &str) {
+    pub(crate) async fn number(&self, organization: &str, id: &str) {
         let number = DirectoryRecord {
             kind: DirectoryKind::Number,
             organization_id: organization.into(),
@@ -235,6 +239,7 @@ impl Scene {
             mutation: None,
             metrics,
             applied: CAUGHT_UP,
+            frozen: None,
         }
     }
 
@@ -336,7 +341,10 @@ impl Scene {
     pub(crate) fn platform(&self, world: &SimWorld, instance: String) -> Platform {
         let clock: Arc<dyn Clock> = world.clock();
         let ids: Arc<dyn Ids> = world.ids();
-        let log = world.log();
+        let log: Arc<dyn Log> = match &self.frozen {
+            Some(frozen) => Arc::new(Frozen { log: world.log(), frozen: frozen.clone() }),
+            None => world.log(),
+        };
         let unfenced = self.mutation == Some(Mutation::NoFencing) && instance == "worker-0";
         Platform {
             log: if unfenced { mutations::unfenced(log) } else { log },
