@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use connector_ports::log::{
-    Append, Appended, Consumed, Identity, Isolation, LogError, Offset, Start, Subscription, TopicFacts, TopicName,
-    TopicPartition, TopicSpec,
+    Append, Appended, Consumed, Identity, Isolation, LogError, Offset, Position, Start, Subscription, TopicFacts,
+    TopicName, TopicPartition, TopicSpec,
 };
 use connector_ports::partition::partition_for;
 use connector_ports::{Appender, Log, Reader, Transactor};
@@ -137,7 +137,7 @@ impl<S: Store> Log for StoreLog<S> {
         self.shared.store.identity(partition).ok_or_else(missing)
     }
 
-    async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
+    async fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
         for id in self.shared.holds.stale(&self.shared.groups, group, partitions) {
             // Whoever holds them lost them: fenced, and what it left open is aborted.
             self.shared.store.take_over(&id).await?;

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
 use connector_ports::log::{
-    Identity, Isolation, LogError, LogId, Offset, Record, Start, TopicName, TopicPartition, TopicSpec,
+    Identity, Isolation, LogError, LogId, Offset, Position, Record, Start, TopicName, TopicPartition, TopicSpec,
 };
 use tokio::sync::watch;
 
@@ -29,7 +29,7 @@ struct State {
     settings: BTreeMap<TopicName, BTreeMap<String, String>>,
     transactors: HashMap<String, Transactor>,
     transactions: Vec<Fate>,
-    groups: HashMap<(String, TopicPartition), Offset>,
+    groups: HashMap<(String, TopicPartition), Position>,
 }
 
 #[derive(Default)]
@@ -39,6 +39,8 @@ struct Partition {
     begin: Offset,
     /// First position of each open transaction.
     open: BTreeMap<usize, Offset>,
+    /// How often its topic was made anew.
+    made: u64,
 }
 
 enum Entry {
@@ -93,8 +95,8 @@ impl State {
     }
 
     fn store(&mut self, positions: Positions) {
-        for (partition, offset) in positions.positions {
-            self.groups.insert((positions.group.clone(), partition), offset);
+        for (partition, position) in positions.positions {
+            self.groups.insert((positions.group.clone(), partition), position);
         }
     }
 }
@@ -161,7 +163,9 @@ impl MemoryStore {
     /// Empties a topic, as when it is deleted and created again; positions of groups stay. For tests.
     pub fn make_anew(&self, topic: &TopicName) {
         if let Some(partitions) = self.state().topics.get_mut(topic) {
-            partitions.iter_mut().for_each(|partition| *partition = Partition::default());
+            for partition in partitions {
+                *partition = Partition { made: partition.made + 1, ..Partition::default() };
+            }
         }
         self.notify();
     }
@@ -273,8 +277,8 @@ impl Store for MemoryStore {
     }
 
     fn identity(&self, partition: &TopicPartition) -> Option<Identity> {
-        self.state().partition(partition)?;
-        Some(Identity::Known(LogId::from(format!("{}:{partition}", self.number))))
+        let made = self.state().partition(partition)?.made;
+        Some(Identity::Known(LogId::from(format!("{}:{partition}:{made}", self.number))))
     }
 
     fn partitions(&self, topic: &TopicName) -> Option<u32> {
@@ -313,7 +317,7 @@ impl Store for MemoryStore {
         ready(Ok(()))
     }
 
-    fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Answer<Vec<Option<Offset>>> {
+    fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Answer<Vec<Option<Position>>> {
         let state = self.state();
         let position = |partition: &TopicPartition| state.groups.get(&(group.to_owned(), partition.clone())).copied();
         ready(Ok(partitions.iter().map(position).collect()))

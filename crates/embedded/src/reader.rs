@@ -109,7 +109,7 @@ impl<S: Store> StoreReader<S> {
         let mut cursors = Vec::with_capacity(partitions.len());
         for (partition, committed) in partitions.iter().zip(committed) {
             let position = match committed {
-                Some(position) => position,
+                Some(position) => position.next,
                 None => self.shared.store.resolve(partition, seat.start, self.isolation).await?,
             };
             cursors.push((partition.clone(), Cursor::at(position)));
@@ -222,7 +222,8 @@ impl<S: Store> Reader for StoreReader<S> {
             return Err(LogError::Fatal { reason: "a reader without a group has no positions to commit".to_owned() });
         };
         let ticket = self.shared.groups.ticket(&seat.place)?;
-        let positions = Positions { group: seat.group.clone(), positions: positions.to_vec() };
+        let positions = positions.iter().map(|(partition, next)| (partition.clone(), (*next).into())).collect();
+        let positions = Positions { group: seat.group.clone(), positions };
         let owned = positions.positions.clone();
         let store = &self.shared.store;
         let call = || store.commit_positions(positions);

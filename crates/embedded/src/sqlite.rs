@@ -14,7 +14,9 @@ use std::sync::{Arc, PoisonError, RwLock, mpsc};
 use std::thread::JoinHandle;
 
 use connector_ports::Clock;
-use connector_ports::log::{Identity, Isolation, LogError, LogId, Offset, Start, TopicName, TopicPartition, TopicSpec};
+use connector_ports::log::{
+    Identity, Isolation, LogError, LogId, Offset, Position, Start, TopicName, TopicPartition, TopicSpec,
+};
 use rusqlite::{Connection, OpenFlags};
 use tokio::sync::{oneshot, watch};
 
@@ -31,11 +33,11 @@ const SCHEMA: &str = "
         timestamp INTEGER NOT NULL, tx INTEGER);
     CREATE TABLE IF NOT EXISTS transactions (id INTEGER PRIMARY KEY AUTOINCREMENT, aborted INTEGER NOT NULL);
     CREATE TABLE IF NOT EXISTS positions (consumer TEXT NOT NULL, topic TEXT NOT NULL, partition INTEGER NOT NULL,
-        position INTEGER NOT NULL, PRIMARY KEY (consumer, topic, partition)) WITHOUT ROWID;
+        position INTEGER NOT NULL, landmark INTEGER, written INTEGER, PRIMARY KEY (consumer, topic, partition)) WITHOUT ROWID;
     CREATE TABLE IF NOT EXISTS file (id TEXT NOT NULL);
     INSERT INTO file (id) SELECT lower(hex(randomblob(16))) WHERE NOT EXISTS (SELECT 1 FROM file);
 ";
-const SCHEMA_VERSION: i64 = 2;
+const SCHEMA_VERSION: i64 = 3;
 
 /// Says of a SQLite file that it is a log: "WLOG".
 const APPLICATION: i64 = 0x574c_4f47;
@@ -235,7 +237,7 @@ impl Store for SqliteStore {
         self.submit(1, move |writer| writer.store(&positions))
     }
 
-    fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Answer<Vec<Option<Offset>>> {
+    fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Answer<Vec<Option<Position>>> {
         let (group, partitions) = (group.to_owned(), partitions.to_vec());
         self.submit(1, move |writer| writer.positions(&group, &partitions))
     }

@@ -5,7 +5,7 @@ use std::pin::Pin;
 
 use bytes::Bytes;
 use connector_ports::log::{
-    Header, Identity, Isolation, LogError, Offset, Record, Start, TopicName, TopicPartition, TopicSpec,
+    Header, Identity, Isolation, LogError, Offset, Position, Record, Start, TopicName, TopicPartition, TopicSpec,
 };
 use tokio::sync::watch;
 
@@ -41,7 +41,7 @@ pub struct Positions {
     /// The group.
     pub group: String,
     /// Its next position in each partition.
-    pub positions: Vec<(TopicPartition, Offset)>,
+    pub positions: Vec<(TopicPartition, Position)>,
 }
 
 /// What a fetch found.
@@ -98,7 +98,7 @@ pub trait Store: Send + Sync + 'static {
     fn commit_positions(&self, positions: Positions) -> Answer<()>;
 
     /// The positions of a group, after all calls made before this one.
-    fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Answer<Vec<Option<Offset>>>;
+    fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Answer<Vec<Option<Position>>>;
 
     /// The position behind the last visible record; `None` when there is no such partition.
     fn end(&self, partition: &TopicPartition, isolation: Isolation) -> Option<Offset>;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_ports::log::{
-    Appender, Identity, Isolation, Log, LogError, Offset, Reader, Start, Subscription, TopicFacts, TopicName,
+    Appender, Identity, Isolation, Log, LogError, Offset, Position, Reader, Start, Subscription, TopicFacts, TopicName,
     TopicPartition, TopicSpec, Transactor,
 };
 use rdkafka::TopicPartitionList;
@@ -165,7 +165,7 @@ impl Log for KafkaLog {
         self.identities.ask(&self.config, &self.questions, partition, partitions).await
     }
 
-    async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
+    async fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
         let partitions = partitions.to_vec();
         self.questions
             .ask(&self.config, Isolation::Committed, Some(group), move |client, within| {
@@ -237,13 +237,15 @@ impl Log for KafkaLog {
 
 /// What an answer says of one partition. A partition can fail by itself (such as `UNSTABLE_OFFSET_COMMIT`): that is not "never
 /// committed", which would send its reader back to the beginning.
-fn committed_of(answer: &TopicPartitionList, partition: &TopicPartition) -> Result<Option<Offset>, LogError> {
+fn committed_of(answer: &TopicPartitionList, partition: &TopicPartition) -> Result<Option<Position>, LogError> {
     let number = record::partition_number(partition.partition);
     let unanswered = || LogError::Unavailable { reason: format!("no committed position of {partition} was told") };
     let told = answer.find_partition(partition.topic.as_str(), number).ok_or_else(unanswered)?;
     told.error().map_err(|error| error::of_question(&error, Some(&partition.topic)))?;
     match told.offset() {
-        rdkafka::Offset::Offset(offset) => Ok(Some(Offset(offset))),
+        rdkafka::Offset::Offset(offset) => {
+            Ok(Some(Position { next: Offset(offset), landmark: record::landmark_of(&told) }))
+        }
         rdkafka::Offset::Invalid => Ok(None),
         _ => Err(unanswered()),
     }

@@ -5,10 +5,13 @@ use std::sync::OnceLock;
 
 use bytes::{Bytes, BytesMut};
 use connector_domain::time::Timestamp;
-use connector_ports::log::{Append, HeaderName, LogError, Offset, Record, Start, TopicName, TopicPartition};
+use connector_ports::log::{
+    Append, HeaderName, Landmark, LogError, Offset, Position, Record, Start, TopicName, TopicPartition,
+};
 use rdkafka::Message;
 use rdkafka::TopicPartitionList;
 use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
+use rdkafka::topic_partition_list::TopicPartitionListElem;
 
 /// Overhead of a record in a batch, at most: lengths, offsets, the batch header (Kafka's record format v2).
 const OVERHEAD: usize = 128;
@@ -127,17 +130,36 @@ pub(crate) fn list<'a>(partitions: impl IntoIterator<Item = &'a TopicPartition>)
 }
 
 /// Positions in librdkafka's form.
-pub(crate) fn positions(positions: &[(TopicPartition, Offset)]) -> Result<TopicPartitionList, LogError> {
+pub(crate) fn positions(positions: &[(TopicPartition, Position)]) -> Result<TopicPartitionList, LogError> {
     let mut list = TopicPartitionList::new();
-    for (partition, offset) in positions {
-        list.add_partition_offset(
-            partition.topic.as_str(),
-            partition_number(partition.partition),
-            rdkafka::Offset::Offset(offset.0),
-        )
-        .map_err(|error| LogError::Fatal { reason: format!("position {} of {partition}: {error}", offset.0) })?;
+    for (partition, Position { next, landmark }) in positions {
+        let (topic, number) = (partition.topic.as_str(), partition_number(partition.partition));
+        list.add_partition_offset(topic, number, rdkafka::Offset::Offset(next.0))
+            .map_err(|error| LogError::Fatal { reason: format!("position {} of {partition}: {error}", next.0) })?;
+        if let (Some(landmark), Some(mut element)) = (landmark, list.find_partition(topic, number)) {
+            element.set_metadata(metadata(*landmark));
+        }
     }
     Ok(list)
+}
+
+/// A landmark in the free text that a group keeps beside a position.
+fn metadata(landmark: Landmark) -> String {
+    format!("{LANDMARK}{}@{}", landmark.offset.0, landmark.written.as_millis())
+}
+
+/// What the text beside a position begins with when it is ours.
+const LANDMARK: &str = "landmark:";
+
+/// The landmark beside a position. What somebody else wrote there, as the tools of a broker may that set positions, is none: rdkafka takes
+/// it for UTF-8 and panics where it is not.
+pub(crate) fn landmark_of(element: &TopicPartitionListElem<'_>) -> Option<Landmark> {
+    catch_unwind(AssertUnwindSafe(|| landmark(element.metadata()))).ok().flatten()
+}
+
+fn landmark(metadata: &str) -> Option<Landmark> {
+    let (offset, written) = metadata.strip_prefix(LANDMARK)?.split_once('@')?;
+    Some(Landmark { offset: Offset(offset.parse().ok()?), written: Timestamp(written.parse().ok()?) })
 }
 
 /// The partitions of a list.
@@ -189,6 +211,15 @@ mod tests {
         }
         let kept = names.iter().filter(|name| matches!(header_name(name), HeaderName::Borrowed(_))).count();
         assert!(kept > 0 && kept <= 64, "{kept}");
+    }
+
+    #[test]
+    fn the_text_beside_a_position_is_read_as_it_was_written_and_nothing_else_is() {
+        let landmark = Landmark { offset: Offset(7), written: Timestamp(1_700_000_000_123) };
+        assert_eq!(super::landmark(&metadata(landmark)), Some(landmark));
+        for other in ["", "landmark:", "landmark:7", "landmark:7@", "landmark:x@1", "7@1", "anything"] {
+            assert_eq!(super::landmark(other), None, "{other}");
+        }
     }
 
     #[test]

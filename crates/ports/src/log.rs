@@ -373,7 +373,14 @@ pub trait Log: Send + Sync {
     /// The next position the group reads in each of the partitions; `None` where it never committed. A position that an open
     /// transaction holds ([`Transactor::hold`]) is not given out: this waits for the end of that transaction, is `Unavailable`, or
     /// fences its owner.
-    async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError>;
+    async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
+        let positions = self.positions(group, partitions).await?;
+        Ok(positions.into_iter().map(|position| Some(position?.next)).collect())
+    }
+
+    /// As [`Log::committed`], with the landmark that was committed together with each position. Positions stay when a topic is deleted and
+    /// made again under its name; whether they still mean anything tells the landmark.
+    async fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError>;
 
     /// The topic as it is; `None` when it does not exist.
     async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError>;
@@ -423,6 +430,30 @@ pub trait Appender: Send + Sync {
     async fn append(&self, records: Vec<Append>) -> Result<Vec<Appended>, LogError>;
 }
 
+/// A record by which a topic is known again: in a topic that was made anew another one stands there, or none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Landmark {
+    /// Where it stands.
+    pub offset: Offset,
+    /// When it was written.
+    pub written: Timestamp,
+}
+
+/// Where a group goes on in a partition, and in which topic: an offset alone means something in every topic of that name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The next record.
+    pub next: Offset,
+    /// A record of the topic that was read; `None` when whoever committed named none.
+    pub landmark: Option<Landmark>,
+}
+
+impl From<Offset> for Position {
+    fn from(next: Offset) -> Self {
+        Self { next, landmark: None }
+    }
+}
+
 /// What a transaction has consumed.
 #[derive(Clone, Debug)]
 pub struct Consumed {
@@ -431,7 +462,7 @@ pub struct Consumed {
     /// Proof of membership.
     pub membership: Membership,
     /// The next position of each partition.
-    pub positions: Vec<(TopicPartition, Offset)>,
+    pub positions: Vec<(TopicPartition, Position)>,
 }
 
 /// Appends to many topics, all or nothing. A transaction begins by itself with the first call.

@@ -22,6 +22,7 @@ pub mod platform;
 pub mod projection;
 pub mod provision;
 mod rebuild;
+pub mod renewed;
 pub mod replay;
 pub mod reserved;
 pub mod service;

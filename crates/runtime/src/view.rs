@@ -14,6 +14,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use crate::entry;
 use crate::failure::Failure;
+use crate::renewed::Renewed;
 use crate::replay::replay;
 use crate::standing::lacks_nothing;
 
@@ -24,6 +25,7 @@ pub struct OwnedView {
     epoch: Epoch,
     applied: Option<Offset>,
     projects: Projects,
+    renewed: Renewed,
 }
 
 /// The log that a view projects.
@@ -83,7 +85,14 @@ impl OwnedView {
         }
         let Projects { log, source, .. } = &projects;
         lacks_nothing(log.as_ref(), source, &view.to_string(), ownership.applied).await?;
-        Ok(Self { gate, view, epoch: ownership.epoch, applied: ownership.applied, projects })
+        Ok(Self {
+            gate,
+            view,
+            epoch: ownership.epoch,
+            applied: ownership.applied,
+            projects,
+            renewed: Renewed::default(),
+        })
     }
 
     /// The position up to which the log has been applied; `None` when the view is empty.
@@ -131,7 +140,24 @@ impl OwnedView {
         self.same_position(snapshot)
     }
 
+    /// That the log is still the one that this view is of, as far as that was told.
+    fn is_of_this_log(&self) -> Result<(), Failure> {
+        let Projects { log, source, told } = &self.projects;
+        let begun = self.applied.unwrap_or_default() > Offset(0);
+        let same = match self.renewed.answer(log, source) {
+            Some(Identity::Known(log)) => told.as_ref().is_none_or(|told| *told == log),
+            Some(Identity::Unwritten) => !begun,
+            Some(Identity::BeginningLost { .. }) | None => true,
+        };
+        if same {
+            Ok(())
+        } else {
+            Err(Failure::Reinitialise(format!("{source} was made anew under view {}", self.view)))
+        }
+    }
+
     fn same_position<T>(&self, snapshot: Snapshot<T>) -> Result<Vec<Option<T>>, Failure> {
+        self.is_of_this_log()?;
         if snapshot.applied == self.applied {
             Ok(snapshot.answers)
         } else {
@@ -147,6 +173,7 @@ impl OwnedView {
         if changes.is_empty() && self.applied >= Some(next) {
             return Ok(());
         }
+        self.is_of_this_log()?;
         let told = self.projects.tell(next).await?;
         let changes = with(changes, told.as_ref());
         self.gate.apply(&self.view, self.epoch, self.applied, next, changes).await?;
@@ -186,7 +213,7 @@ impl OwnedView {
             .map_err(|error| Failure::Reinitialise(format!("a step of {} broke off: {error}", self.view)))??;
         self.applied = Some(next);
         self.projects.told = told.or(self.projects.told.take());
-        Ok(())
+        self.is_of_this_log()
     }
 }
 
@@ -202,7 +229,13 @@ pub struct Reading {
     name: &'static str,
     source: TopicName,
     /// The logs that the partitions are, as far as that was asked.
-    logs: Arc<Mutex<HashMap<u32, LogId>>>,
+    logs: Arc<Mutex<HashMap<u32, Known>>>,
+}
+
+/// The log that a partition is.
+struct Known {
+    id: LogId,
+    renewed: Renewed,
 }
 
 impl Reading {
@@ -230,21 +263,21 @@ impl Reading {
         self.of_this_log(partition, snapshot).await
     }
 
-    /// What was read, if it is of the log as it is and not of one that stood there before; nothing otherwise. Asked once, and again as long
-    /// as a view says something else.
+    /// What was read, if it is of the log as it is and not of one that stood there before; nothing otherwise. Asked once, again beside the
+    /// work once in a while, and as long as a view says something else.
     async fn of_this_log<T>(&self, partition: u32, snapshot: Snapshot<T>) -> Result<Snapshot<T>, Failure> {
         if snapshot.applied.unwrap_or_default() <= Offset(0) {
             return Ok(snapshot);
         }
-        let known = self.logs().get(&partition).cloned();
+        let source = TopicPartition { topic: self.source.clone(), partition };
+        let known = self.known(&source);
         if known.is_some() && snapshot.log == known {
             return Ok(snapshot);
         }
-        let source = TopicPartition { topic: self.source.clone(), partition };
         let same = match self.log.identity(&source).await? {
             Identity::Known(log) => {
                 let same = snapshot.log.as_ref() == Some(&log);
-                self.logs().insert(partition, log);
+                self.logs().insert(partition, Known { id: log, renewed: Renewed::default() });
                 same
             }
             Identity::Unwritten => false,
@@ -258,7 +291,22 @@ impl Reading {
         Ok(Snapshot { applied: None, log: None, answers })
     }
 
-    fn logs(&self) -> MutexGuard<'_, HashMap<u32, LogId>> {
+    /// Which log this partition is, unless it may be another one by now.
+    fn known(&self, source: &TopicPartition) -> Option<LogId> {
+        let mut logs = self.logs();
+        let known = logs.get_mut(&source.partition)?;
+        match known.renewed.answer(&self.log, source) {
+            Some(Identity::Known(id)) => known.id = id,
+            Some(Identity::Unwritten) => {
+                logs.remove(&source.partition);
+                return None;
+            }
+            Some(Identity::BeginningLost { .. }) | None => {}
+        }
+        Some(known.id.clone())
+    }
+
+    fn logs(&self) -> MutexGuard<'_, HashMap<u32, Known>> {
         self.logs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

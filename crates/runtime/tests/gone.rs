@@ -130,3 +130,50 @@ async fn records_that_were_deleted_unread_are_counted_and_the_rest_is_read() {
     assert_eq!(copied(&world), ["a", "d"]);
     assert!(metrics.contains("connector_consumer_records_lost_total{group=\"copier\",topic=\"in\"} 2"), "{metrics}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_made_anew_is_known_though_it_grew_past_the_old_position() {
+    let world = scene().await;
+    write(&world, &["a", "b", "c"]).await;
+    run(&world, async |world| until(&world, 3).await).await;
+    world.make_anew(&"in".into());
+    write(&world, &["d", "e", "f", "g"]).await;
+    let metrics = run(&world, async |world| until(&world, 7).await).await;
+    assert_eq!(copied(&world), ["a", "b", "c", "d", "e", "f", "g"]);
+    assert!(metrics.contains("connector_consumer_partitions_made_anew_total{group=\"copier\",topic=\"in\"} 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_topic_made_anew_under_a_worker_is_known_though_it_grew_past_what_was_read() {
+    let world = scene().await;
+    write(&world, &["a", "b", "c"]).await;
+    let metrics = run(&world, async |world| {
+        until(&world, 3).await;
+        tokio::time::sleep(Duration::from_secs(70)).await;
+        world.make_anew(&"in".into());
+        write(&world, &["d", "e", "f", "g"]).await;
+        // The worker reads on in the middle, until it looks.
+        until(&world, 8).await;
+    })
+    .await;
+    assert_eq!(copied(&world), ["a", "b", "c", "g", "d", "e", "f", "g"], "from the beginning");
+    assert!(metrics.contains("connector_consumer_partitions_made_anew_total{group=\"copier\",topic=\"in\"} 1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_read_in_a_topic_made_anew_does_not_make_it_the_old_one() {
+    let world = scene().await;
+    write(&world, &["a", "b", "c"]).await;
+    run(&world, async |world| until(&world, 3).await).await;
+    run(&world, async |world| {
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        world.make_anew(&"in".into());
+        write(&world, &["d", "e", "f", "g"]).await;
+        // It commits behind what it read in the middle, and is gone before it looks.
+        until(&world, 4).await;
+        tokio::time::sleep(Duration::from_secs(5)).await;
+    })
+    .await;
+    run(&world, async |world| until(&world, 8).await).await;
+    assert_eq!(copied(&world), ["a", "b", "c", "g", "d", "e", "f", "g"]);
+}

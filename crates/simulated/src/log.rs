@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use connector_ports::log::{
-    Append, Appended, Consumed, Identity, Isolation, LogError, Membership, Offset, Polled, Start, Subscription,
-    TopicFacts, TopicName, TopicPartition, TopicSpec,
+    Append, Appended, Consumed, Identity, Isolation, LogError, Membership, Offset, Polled, Position, Start,
+    Subscription, TopicFacts, TopicName, TopicPartition, TopicSpec,
 };
 use connector_ports::{Appender, Log, Reader, Transactor};
 
@@ -77,8 +77,8 @@ impl Log for SimLog {
         self.process.call("log.identity", unavailable, self.log().identity(partition)).await
     }
 
-    async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
-        self.process.call("log.committed", unavailable, self.log().committed(group, partitions)).await
+    async fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+        self.process.call("log.positions", unavailable, self.log().positions(group, partitions)).await
     }
 
     async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError> {

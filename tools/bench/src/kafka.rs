@@ -76,7 +76,7 @@ impl Turns {
         let consumed = Consumed {
             group: self.group.clone(),
             membership: self.reader.membership().await?,
-            positions: vec![(self.partition.clone(), Offset(self.position))],
+            positions: vec![(self.partition.clone(), Offset(self.position).into())],
         };
         let records = self.records.clone();
         let begin = Instant::now();

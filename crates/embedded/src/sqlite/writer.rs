@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use connector_domain::time::Timestamp;
 use connector_ports::Clock;
-use connector_ports::log::{LogError, Offset, TopicName, TopicPartition};
-use rusqlite::{Connection, OptionalExtension, params};
+use connector_ports::log::{Landmark, LogError, Offset, Position, TopicName, TopicPartition};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use crate::error::{Failure, Problem};
 use crate::sqlite::reading::encode_headers;
@@ -309,22 +309,34 @@ impl Writer {
     }
 
     pub(super) fn store(&mut self, positions: &Positions) -> Result<(), Failure> {
-        let sql = "INSERT INTO positions (consumer, topic, partition, position) VALUES (?1, ?2, ?3, ?4)
-            ON CONFLICT DO UPDATE SET position = excluded.position";
+        let sql = "INSERT INTO positions (consumer, topic, partition, position, landmark, written)
+            VALUES (?1, ?2, ?3, ?4, ?5, ?6) ON CONFLICT DO UPDATE
+            SET position = excluded.position, landmark = excluded.landmark, written = excluded.written";
         let mut upsert = self.db.prepare_cached(sql)?;
         for (TopicPartition { topic, partition }, position) in &positions.positions {
-            upsert.execute(params![positions.group, topic.as_str(), partition, position.0])?;
+            let Position { next, landmark } = position;
+            let (stands, written) = (landmark.map(|mark| mark.offset.0), landmark.map(|mark| mark.written.as_millis()));
+            upsert.execute(params![positions.group, topic.as_str(), partition, next.0, stands, written])?;
         }
         Ok(())
     }
 
-    pub(super) fn positions(&mut self, group: &str, of: &[TopicPartition]) -> Result<Vec<Option<Offset>>, Failure> {
-        let sql = "SELECT position FROM positions WHERE consumer = ?1 AND topic = ?2 AND partition = ?3";
+    pub(super) fn positions(&mut self, group: &str, of: &[TopicPartition]) -> Result<Vec<Option<Position>>, Failure> {
+        let sql =
+            "SELECT position, landmark, written FROM positions WHERE consumer = ?1 AND topic = ?2 AND partition = ?3";
         let mut select = self.db.prepare_cached(sql)?;
         let mut positions = Vec::with_capacity(of.len());
         for TopicPartition { topic, partition } in of {
-            let found = select.query_row(params![group, topic.as_str(), partition], |row| row.get(0)).optional()?;
-            positions.push(found.map(Offset));
+            let position = |row: &Row<'_>| {
+                let landmark: Option<i64> = row.get(1)?;
+                let written: Option<i64> = row.get(2)?;
+                let landmark = landmark.zip(written);
+                let landmark =
+                    landmark.map(|(at, written)| Landmark { offset: Offset(at), written: Timestamp(written) });
+                Ok(Position { next: Offset(row.get(0)?), landmark })
+            };
+            let found = select.query_row(params![group, topic.as_str(), partition], position).optional()?;
+            positions.push(found);
         }
         Ok(positions)
     }

@@ -294,7 +294,8 @@ impl Reader for KafkaReader {
             return Ok(());
         }
         let consumer = self.consumer()?;
-        let list = record::positions(positions)?;
+        let positions: Vec<_> = positions.iter().map(|(partition, next)| (partition.clone(), (*next).into())).collect();
+        let list = record::positions(&positions)?;
         let deadline = Instant::now() + self.request_timeout;
         let committed = tokio::task::spawn_blocking(move || {
             loop {

@@ -18,12 +18,15 @@ use std::time::Duration;
 use connector_contracts::Topic;
 use connector_domain::ids::{OrganizationId, StreamId, UserId};
 use connector_domain::time::Timestamp;
-use connector_ports::log::{Isolation, Offset, Polled, Reader, Record, Start, TopicName, TopicPartition};
+use connector_ports::log::{
+    Identity, Isolation, LogId, Offset, Polled, Reader, Record, Start, TopicName, TopicPartition,
+};
 use connector_ports::{Clock, Log};
 use tokio::sync::{Mutex, OnceCell};
 
 use crate::failure::Failure;
 use crate::platform::{Platform, groups};
+use crate::renewed::Renewed;
 use slots::{Slots, note_entry, note_event, stream_hash, user_hash};
 
 /// How long a question waits for records that must be on their way.
@@ -43,9 +46,22 @@ struct Followed {
     begin: Option<Offset>,
     next: Offset,
     slots: Slots,
+    /// Which log it is, once that was told.
+    id: Option<LogId>,
+    renewed: Renewed,
 }
 
 impl Followed {
+    /// What was looked at is of another log than the one that ends here now. To begin anew costs a few records that are read again.
+    fn is_of_another(&mut self, log: &Arc<dyn Log>, source: &TopicPartition, end: Offset) -> bool {
+        let another = match self.renewed.answer(log, source) {
+            Some(Identity::Known(id)) => self.id.replace(id.clone()).is_some_and(|known| known != id),
+            Some(Identity::Unwritten) => self.id.take().is_some(),
+            Some(Identity::BeginningLost { .. }) | None => false,
+        };
+        another || end < self.next
+    }
+
     fn passed(&mut self, next: Offset) {
         // Before its first question it is read at the end, and what comes there is passed over.
         if self.begin.is_some() {
@@ -203,10 +219,32 @@ impl Tail {
         log.sort_unstable();
         log.dedup();
         let mut asked = directory;
+        // What is asked now is never less than what was read before.
+        let read: Vec<Offset> = {
+            let state = self.state();
+            log.iter().map(|one| state.of_log(*one).map_or(Offset(0), |followed| followed.next)).collect()
+        };
         asked.extend(log.iter().map(|partition| TopicPartition { topic: self.events.clone(), partition: *partition }));
         let mut directory = self.log.end_offsets(&asked, Isolation::Committed).await?;
         let ends = directory.split_off(self.partitions as usize);
+        self.leave_former_logs(log.iter().zip(read).zip(&ends));
         Ok(Moment { log: log.into_iter().zip(ends).collect(), directory })
+    }
+
+    /// Partitions that were made anew are followed from where the next question needs them. Each with what had been read of it, and its end.
+    fn leave_former_logs<'a>(&self, asked: impl Iterator<Item = ((&'a u32, Offset), &'a Offset)>) {
+        let mut state = self.state();
+        for ((partition, read), end) in asked {
+            let source = TopicPartition { topic: self.events.clone(), partition: *partition };
+            let Some(followed) = usize::try_from(*partition).ok().and_then(|at| state.log.get_mut(at)) else {
+                continue;
+            };
+            // What was read meanwhile may stand behind this end.
+            if followed.is_of_another(&self.log, &source, if followed.next > read { followed.next } else { *end }) {
+                tracing::warn!(%source, "the log was made anew; what was known of it is left");
+                *followed = Followed { id: followed.id.take(), ..Followed::default() };
+            }
+        }
     }
 
     /// The ends of further partitions of the log, for the same decision.
@@ -233,7 +271,7 @@ impl Tail {
         let mut state = self.state();
         state.told = told;
         state.directory = (state.told.iter())
-            .map(|told| Followed { begin: Some(*told), next: *told, slots: Slots::default() })
+            .map(|told| Followed { begin: Some(*told), next: *told, ..Followed::default() })
             .collect();
         state.log = (0..self.partitions).map(|_| Followed::default()).collect();
         Ok(())
@@ -299,9 +337,27 @@ impl Tail {
         if answers.contains(&false) {
             // The events of what is found told now may stand behind the ends of this moment: it counts for the next question.
             let told = self.told().await?;
-            self.state().told = told;
+            if self.take_told(told) {
+                // The next one begins where its worker stands.
+                self.shared.source.lock().await.reader = None;
+            }
         }
         Ok(answers)
+    }
+
+    /// True: the directory was made anew, since its worker goes back for nothing else. What was known of it is left.
+    fn take_told(&self, told: Vec<Offset>) -> bool {
+        let mut state = self.state();
+        let mut anew = false;
+        let State { directory, told: before, .. } = &mut *state;
+        for ((followed, before), told) in directory.iter_mut().zip(before).zip(&told) {
+            if told < before {
+                *followed = Followed { begin: Some(*told), next: *told, ..Followed::default() };
+                anew = true;
+            }
+        }
+        state.told = told;
+        anew
     }
 
     /// Whether it is known already, without a question, that this reading of a user's situation lacks something that matters.

@@ -6,25 +6,30 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use connector_domain::time::Timestamp;
-use connector_ports::log::{Offset, TopicPartition};
-use futures::future::try_join_all;
+use connector_ports::log::{Landmark, Offset, Position, TopicPartition};
 use tokio_util::task::AbortOnDropHandle;
 
 use super::Worker;
 use crate::failure::Failure;
 use crate::handler::Handler;
-use crate::standing::{Standing, standing};
+use crate::standing::{Standing, standings};
 
 /// How often positions are held against their topics while a worker works.
 const EVERY: Duration = Duration::from_secs(30);
 
-type Answer = Result<Vec<(TopicPartition, Offset, Standing)>, Failure>;
+/// A position, how its partition stands to it, and the newest record that had been read when that was asked.
+struct Looked {
+    partition: TopicPartition,
+    position: Position,
+    newest: Option<Landmark>,
+    standing: Standing,
+}
 
 /// The looks at positions of a worker.
 #[derive(Default)]
 pub(super) struct Watch {
     next: Option<Timestamp>,
-    looking: Option<AbortOnDropHandle<Answer>>,
+    looking: Option<AbortOnDropHandle<Result<Vec<Looked>, Failure>>>,
     /// Up to where losses were told.
     told: BTreeMap<TopicPartition, Offset>,
 }
@@ -42,17 +47,16 @@ impl<H: Handler> Worker<H> {
     pub(super) async fn still_there(
         &mut self,
         partitions: &[TopicPartition],
-        committed: Vec<Option<Offset>>,
-    ) -> Result<Vec<Option<Offset>>, Failure> {
-        let (log, clock) = (self.log.clone(), self.clock.clone());
-        let asked = partitions.iter().zip(&committed).map(async |(partition, committed)| match committed {
-            Some(read) => standing(log.as_ref(), clock.as_ref(), partition, *read).await,
-            None => Ok(Standing::Same),
-        });
-        let standings = try_join_all(asked).await?;
+        committed: Vec<Option<Position>>,
+    ) -> Result<Vec<Option<Position>>, Failure> {
+        let known = partitions.iter().zip(&committed);
+        let asked: Vec<_> = known.filter_map(|(partition, known)| Some((partition.clone(), (*known)?))).collect();
+        let standings = standings(self.log.as_ref(), self.clock.as_ref(), &asked).await?;
+        let mut standings = standings.into_iter();
         let mut still = Vec::with_capacity(committed.len());
-        for ((partition, committed), standing) in partitions.iter().zip(committed).zip(standings) {
-            still.push(committed.filter(|read| !self.tell_of(partition, *read, standing)));
+        for (partition, committed) in partitions.iter().zip(committed) {
+            let standing = committed.and_then(|_| standings.next()).unwrap_or(Standing::Same);
+            still.push(committed.filter(|read| !self.tell_of(partition, read.next, standing)));
         }
         Ok(still)
     }
@@ -86,12 +90,21 @@ impl<H: Handler> Worker<H> {
         if let Some(looking) = self.watch.looking.take_if(|looking| looking.is_finished()) {
             // What could not be asked now is asked the next time.
             let answers = looking.await.ok().and_then(Result::ok).unwrap_or_default();
-            for (partition, read, standing) in answers {
+            for Looked { partition, position, newest, standing } in answers {
                 if matches!(standing, Standing::Anew(_)) {
-                    return Err(Failure::Reinitialise(format!("{partition} ends before {}, which was read", read.0)));
+                    let read = position.next.0;
+                    return Err(Failure::Reinitialise(format!(
+                        "{partition} is not the one that was read up to {read}"
+                    )));
                 }
                 if self.partitions.get(&partition).is_some() {
-                    self.tell_of(&partition, read, standing);
+                    self.tell_of(&partition, position.next, standing);
+                }
+                if let Some(known) = self.partitions.get_mut(&partition)
+                    && newest.map(|newest| newest.offset) > known.landmark.map(|landmark| landmark.offset)
+                {
+                    // What was read before the older one was seen to stand is of the same topic.
+                    known.landmark = newest;
                 }
             }
         }
@@ -100,7 +113,8 @@ impl<H: Handler> Worker<H> {
         }
         let first = self.watch.next.replace(now + EVERY).is_none();
         let read = |(name, partition): (&TopicPartition, &super::partitions::Partition)| {
-            Some((name.clone(), partition.ledger.read()?))
+            let position = Position { next: partition.ledger.read()?, landmark: partition.landmark };
+            Some((name.clone(), position, partition.newest))
         };
         let read: Vec<_> = self.partitions.iter().filter_map(read).collect();
         if first || read.is_empty() {
@@ -108,11 +122,10 @@ impl<H: Handler> Worker<H> {
         }
         let (log, clock) = (Arc::clone(&self.log), Arc::clone(&self.clock));
         self.watch.looking = Some(AbortOnDropHandle::new(tokio::spawn(async move {
-            let asked = read.into_iter().map(async |(partition, read)| {
-                let standing = standing(log.as_ref(), clock.as_ref(), &partition, read).await?;
-                Ok::<_, Failure>((partition, read, standing))
-            });
-            try_join_all(asked).await
+            let asked: Vec<_> = read.iter().map(|(partition, position, _)| (partition.clone(), *position)).collect();
+            let standings = standings(log.as_ref(), clock.as_ref(), &asked).await?;
+            let looked = |((partition, position, newest), standing)| Looked { partition, position, newest, standing };
+            Ok(read.into_iter().zip(standings).map(looked).collect())
         })));
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use connector_domain::time::Timestamp;
-use connector_ports::log::{Offset, Record, TopicPartition};
+use connector_ports::log::{Landmark, Offset, Position, Record, TopicPartition};
 
 use crate::lanes::{LaneKey, Lanes, QueueKey, Wanted, Work};
 use crate::ledger::Ledger;
@@ -22,6 +22,10 @@ pub(crate) struct Partition {
     pub(crate) revoked_until: Option<Timestamp>,
     /// The end was reached here and the handler has not been told.
     pub(crate) caught_up: Option<Offset>,
+    /// By which the topic of these positions is known again. It moves on only when it was found to stand ([`super::gone`]).
+    pub(crate) landmark: Option<Landmark>,
+    /// The newest record that was read.
+    pub(crate) newest: Option<Landmark>,
 }
 
 /// All of them.
@@ -41,8 +45,10 @@ impl Partitions {
         Self { most: Some(most), ..Self::default() }
     }
 
-    pub(crate) fn insert(&mut self, partition: TopicPartition, committed: Option<Offset>) {
+    pub(crate) fn insert(&mut self, partition: TopicPartition, committed: Option<Position>) {
         self.incarnations += 1;
+        let landmark = committed.and_then(|committed| committed.landmark);
+        let committed = committed.map(|committed| committed.next);
         let state = Partition {
             lanes: self.most.map_or_else(Lanes::default, Lanes::with_room_for),
             ledger: Ledger::from_committed(committed),
@@ -51,6 +57,8 @@ impl Partitions {
             paused: false,
             revoked_until: None,
             caught_up: None,
+            landmark,
+            newest: None,
         };
         self.owned.insert(partition, state);
     }
@@ -89,6 +97,9 @@ impl Partitions {
         let Some(partition) = self.owned.get_mut(&record.source) else { return };
         if partition.revoked_until.is_none() && partition.ledger.delivered(record.offset, record.timestamp) {
             partition.caught_up = None;
+            let read = Landmark { offset: record.offset, written: record.timestamp };
+            partition.newest = Some(read);
+            partition.landmark.get_or_insert(read);
             let replay = record.offset < partition.replay_below;
             partition.lanes.push(lane, queue, Work { record, replay, round: 0 });
         }

@@ -114,7 +114,7 @@ impl<H: Handler> Worker<H> {
             _ => self.partitions.iter().filter_map(known).collect(),
         };
         let membership = self.membership.as_ref().ok_or_else(no_membership)?;
-        self.writer.hold(positions, membership, self.clock.now()).await
+        self.writer.hold(positions, &self.partitions, membership, self.clock.now()).await
     }
 
     /// Ends the transaction when it is time, or when for a while nothing has been under way that could join it.
@@ -147,7 +147,7 @@ impl<H: Handler> Worker<H> {
         if self.writer.is_open() {
             let positions = self.to_commit()?;
             let started = self.clock.now();
-            let committed = self.writer.commit(positions.clone(), self.membership.as_ref()).await;
+            let committed = self.writer.commit(positions.clone(), &self.partitions, self.membership.as_ref()).await;
             let (result, written) = match committed {
                 Ok(written) => (Ok(()), written),
                 Err(failure) => (Err(failure), Vec::new()),

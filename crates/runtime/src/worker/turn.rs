@@ -78,7 +78,8 @@ impl<H: Handler> Worker<H> {
                 handle.await
             } else {
                 let membership = self.membership.as_ref().ok_or_else(super::transaction::no_membership)?;
-                let (handled, held) = tokio::join!(handle, self.writer.hold(foreseen, membership, started));
+                let (handled, held) =
+                    tokio::join!(handle, self.writer.hold(foreseen, &self.partitions, membership, started));
                 held?;
                 handled
             };
@@ -270,9 +271,10 @@ impl<H: Handler> Worker<H> {
 
     async fn try_read_state(&mut self, partitions: &[TopicPartition], reader: &mut dyn Reader) -> Result<(), Failure> {
         // The former owner of a partition is done with it when this is answered.
-        let committed = self.log.committed(&self.spec.group, partitions).await?;
-        let committed = self.still_there(partitions, committed).await?;
-        for (partition, committed) in partitions.iter().zip(committed) {
+        let positions = self.log.positions(&self.spec.group, partitions).await?;
+        let positions = self.still_there(partitions, positions).await?;
+        for (partition, position) in partitions.iter().zip(positions) {
+            let committed = position.map(|position| position.next);
             self.handler.revoked(partition);
             tracing::debug!(worker = self.spec.name, %partition, committed = committed.map(|at| at.0), "taking over");
             let from = match self.handler.assigned(partition, committed).await? {
@@ -280,7 +282,7 @@ impl<H: Handler> Worker<H> {
                 TakeUp::At(offset) => Start::At(offset),
                 TakeUp::Beginning => Start::Beginning,
             };
-            self.partitions.insert(partition.clone(), committed);
+            self.partitions.insert(partition.clone(), position);
             reader.seek(partition, from).await?;
         }
         Ok(())

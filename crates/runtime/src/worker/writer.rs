@@ -5,8 +5,11 @@ use std::time::Duration;
 
 use connector_domain::time::Timestamp;
 use connector_ports::Log;
-use connector_ports::log::{Append, Appended, Consumed, Membership, Offset, TopicName, TopicPartition, Transactor};
+use connector_ports::log::{
+    Append, Appended, Consumed, Membership, Offset, Position, TopicName, TopicPartition, Transactor,
+};
 
+use super::partitions::Partitions;
 use crate::failure::Failure;
 
 /// Positions, by partition.
@@ -76,10 +79,11 @@ impl Writer {
     pub(crate) async fn hold(
         &mut self,
         positions: Positions,
+        of: &Partitions,
         membership: &Membership,
         now: Timestamp,
     ) -> Result<(), Failure> {
-        let consumed = self.consumed(&positions, membership);
+        let consumed = self.consumed(&positions, of, membership);
         self.transactor()?.hold(consumed).await.map_err(unwritten)?;
         let fresh = Open { since: now, held: Positions::new(), appended: Vec::new() };
         self.open.get_or_insert(fresh).held.extend(positions);
@@ -131,6 +135,7 @@ impl Writer {
     pub(crate) async fn commit(
         &mut self,
         mut positions: Positions,
+        of: &Partitions,
         membership: Option<&Membership>,
     ) -> Result<Vec<Appended>, Failure> {
         let deferred = std::mem::take(&mut self.deferred);
@@ -139,15 +144,19 @@ impl Writer {
         positions.retain(|partition, position| open.held.get(partition) != Some(position));
         let consumed = match (membership, positions.is_empty()) {
             (_, true) => None,
-            (Some(membership), false) => Some(self.consumed(&positions, membership)),
+            (Some(membership), false) => Some(self.consumed(&positions, of, membership)),
             (None, false) => return Err(Failure::Reinitialise("no membership".to_owned())),
         };
         self.transactor()?.commit(consumed).await.map_err(unwritten)?;
         Ok(self.open.take().map(|open| open.appended).unwrap_or_default())
     }
 
-    fn consumed(&self, positions: &Positions, membership: &Membership) -> Consumed {
-        let positions = positions.iter().map(|(partition, position)| (partition.clone(), *position)).collect();
+    fn consumed(&self, positions: &Positions, of: &Partitions, membership: &Membership) -> Consumed {
+        let position = |(partition, next): (&TopicPartition, &Offset)| {
+            let landmark = of.get(partition).and_then(|known| known.landmark);
+            (partition.clone(), Position { next: *next, landmark })
+        };
+        let positions = positions.iter().map(position).collect();
         Consumed { group: self.group.clone(), membership: membership.clone(), positions }
     }
 

@@ -63,7 +63,8 @@ async fn copy_exactly_once(world: SimWorld) -> Result<(), LogError> {
             Polled::Records(records) => {
                 transactor.append(copies(&records)).await?;
                 let membership = reader.membership().await?;
-                let positions = vec![next_position(&records)];
+                let (partition, next) = next_position(&records);
+                let positions = vec![(partition, next.into())];
                 transactor.commit(Some(Consumed { group: "copy".into(), membership, positions })).await?;
             }
             Polled::Revoked(partitions) => reader.release(&partitions).await?,
@@ -197,7 +198,8 @@ async fn a_zombie_cannot_commit_after_a_rebalance() {
     let mut transactor = log.transactor("tx").await.expect("a transactor");
     transactor.append(copies(&records)).await.expect("append");
     let membership = reader.membership().await.expect("it does not know yet");
-    let consumed = Consumed { group: "copy".into(), membership, positions: vec![next_position(&records)] };
+    let (partition, next) = next_position(&records);
+    let consumed = Consumed { group: "copy".into(), membership, positions: vec![(partition, next.into())] };
     let error = transactor.commit(Some(consumed)).await.expect_err("the partition was taken away");
     assert!(matches!(error, LogError::Fenced { .. }), "{error:?}");
     let mut told = Vec::new();

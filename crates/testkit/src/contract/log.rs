@@ -65,6 +65,7 @@ macro_rules! log_contract {
             a_takeover_aborts_what_was_left_open
             committing_or_aborting_nothing_is_harmless
             a_transaction_of_positions_alone_commits_them
+            a_landmark_stays_beside_its_position
             transactions_follow_one_another
             a_stale_membership_cannot_commit
             a_stale_membership_cannot_hold

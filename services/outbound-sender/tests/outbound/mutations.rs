@@ -12,8 +12,8 @@ use connector_domain::ids::{OrganizationId, PhoneNumberId, WabaId};
 use connector_domain::outcome::{Answer, BytesLeft, Exchange, Transport};
 use connector_domain::template::Template;
 use connector_ports::log::{
-    Append, Appended, Consumed, Identity, Isolation, LogError, Membership, Offset, Polled, Record, Start, Subscription,
-    TopicFacts, TopicName, TopicPartition, TopicSpec,
+    Append, Appended, Consumed, Identity, Isolation, LogError, Membership, Offset, Polled, Position, Record, Start,
+    Subscription, TopicFacts, TopicName, TopicPartition, TopicSpec,
 };
 use connector_ports::whatsapp::{BusinessProfile, Outbound, WhatsAppError};
 use connector_ports::{Appender, Log, Reader, Transactor, WhatsApp};
@@ -255,8 +255,8 @@ impl Log for Unfenced {
         self.0.identity(partition).await
     }
 
-    async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
-        self.0.committed(group, partitions).await
+    async fn positions(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Position>>, LogError> {
+        self.0.positions(group, partitions).await
     }
 
     async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError> {

@@ -89,8 +89,12 @@ impl Log for Moody {
     async fn identity(&self, partition: &TopicPartition) -> Result<connector_ports::log::Identity, LogError> {
         self.inner.identity(partition).await
     }
-    async fn committed(&self, group: &str, partitions: &[TopicPartition]) -> Result<Vec<Option<Offset>>, LogError> {
-        self.inner.committed(group, partitions).await
+    async fn positions(
+        &self,
+        group: &str,
+        partitions: &[TopicPartition],
+    ) -> Result<Vec<Option<connector_ports::log::Position>>, LogError> {
+        self.inner.positions(group, partitions).await
     }
     async fn topic(&self, name: &TopicName) -> Result<Option<TopicFacts>, LogError> {
         self.inner.topic(name).await

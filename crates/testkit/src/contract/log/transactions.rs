@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use connector_ports::log::{Consumed, Isolation, Log, LogError, Offset, Start, TopicName, TopicPartition};
+use connector_ports::log::{
+    Consumed, Isolation, Landmark, Log, LogError, Offset, Position, Start, TopicName, TopicPartition,
+};
 
 use super::{
     LogWorld, Member, WITHIN, append, at, both, new_name, new_topic, read, read_through, read_to_end, reader, records,
@@ -141,7 +143,7 @@ async fn consumed_up_to(pipe: &Pipe, position: Offset) -> Consumed {
     Consumed {
         group: pipe.group.clone(),
         membership: pipe.member.reader.membership().await.expect("a membership"),
-        positions: vec![(at(&pipe.topics[0], 0), position)],
+        positions: vec![(at(&pipe.topics[0], 0), position.into())],
     }
 }
 
@@ -263,6 +265,37 @@ pub async fn a_transaction_of_positions_alone_commits_them(world: &dyn LogWorld)
     pipe.member.reader.close().await;
 }
 
+/// Positions outlive their topic. What tells whether one still means anything comes back with it, from a held transaction and from a later
+/// one. The embedded log deletes no topics: there a position and its topic stand and fall with one file, and the landmark is kept all the same.
+pub async fn a_landmark_stays_beside_its_position(world: &dyn LogWorld) {
+    let log = world.log().await;
+    let pipe = pipe(&*log).await;
+    let partition = at(&pipe.topics[0], 0);
+    let mark = |at: usize| Landmark { offset: pipe.member.seen[at].offset, written: pipe.member.seen[at].timestamp };
+    let position = async |next: Offset| {
+        wait::until("the position", WITHIN, async || {
+            let positions = log.positions(&pipe.group, std::slice::from_ref(&partition)).await.expect("ask");
+            positions[0].filter(|position| position.next == next)
+        })
+        .await
+    };
+    let consumed = async |next: Offset, landmark: Option<Landmark>| Consumed {
+        positions: vec![(partition.clone(), Position { next, landmark })],
+        ..consumed(&pipe).await
+    };
+    let (first, second) = (pipe.member.seen[0].offset.next(), pipe.member.seen[1].offset.next());
+    let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
+    transactor.hold(consumed(first, Some(mark(0))).await).await.expect("held");
+    transactor.append(records(&pipe.topics[1], 0, &["x"])).await.expect("append");
+    transactor.commit(None).await.expect("commit");
+    assert_eq!(position(first).await.landmark, Some(mark(0)));
+    transactor.commit(Some(consumed(second, Some(mark(1))).await)).await.expect("commit");
+    assert_eq!(position(second).await.landmark, Some(mark(1)));
+    transactor.commit(Some(consumed(first, None).await)).await.expect("commit");
+    assert_eq!(position(first).await.landmark, None, "of no topic that is known");
+    pipe.member.reader.close().await;
+}
+
 /// One transactor serves for ever, several of them side by side in one partition.
 pub async fn transactions_follow_one_another(world: &dyn LogWorld) {
     let log = world.log().await;
@@ -297,7 +330,7 @@ pub async fn a_stale_membership_cannot_commit(world: &dyn LogWorld) {
     let record = a.seen.iter().find(|record| record.source == moved).expect("it was read before it moved");
     let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
     transactor.append(records(&output, 0, &["zombie"])).await.expect("append");
-    let positions = vec![(moved.clone(), record.offset.next())];
+    let positions = vec![(moved.clone(), record.offset.next().into())];
     let consumed = Consumed { group: group.clone(), membership: stale, positions };
     let error = transactor.commit(Some(consumed)).await.expect_err("the membership is stale");
     assert!(matches!(error, LogError::Fenced { .. }), "{error:?}");
@@ -322,7 +355,7 @@ pub async fn a_stale_membership_cannot_hold(world: &dyn LogWorld) {
     both(&mut a, &mut b, "a partition of each member", |a, b| a.owned.len() == 1 && b.owned.len() == 1).await;
     let moved = b.owned[0].clone();
     let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
-    let consumed = Consumed { group: group.clone(), membership: stale, positions: vec![(moved, Offset(0))] };
+    let consumed = Consumed { group: group.clone(), membership: stale, positions: vec![(moved, Offset(0).into())] };
     let error = transactor.hold(consumed).await.expect_err("the membership is stale");
     assert!(matches!(error, LogError::Fenced { .. }), "{error:?}");
     a.reader.close().await;
@@ -339,7 +372,8 @@ pub async fn positions_that_are_held_are_not_given_out(world: &dyn LogWorld) {
     let mut a = Member::join(&*log, &group, &topic, None).await;
     a.until_seen(2).await;
     let membership = a.reader.membership().await.expect("a membership");
-    let positions: Vec<_> = a.seen.iter().map(|record| (record.source.clone(), record.offset.next())).collect();
+    let positions: Vec<(_, Position)> =
+        a.seen.iter().map(|record| (record.source.clone(), record.offset.next().into())).collect();
     let mut transactor = log.transactor(&new_name("tx")).await.expect("open a transactor");
     let consumed = Consumed { group: group.clone(), membership, positions: positions.clone() };
     transactor.hold(consumed).await.expect("its owner holds it");
@@ -357,7 +391,7 @@ pub async fn positions_that_are_held_are_not_given_out(world: &dyn LogWorld) {
         transactor.append(records(&output, 0, &["still its owner"])).await.expect("append");
         transactor.commit(None).await.expect("commit");
         let position = wait::until("the position", WITHIN, async || group_position(&*other, &group, &moved).await);
-        assert!(positions.contains(&(moved.clone(), position.await)));
+        assert!(positions.contains(&(moved.clone(), position.await.into())));
         assert_eq!(committed_values(&*log, &output).await, ["while it is held", "still its owner"]);
     }
     a.reader.close().await;
