@@ -6,11 +6,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use connector_contracts::Topic;
-use connector_ports::log::{Identity, Isolation, Offset, Polled, Record, Start, TopicPartition};
+use connector_ports::log::{Identity, Isolation, LogId, Offset, Polled, Record, Start, TopicPartition};
 use connector_runtime::backoff::Backoff;
 use connector_runtime::entry;
 use connector_runtime::failure::Failure;
 use connector_runtime::platform::Platform;
+use connector_runtime::renewed::Renewed;
 use connector_runtime::standing::lacks_nothing;
 use connector_runtime::status::Status;
 use tokio::sync::watch;
@@ -90,7 +91,8 @@ impl Follower {
         let facts = status.waiting(clock, self.platform.log.topic(&topic)).await?;
         let Some(facts) = facts else { return Err(Failure::Later(format!("topic {topic} does not exist yet"))) };
         let partitions: Vec<_> = (0..facts.partitions).map(|p| TopicPartition::new(topic.clone(), p)).collect();
-        let (positions, mut unnamed) = status.waiting(clock, self.start(&partitions)).await?;
+        let (positions, mut names) = status.waiting(clock, self.start(&partitions)).await?;
+        let renewed: Vec<_> = partitions.iter().map(|source| (source.clone(), Renewed::default())).collect();
         let starts = partitions.into_iter().map(|source| {
             let next = positions.next(source.partition);
             (source, if next.0 == 0 { Start::Beginning } else { Start::At(next) })
@@ -102,16 +104,27 @@ impl Follower {
             if self.model.is_damaged() {
                 return Err(Failure::Later("the read model is damaged and is built anew".to_owned()));
             }
+            for (source, renewed) in &renewed {
+                let known = names.get(&source.partition);
+                let another = match renewed.answer(&self.platform.log, source) {
+                    Some(Identity::Known(log)) => known.is_some_and(|known| *known != log),
+                    Some(Identity::Unwritten) => known.is_some(),
+                    Some(Identity::BeginningLost { .. }) | None => false,
+                };
+                if another {
+                    return Err(Failure::Later(format!("{source} was made anew under the read model")));
+                }
+            }
             match status.waiting(clock, reader.poll(Duration::from_secs(1), BATCH)).await? {
                 Polled::Records(records) => {
                     backoff.reset();
                     let partitions: BTreeSet<u32> = records.iter().map(|record| record.source.partition).collect();
-                    for partition in partitions.intersection(&unnamed.clone()) {
-                        let source = TopicPartition::new(topic.clone(), *partition);
+                    for partition in partitions.into_iter().filter(|one| !names.contains_key(one)).collect::<Vec<_>>() {
+                        let source = TopicPartition::new(topic.clone(), partition);
                         if let Identity::Known(log) = status.waiting(clock, self.platform.log.identity(&source)).await?
                         {
-                            self.model.keep_log(*partition, &log).await?;
-                            unnamed.remove(partition);
+                            self.model.keep_log(partition, &log).await?;
+                            names.insert(partition, log);
                         }
                     }
                     let changes: Vec<_> = records.iter().map(|record| self.change(record, facts.partitions)).collect();
@@ -131,8 +144,8 @@ impl Follower {
         }
     }
 
-    /// Where to go on, and the partitions that have no name yet. A model of another log, or a damaged one, is built anew.
-    async fn start(&self, partitions: &[TopicPartition]) -> Result<(Cursor, BTreeSet<u32>), Failure> {
+    /// Where to go on, and the names that the partitions have by now. A model of another log, or a damaged one, is built anew.
+    async fn start(&self, partitions: &[TopicPartition]) -> Result<(Cursor, BTreeMap<u32, LogId>), Failure> {
         if self.model.is_damaged() {
             tracing::warn!("the read model is damaged and is built anew");
             self.model.reset().await?;
@@ -168,8 +181,7 @@ impl Follower {
         for (partition, log) in &names {
             self.model.keep_log(*partition, log).await?;
         }
-        let unnamed = partitions.iter().map(|source| source.partition).filter(|one| !names.contains_key(one));
-        Ok((positions, unnamed.collect()))
+        Ok((positions, names))
     }
 
     fn change(&self, record: &Record, partitions: u32) -> Change {

@@ -1,5 +1,8 @@
 //! History, list and paging follow the log, whatever WhatsApp's times say: they are whole seconds, and may be wrong.
 
+use std::time::Duration;
+
+use connector_contracts::{Topic, Topics};
 use connector_ports::partition::partition_for;
 use serde_json::{Value, json};
 
@@ -175,4 +178,27 @@ async fn a_message_that_comes_again_is_shown_once_and_counted_once() {
     api.until(&format!("{CONVERSATION}/events?limit=100"), all).await;
     assert_eq!(api.get(path).await.1["conversation"]["unread"], 0);
     assert_eq!(texts(&history(&api, CONVERSATION, 4).await), ["begin", "hello", "more", "answer"]);
+}
+
+/// It need not be shorter than the one before, and nobody starts anything again.
+#[tokio::test]
+async fn a_log_made_anew_under_the_read_model_is_read_from_its_beginning() {
+    let (installation, log) = Installation::in_memory().await;
+    let api = installation.api("token-a");
+    installation.publish(vec![accepted("a", "k1-c", "one", "before", 1_000)]).await;
+    assert_eq!(texts(&history(&api, CONVERSATION, 1).await), ["before"]);
+    log.store().make_anew(&Topics::new("t").name(Topic::ConversationEvents).into());
+    installation
+        .publish(vec![
+            a_message("a", "k1-c", "wamid.A", "anew", 2_000),
+            a_message("a", "k1-c", "wamid.B", "and more", 3_000),
+            a_message("a", "k1-c", "wamid.C", "and more than that", 4_000),
+        ])
+        .await;
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(40)).await;
+    tokio::time::resume();
+    let whole =
+        |seen: &Value| seen["messages"].as_array().is_some_and(|all| all.len() == 3 && all[0]["text"] == "anew");
+    api.until(&format!("{CONVERSATION}/messages?limit=100"), whole).await;
 }

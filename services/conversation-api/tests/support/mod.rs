@@ -20,7 +20,7 @@ use connector_domain::settings::Rules;
 use connector_domain::status::DeliveryStatus;
 use connector_domain::template::Template;
 use connector_domain::time::Timestamp;
-use connector_embedded::MemoryGate;
+use connector_embedded::{MemoryGate, MemoryStore, StoreLog};
 use connector_host::server::Limits;
 use connector_ports::clock::SystemClock;
 use connector_ports::ids::RandomIds;
@@ -101,6 +101,15 @@ impl Installation {
         specs.retain(|spec| spec.name != templates);
         provision::apply(platform.log.as_ref(), &specs).await.unwrap();
         Self::run(folder, platform).await
+    }
+
+    /// With all its topics, in a log whose topics can be made anew.
+    pub(crate) async fn in_memory() -> (Self, Arc<StoreLog<MemoryStore>>) {
+        let folder = tempfile::tempdir().unwrap();
+        let log = Arc::new(StoreLog::new(MemoryStore::new(Arc::new(SystemClock))));
+        let platform = Platform { log: log.clone(), ..platform(&folder) };
+        provision::apply(platform.log.as_ref(), &provision::specs(&platform.topics, PARTITIONS, 1)).await.unwrap();
+        (Self::run(folder, platform).await, log)
     }
 
     /// With a log that has nothing in it.
