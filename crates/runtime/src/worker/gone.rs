@@ -1,7 +1,7 @@
 //! Positions that do not mean any more what they meant: of records that were deleted unread, and of topics that were made anew. Both are told,
 //! with the offsets, and nobody waits behind an old position for ever.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -32,6 +32,8 @@ pub(super) struct Watch {
     looking: Option<AbortOnDropHandle<Result<Vec<Looked>, Failure>>>,
     /// Up to where losses were told.
     told: BTreeMap<TopicPartition, Offset>,
+    /// Found to be made anew, and told. A broker may forget the positions of a topic that is deleted, so who takes it up again need not find that.
+    anew: BTreeSet<TopicPartition>,
 }
 
 impl Watch {
@@ -57,6 +59,7 @@ impl<H: Handler> Worker<H> {
         for (partition, committed) in partitions.iter().zip(committed) {
             let standing = committed.and_then(|_| standings.next()).unwrap_or(Standing::Same);
             still.push(committed.filter(|read| !self.tell_of(partition, read.next, standing)));
+            self.watch.anew.remove(partition);
         }
         Ok(still)
     }
@@ -76,9 +79,11 @@ impl<H: Handler> Worker<H> {
                 false
             }
             Standing::Anew(end) => {
-                let (read, end) = (read.0, end.0);
-                tracing::error!(worker, %partition, read, end, "the topic was made anew; it is read from its beginning");
-                self.metrics.made_anew(partition);
+                if !self.watch.anew.contains(partition) {
+                    let (read, end) = (read.0, end.0);
+                    tracing::error!(worker, %partition, read, end, "the topic was made anew; it is read from its beginning");
+                    self.metrics.made_anew(partition);
+                }
                 self.watch.told.remove(partition);
                 true
             }
@@ -90,22 +95,22 @@ impl<H: Handler> Worker<H> {
         if let Some(looking) = self.watch.looking.take_if(|looking| looking.is_finished()) {
             // What could not be asked now is asked the next time.
             let answers = looking.await.ok().and_then(Result::ok).unwrap_or_default();
+            let mut anew = None;
             for Looked { partition, position, newest, standing } in answers {
-                if matches!(standing, Standing::Anew(_)) {
-                    let read = position.next.0;
-                    return Err(Failure::Reinitialise(format!(
-                        "{partition} is not the one that was read up to {read}"
-                    )));
-                }
-                if self.partitions.get(&partition).is_some() {
-                    self.tell_of(&partition, position.next, standing);
-                }
-                if let Some(known) = self.partitions.get_mut(&partition)
+                let Some(known) = self.partitions.get_mut(&partition) else { continue };
+                if matches!(standing, Standing::Same | Standing::Lost(_))
                     && newest.map(|newest| newest.offset) > known.landmark.map(|landmark| landmark.offset)
                 {
                     // What was read before the older one was seen to stand is of the same topic.
                     known.landmark = newest;
                 }
+                if self.tell_of(&partition, position.next, standing) {
+                    self.watch.anew.insert(partition.clone());
+                    anew = Some((partition, position.next.0));
+                }
+            }
+            if let Some((partition, read)) = anew {
+                return Err(Failure::Reinitialise(format!("{partition} is not the one that was read up to {read}")));
             }
         }
         if self.watch.looking.is_some() || self.watch.next.is_some_and(|next| now < next) {
