@@ -62,6 +62,7 @@ pub fn disowned(record: &Record) -> Option<Rejection> {
     Some(match field.as_ref() {
         b"recipient" => Reason::NotAContact.at("recipient"),
         b"user_id" => Reason::NotEnabled.at("user_id"),
+        b"command_id" => Reason::Conflict.at("command_id"),
         _ => Reason::NotEnabled.at("phone_number_id"),
     })
 }

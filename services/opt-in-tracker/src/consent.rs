@@ -356,49 +356,50 @@ impl Consent {
         let Open { command, digest, user, .. } = item;
         let mut home = &item.home;
         let id = item.mark_id();
-        let conflict = conflict_id(&id, *digest);
+        let as_conflict = conflict_id(&id, *digest);
         let mut field = None;
         let first = batch.answered.get(&id).copied().or(known[0]);
         let now = self.clock.now();
-        let decided = match check_repeat(first, *digest) {
+        let conflict = match check_repeat(first, *digest) {
             Ok(Novelty::Repeat) => return Ok(Step::Done(Vec::new())),
-            Err(_) if known[1].is_some() || batch.answered.contains_key(&conflict) => {
+            Err(_) if known[1].is_some() || batch.answered.contains_key(&as_conflict) => {
                 return Ok(Step::Done(Vec::new()));
             }
-            Err(rejection) => Err(rejection),
-            Ok(Novelty::New) if !has_id => Err(Rule::Conflict.at("command_id")),
-            Ok(Novelty::New) if item.refused.is_some() => {
-                let (reason, of) = item.refused.as_ref().map_or((Rule::Invalid, ""), |(reason, of)| (*reason, of));
-                field = Some(of.to_owned());
+            Err(rejection) => Some(rejection),
+            Ok(Novelty::New) => (!has_id).then(|| Rule::Conflict.at("command_id")),
+        };
+        let mut situation = item.situation.clone();
+        for stream in BTreeSet::from([home, user]) {
+            for (event, id, at) in batch.facts.get(stream).into_iter().flatten() {
+                situation.conversation.evolve(event, *id, *at);
+                situation.enablement.evolve(event);
+            }
+        }
+        // What is answered in the stream of its user is their business in any case.
+        let needs_owner = item.refused.is_none() && (conflict.is_none() || item.is_of_conversation());
+        let owned = if needs_owner { self.check_owner(item, &situation) } else { Ok(()) };
+        let foreign = owned.as_ref().is_err_and(|refused| refused.foreign);
+        let decided = match (conflict, &item.refused, owned) {
+            (Some(rejection), ..) => Err(rejection),
+            (None, Some((reason, of)), _) => {
+                field = Some(of.clone());
                 Err(reason.at(""))
             }
-            Ok(Novelty::New) => {
-                let mut situation = item.situation.clone();
-                for stream in BTreeSet::from([home, user]) {
-                    for (event, id, at) in batch.facts.get(stream).into_iter().flatten() {
-                        situation.conversation.evolve(event, *id, *at);
-                        situation.enablement.evolve(event);
-                    }
-                }
-                match self.check_owner(item, &situation) {
-                    Err(NotOwned { rejection, foreign: false }) => Err(rejection),
-                    // Refused in a stream of the tenant's own: here, or where that is.
-                    Err(NotOwned { rejection, foreign: true }) => {
-                        if partition_of(user, self.platform.partitions) != record.source.partition {
-                            return Ok(Step::Done(vec![commands::disown(record, user, rejection.field)]));
-                        }
-                        home = user;
-                        Err(rejection)
-                    }
-                    Ok(()) => {
-                        let template = settings.opt_in_template.as_ref().unwrap_or(&self.template);
-                        let rules = settings.rules(&self.platform.rules);
-                        let message = self.platform.keys.opt_in_message(&command.organization_id, command.command_id);
-                        decide_consent(&situation, command, Some(template), message, &rules, now)
-                    }
-                }
+            (None, None, Err(NotOwned { rejection, .. })) => Err(rejection),
+            (None, None, Ok(())) => {
+                let template = settings.opt_in_template.as_ref().unwrap_or(&self.template);
+                let rules = settings.rules(&self.platform.rules);
+                let message = self.platform.keys.opt_in_message(&command.organization_id, command.command_id);
+                decide_consent(&situation, command, Some(template), message, &rules, now)
             }
         };
+        if foreign && let Err(rejection) = &decided {
+            // Refused in a stream of the tenant's own: here, or where that is.
+            if partition_of(user, self.platform.partitions) != record.source.partition {
+                return Ok(Step::Done(vec![commands::disown(record, user, rejection.field)]));
+            }
+            home = user;
+        }
         // What is no opaque id does not get into the log (R13).
         let formed = |id: &OrganizationId| if id.is_formed() { id.clone() } else { OrganizationId(String::new()) };
         let cause = Cause {

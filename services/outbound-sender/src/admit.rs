@@ -67,6 +67,8 @@ struct Open {
     traceparent: Option<String>,
     /// It is refused whatever the situation is: the reason and the field.
     refused: Option<(Reason, String)>,
+    /// Its id stands for another command. Where that is told depends on whose the conversation is, as for any refusal.
+    conflict: bool,
 }
 
 impl Open {
@@ -124,6 +126,7 @@ impl Admit {
         let conversation = if refused.is_some() { None } else { self.conversation(&command) };
         Open {
             at,
+            conflict: refused.as_ref().is_some_and(|refused| refused.reason == Reason::Conflict),
             digest: commands::digest(record, command.digest()),
             stream: conversation.clone().unwrap_or(user),
             conversation,
@@ -156,6 +159,7 @@ impl Admit {
             stream,
             traceparent: traceparent(record),
             refused: Some((Reason::Invalid, found.field.to_owned())),
+            conflict: false,
             command,
         })
     }
@@ -184,7 +188,11 @@ impl Admit {
     /// Decides on a situation. A command without a conversation has an empty one.
     fn decide(&self, open: &Open, situation: &Situation, facts: &Facts, now: Timestamp) -> Result<Accepted, Refused> {
         let command = &open.command;
+        let conflict = Reason::Conflict.at("command_id");
         let Some(conversation) = &open.conversation else {
+            if open.conflict {
+                return Err(refused(conflict));
+            }
             // Nobody's: a text that is no phone number.
             let field = if command.recipient.address.phone.is_some() { "recipient.phone" } else { "recipient" };
             return Err(refused(Reason::Invalid.at(field)));
@@ -196,7 +204,12 @@ impl Admit {
             address: Some(&command.recipient.address),
             as_user: true,
         };
-        check_owner(acting, facts.number.as_deref(), situation, &self.platform.keys)?;
+        let owned = check_owner(acting, facts.number.as_deref(), situation, &self.platform.keys);
+        if open.conflict {
+            let foreign = owned.is_err_and(|refused| refused.foreign);
+            return Err(NotOwned { rejection: conflict, foreign });
+        }
+        owned?;
         let event =
             decide_send(situation, command, facts.template.as_deref(), &self.platform.rules, now).map_err(refused)?;
         let given = self.address(command, conversation, &situation.conversation);
@@ -365,27 +378,16 @@ impl Admit {
         Ok(vec![self.emitter.emit(event, &self.cause(open, now))?, queued])
     }
 
-    /// Leaves those whose ids stand for no other command of their organization, wherever that was answered.
-    async fn reserve(
-        &self,
-        opens: Vec<Open>,
-        situations: Vec<Situation>,
-        conflicts: &mut Vec<(Open, Rejection)>,
-        now: Timestamp,
-    ) -> Result<(Vec<Open>, Vec<Situation>), Failure> {
+    /// Finds those whose ids stand for another command of their organization, wherever that was answered.
+    async fn reserve(&self, opens: &mut [Open], now: Timestamp) -> Result<(), Failure> {
+        let free: Vec<_> = opens.iter_mut().filter(|open| !open.conflict).collect();
         let asked: Vec<_> =
-            opens.iter().map(|open| (&open.command.organization_id, open.command.command_id, open.digest)).collect();
+            free.iter().map(|open| (&open.command.organization_id, open.command.command_id, open.digest)).collect();
         let has = self.reserved.reserve(&asked, now).await?;
-        let (mut left, mut of_them) = (Vec::with_capacity(opens.len()), Vec::with_capacity(opens.len()));
-        for ((open, situation), has) in opens.into_iter().zip(situations).zip(has) {
-            if has {
-                left.push(open);
-                of_them.push(situation);
-            } else {
-                conflicts.push((open, Reason::Conflict.at("command_id")));
-            }
+        for (open, has) in free.into_iter().zip(has) {
+            open.conflict = !has;
         }
-        Ok((left, of_them))
+        Ok(())
     }
 
     /// Follows the links of conversations (R10): a command goes on where its recipient's conversation continues. What cannot be decided yet
@@ -541,7 +543,6 @@ impl Handler for Admit {
             }
         }
 
-        let mut conflicts = Vec::new();
         let mut opens = Vec::new();
         // All partitions at once: each is a question to the gate.
         let asked = homes.into_iter().map(async |(partition, home)| {
@@ -551,7 +552,7 @@ impl Handler for Admit {
         });
         for home in try_join_all(asked).await? {
             let mut here: HashMap<(OrganizationId, CommandId), u64> = HashMap::new();
-            for (open, known) in home {
+            for (mut open, known) in home {
                 let id = (open.command.organization_id.clone(), open.command.command_id);
                 let first = known.or_else(|| here.get(&id).copied());
                 match check_repeat(first, open.digest) {
@@ -560,12 +561,15 @@ impl Handler for Admit {
                         here.insert(id, open.digest);
                         opens.push(open);
                     }
-                    Err(rejection) => conflicts.push((open, rejection)),
+                    Err(_) => {
+                        open.conflict = true;
+                        opens.push(open);
+                    }
                 }
             }
         }
-        let situations = self.situations(work, &mut opens, &mut steps, now).await?;
-        let (opens, mut situations) = self.reserve(opens, situations, &mut conflicts, now).await?;
+        let mut situations = self.situations(work, &mut opens, &mut steps, now).await?;
+        self.reserve(&mut opens, now).await?;
         let (answers, ends) =
             futures::join!(self.answers(&opens, &mut situations, now), self.dispatch_ends(opens.iter()));
         let answers = answers?;
@@ -579,24 +583,19 @@ impl Handler for Admit {
         wait_behind(&lanes, work, &mut steps, now);
 
         // Nothing fails from here on but by a mistake of ours, so what is remembered is what is written.
-        for (open, rejection) in conflicts {
-            if steps[open.at].is_none() {
-                steps[open.at] = Some(Step::Done(self.reject(&open, &rejection, now)?));
-            }
-        }
         for (open, answer) in opens.into_iter().zip(answers) {
             let (None, Some(answer)) = (&steps[open.at], answer) else { continue };
             let (at, record) = (open.at, &work[open.at].record);
             let mark = Mark { id: open.mark_id(), digest: open.digest, until: now + commands::MEMORY };
+            let conflict = open.conflict;
             let (appends, answered) = match (&open.refused, answer) {
-                (Some((reason, field)), _) => (self.reject_field(&open, *reason, field, now)?, true),
-                (None, Ok(accepted)) => (self.accept(&open, accepted, now)?, true),
-                (None, Err(Refused { rejection, foreign: true })) => {
-                    self.refuse_foreign(open, record, &rejection, now)?
-                }
-                (None, Err(Refused { rejection, foreign: false })) => (self.reject(&open, &rejection, now)?, true),
+                (Some((reason, field)), _) if !conflict => (self.reject_field(&open, *reason, field, now)?, true),
+                (_, Ok(accepted)) => (self.accept(&open, accepted, now)?, true),
+                (_, Err(Refused { rejection, foreign: true })) => self.refuse_foreign(open, record, &rejection, now)?,
+                (_, Err(Refused { rejection, foreign: false })) => (self.reject(&open, &rejection, now)?, true),
             };
-            if answered {
+            // A conflict is no first answer.
+            if answered && !conflict {
                 self.answered.entry(record.source.partition).or_default().push(mark);
             }
             steps[at] = Some(Step::Done(appends));

@@ -167,6 +167,39 @@ async fn one_id_is_one_command_of_its_organization_whatever_stream_answers_it() 
     .await;
 }
 
+/// The id is the asker's own and used; the conversation is somebody else's, named with either number.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_told_in_no_conversation_of_another_organization() {
+    let world = play(async |world: SimWorld| {
+        prepared(&world).await;
+        let own = number("globex", "theirs");
+        let mut eve = directory(DirectoryKind::User);
+        (eve.organization_id, eve.user_id, eve.phone_number_id) =
+            ("globex".into(), Some("eve".into()), Some("theirs".into()));
+        let records = [&own, &eve].map(|r| record(&world, Topic::Directory, &r.key().expect("a key"), r));
+        append(&world, records.into()).await;
+        until(&world, "WhatsAppEnabled", 2).await;
+        let ask = |id: &str, number: &str, recipient, action| {
+            record(&world, Topic::ConsentCommands, id, &by_globex(&world, id, number, recipient, action))
+        };
+        append(&world, vec![ask("used", "theirs", Recipient::default(), ConsentAction::AcknowledgeNotice)]).await;
+        until(&world, "ActivationNoticeAcknowledged", 1).await;
+        let actions = [ConsentAction::Revoke, ConsentAction::Import, ConsentAction::RequestOptIn];
+        for action in actions {
+            append(&world, ["theirs", "number"].map(|number| ask("used", number, by_id(&world), action)).into()).await;
+        }
+        until(&world, "MessageRejected", 2 * actions.len()).await;
+    })
+    .await;
+    let eves = platform(&world).keys.user(&"globex".into(), &"eve".into());
+    for Recorded { envelope, event } in history(&world) {
+        if let Event::MessageRejected(refused) = event {
+            assert_eq!((refused.reason.as_str(), refused.field.as_str()), ("conflict", "command_id"));
+            assert_eq!(envelope.stream_id, eves, "in no stream of the other tenant");
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_damaged_command_is_refused_with_its_field_and_only_an_unreadable_id_is_a_dead_letter() {
     let world = play(async |world: SimWorld| {

@@ -78,6 +78,52 @@ async fn one_id_in_two_organizations_is_two_commands() {
     assert_eq!(scene.posts().len(), 1);
 }
 
+/// The id is the asker's own and used; the conversations are somebody else's, in both partitions, named with either number.
+#[tokio::test(start_paused = true)]
+async fn a_conflict_is_told_in_no_conversation_of_another_organization() {
+    let scene = Scene::new(37).await;
+    scene.second_of("evil", 10).await;
+    let evil = |n| SendMessage { organization_id: "evil".into(), ..crate::scene::text_of_second("used", n) };
+    let first = evil(0);
+    scene.publish(std::slice::from_ref(&first)).await;
+    scene.run_to_the_end(std::slice::from_ref(&first)).await;
+    let (one, other) = apart();
+    let by_id = |n: usize, number: &str| SendMessage {
+        recipient: Recipient { conversation_id: Some(conversation(n)), address: Address::default() },
+        phone_number_id: number.into(),
+        ..evil(n)
+    };
+    let repeated = [
+        by_id(one, crate::scene::SECOND),
+        by_id(other, crate::scene::SECOND),
+        by_id(one, crate::scene::NUMBER),
+        by_id(other, crate::scene::NUMBER),
+        // One's own conversation is told.
+        evil(1),
+    ];
+    scene.world.restart();
+    scene.publish(&repeated).await;
+    scene
+        .run(async |world| {
+            let refused = || of(&crate::scene::events(&world), first.command_id).len() >= 2 + repeated.len();
+            while !refused() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        })
+        .await;
+    let events = of(&scene.events(), first.command_id);
+    let refusals: Vec<_> = events.iter().filter(|e| e.envelope.event_type == "MessageRejected").collect();
+    assert_eq!(refusals.len(), repeated.len(), "each has its answer");
+    let (own, users) = (conversation_of_second(1), keys().user(&"evil".into(), &"bob".into()));
+    for refused in &refusals {
+        assert_eq!(refusal(&[(*refused).clone()]), ("conflict".to_owned(), "command_id".to_owned()));
+        let stream = &refused.envelope.stream_id;
+        assert!(*stream == users || *stream == own, "in no stream of the other tenant");
+    }
+    assert_eq!(refusals.iter().filter(|refused| refused.envelope.stream_id == own).count(), 1);
+    assert_eq!(scene.posts().len(), 1);
+}
+
 /// What became of the one says nothing about the other, also where both wait in one partition.
 #[tokio::test(start_paused = true)]
 async fn a_message_is_sent_while_one_of_another_organization_with_its_id_is_unconfirmed() {
