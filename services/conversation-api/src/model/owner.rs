@@ -19,7 +19,8 @@ pub(super) fn evolve(db: &Connection, recorded: &Recorded) -> Result<(), ModelEr
             taken.is_entered_by(&envelope.organization_id, &recorded.event);
             let is_theirs = taken.organization_id.as_ref() == Some(&envelope.organization_id);
             if is_theirs {
-                fold = taken;
+                // How the person is addressed the former owner knew, and keeps to themselves: shown is what the next one learns.
+                fold = Conversation { address: fold.address, ..taken };
             }
             is_theirs
         }
@@ -39,7 +40,7 @@ pub(super) fn evolve(db: &Connection, recorded: &Recorded) -> Result<(), ModelEr
 }
 
 /// The conversation as an organization sees it: its own while it has the number. Before it has done anything with a number that it got from
-/// another one, what is left of theirs; after it gave the number away, what is left of its own (P4).
+/// another one, what is left of theirs, but not how they addressed the person; after it gave the number away, what is left of its own (P4).
 pub(super) fn conversation(
     connection: &Connection,
     organization: &str,
@@ -47,8 +48,9 @@ pub(super) fn conversation(
 ) -> Result<Conversation, ModelError> {
     let own = stored(connection, organization, stream)?;
     let Some(owner) = other_owner(connection, organization, stream)? else { return Ok(own) };
+    let address = own.address.clone();
     let of = if own.organization_id.is_some() { own } else { stored(connection, &owner, stream)? };
-    Ok(of.handed_over(&organization.into()))
+    Ok(Conversation { address, ..of.handed_over(&organization.into()) })
 }
 
 /// Who had the number of a conversation when something was last done in it, if that was another organization.

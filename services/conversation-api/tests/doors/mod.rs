@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::support::{Installation, NUMBER, a_contact, a_message, admitted, linked, passed_on};
+use crate::support::{Installation, NUMBER, a_contact, a_message, admitted, asked, linked, passed_on};
 
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -368,4 +368,30 @@ async fn a_number_resolves_to_whoever_has_it_now_and_each_conversation_stays_its
     // The user's entry is the person's; the stranger is in no list of theirs.
     let list = api.get("/v1/conversations?user_id=ann").await.1.to_string();
     assert!(list.contains(&person) && !list.contains(&stranger), "{list}");
+}
+
+/// They may have it from another conversation, or by another identity of the person than the new owner knows.
+#[tokio::test]
+async fn who_gets_a_number_is_not_told_how_its_former_owner_addressed_people() {
+    let installation = Installation::start().await;
+    let (former, next) = (installation.api("token-a"), installation.api("token-b"));
+    let stream = a_contact(&installation, "a", "ann").await;
+    installation.publish(vec![a_message("a", &stream, "wamid.1", "to the former owner", 1_000)]).await;
+    let path = |user: &str| format!("/v1/conversations/{stream}?user_id={user}");
+    let seen = former.until(&path("ann"), |seen| seen["conversation"]["address"]["phone"].is_string()).await;
+    assert_eq!(seen["conversation"]["address"]["phone"], "491701234567");
+    // Given that the number is assigned to another organization, whose user has the person in the contacts.
+    a_contact(&installation, "b", "bob").await;
+    let nothing = |seen: &Value| seen["address"]["phone"].is_null() && seen["address"]["bsuid"].is_null();
+    let seen = next.until(&path("bob"), |seen| seen["conversation"]["contact"].is_object()).await;
+    assert!(nothing(&seen["conversation"]), "before anything was done: {seen}");
+    installation.publish(vec![asked("b", &stream, 2_000)]).await;
+    let seen = next.until(&path("bob"), |seen| seen["conversation"]["consent"] == "requested").await;
+    assert!(nothing(&seen["conversation"]), "after it was entered: {seen}");
+    let list = next.get("/v1/conversations?user_id=bob").await.1;
+    assert!(nothing(&list["conversations"][0]), "{list}");
+    // When the person writes to the new owner, these know it too.
+    installation.publish(vec![a_message("b", &stream, "wamid.2", "to the next one", 3_000)]).await;
+    let seen = next.until(&path("bob"), |seen| seen["conversation"]["address"]["phone"].is_string()).await;
+    assert_eq!(seen["conversation"]["last_message"]["text"], "to the next one");
 }
