@@ -64,6 +64,9 @@ pub mod dlq {
     pub const SERVICE: &str = "dlq.service";
     /// When, RFC 3339.
     pub const FAILED_AT: &str = "dlq.failed-at";
+    /// The size of the record, in bytes, when it does not fit here: then its value, its headers and a long key are left out, and the original has
+    /// to be read where it stands.
+    pub const OMITTED: &str = "dlq.omitted";
 }
 
 /// The headers of an event's record.

@@ -11,5 +11,6 @@ pub use consent::{ConsentDecision, announce, announce_ordered, carry_over, decid
 pub use owner::{Acting, NotOwned, check_owner};
 pub use reason::{NotAReason, Reason, Rejection};
 pub use repeat::{Novelty, check_repeat};
+pub(crate) use send::MAX_TEXT;
 pub use send::{decide_dispatch, decide_send, utf16_len};
 pub use window::{announce_window, decide_closing_soon, decide_expiry};

@@ -24,7 +24,7 @@ use connector_ports::Clock;
 pub use config::EmbeddedConfig;
 pub use error::OpenError;
 pub use gate::{GateSnapshot, MemoryGate};
-pub use log::{MAX_RECORD_BYTES, StoreLog};
+pub use log::StoreLog;
 pub use memory::{Fate, MemoryStore};
 pub use sqlite::SqliteStore;
 

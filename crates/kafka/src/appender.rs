@@ -24,7 +24,6 @@ pub(crate) struct KafkaAppender {
     /// `None` only while dropping.
     producer: Option<Arc<ThreadedProducer<Reports>>>,
     known: RwLock<HashSet<TopicName>>,
-    max_record_bytes: usize,
     delivery_timeout: Duration,
 }
 
@@ -35,7 +34,6 @@ impl KafkaAppender {
         Ok(Self {
             producer: Some(Arc::new(producer)),
             known: RwLock::default(),
-            max_record_bytes: config.max_record_bytes,
             delivery_timeout: config.delivery_timeout,
         })
     }
@@ -97,7 +95,7 @@ impl Appender for KafkaAppender {
         if records.is_empty() {
             return Ok(Vec::new());
         }
-        record::check(&records, self.max_record_bytes)?;
+        record::check(&records)?;
         self.find_topics(&records).await?;
         let deadline = Instant::now() + self.delivery_timeout;
         let (done, all) = oneshot::channel();
@@ -113,6 +111,13 @@ impl Appender for KafkaAppender {
             Ok(Ok(results)) => results,
             _ => return Err(LogError::Uncertain { reason: "no delivery report within the bound".to_owned() }),
         };
+        let refused = results
+            .iter()
+            .zip(&records)
+            .filter(|(result, _)| matches!(result, Some(Err(RDKafkaErrorCode::MessageSizeTooLarge))));
+        if let Some(error) = record::too_large(refused.map(|(_, record)| record)) {
+            return Err(error);
+        }
         results
             .into_iter()
             .zip(&records)
@@ -140,7 +145,7 @@ fn not_delivered(code: RDKafkaErrorCode, record: &Append) -> LogError {
     let reason = code.to_string();
     match code {
         RDKafkaErrorCode::MessageSizeTooLarge => {
-            LogError::TooLarge { topic: record.topic.clone(), bytes: record.value.as_ref().map_or(0, |v| v.len()) }
+            LogError::TooLarge { topic: record.topic.clone(), bytes: record.size() }
         }
         code if error::is_unknown_topic(code) => LogError::UnknownTopic { topic: record.topic.clone() },
         code if error::is_fatal(code) => LogError::Fatal { reason },

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use connector_ports::log::Isolation;
+use connector_ports::log::{Isolation, MAX_RECORD_BYTES};
 use connector_settings::{Group, Kind, Reader, Secret, Variable};
 use rdkafka::ClientConfig;
 use rdkafka::config::RDKafkaLogLevel;
@@ -79,12 +79,6 @@ const REQUEST_TIMEOUT: Variable = Variable::with_default(
     "10s",
     "How long one question (end of a partition, committed offset, a topic) may take.",
 );
-const MAX_RECORD: Variable = Variable::with_default(
-    "KAFKA_MAX_RECORD_BYTES",
-    Kind::Number,
-    "4194304",
-    "Largest record written. The topics must take as much (max.message.bytes); those that the connector creates do.",
-);
 const PROPERTIES: Variable = Variable::optional(
     "KAFKA_PROP_*",
     Kind::Text,
@@ -105,6 +99,7 @@ const OURS: &[&str] = &[
     "group.instance.id",
     "group.protocol",
     "isolation.level",
+    "message.max.bytes",
     "message.timeout.ms",
     "delivery.timeout.ms",
     "partition.assignment.strategy",
@@ -132,8 +127,6 @@ pub struct KafkaConfig {
     pub transaction_timeout: Duration,
     /// How long one question may take.
     pub request_timeout: Duration,
-    /// Largest record written, key and headers included.
-    pub max_record_bytes: usize,
     /// Further settings of librdkafka, by its own names. Some of them are passwords and keys.
     pub properties: Vec<(String, Secret)>,
 }
@@ -171,7 +164,6 @@ impl KafkaConfig {
         DELIVERY_TIMEOUT,
         TRANSACTION_TIMEOUT,
         REQUEST_TIMEOUT,
-        MAX_RECORD,
         PROPERTIES,
     ];
 
@@ -195,7 +187,6 @@ impl KafkaConfig {
             delivery_timeout: Duration::from_secs(8),
             transaction_timeout: Duration::from_secs(10),
             request_timeout: Duration::from_secs(10),
-            max_record_bytes: 4_194_304,
             properties: Vec::new(),
         }
     }
@@ -210,8 +201,6 @@ impl KafkaConfig {
         let delivery_timeout = reader.duration(&DELIVERY_TIMEOUT);
         let transaction_timeout = reader.duration(&TRANSACTION_TIMEOUT);
         let request_timeout = reader.duration(&REQUEST_TIMEOUT);
-        // librdkafka's own bounds of message.max.bytes.
-        let max_record_bytes = reader.number_in(&MAX_RECORD, 1_000..=1_000_000_000);
         if let (Some(delivery), Some(transaction)) = (delivery_timeout, transaction_timeout)
             && delivery >= transaction
         {
@@ -265,7 +254,6 @@ impl KafkaConfig {
             delivery_timeout: delivery_timeout?,
             transaction_timeout: transaction_timeout?,
             request_timeout: request_timeout?,
-            max_record_bytes: max_record_bytes?,
             properties,
         })
     }
@@ -358,8 +346,9 @@ impl KafkaConfig {
             .set("partitioner", "murmur2_random")
             .set("compression.type", "lz4")
             .set("linger.ms", "0")
+            // Not more than every topic takes (`MIN_TOPIC_BYTES`).
             .set("batch.size", "1000000")
-            .set("message.max.bytes", self.max_record_bytes.to_string())
+            .set("message.max.bytes", MAX_RECORD_BYTES.to_string())
             .set("message.timeout.ms", self.delivery_timeout.as_millis().to_string())
             .set("queue.buffering.max.messages", "200000")
             .set("queue.buffering.max.kbytes", "131072")

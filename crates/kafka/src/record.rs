@@ -3,29 +3,33 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 
-use bytes::{Bytes, BytesMut};
+use bytes::BytesMut;
 use connector_domain::time::Timestamp;
 use connector_ports::log::{
-    Append, HeaderName, Landmark, LogError, Offset, Position, Record, Start, TopicName, TopicPartition,
+    Append, HeaderName, Landmark, LogError, MAX_RECORD_BYTES, Offset, Position, Record, Start, TopicName,
+    TopicPartition,
 };
 use rdkafka::Message;
 use rdkafka::TopicPartitionList;
 use rdkafka::message::{BorrowedMessage, Header, Headers, OwnedHeaders};
 use rdkafka::topic_partition_list::TopicPartitionListElem;
 
-/// Overhead of a record in a batch, at most: lengths, offsets, the batch header (Kafka's record format v2).
-const OVERHEAD: usize = 128;
-
 /// Refuses what cannot be written, before the first record of a call is handed over.
-pub(crate) fn check(records: &[Append], max_bytes: usize) -> Result<(), LogError> {
+pub(crate) fn check(records: &[Append]) -> Result<(), LogError> {
     for record in records {
         check_topic(&record.topic)?;
-        let size = size_of(record);
-        if size + OVERHEAD > max_bytes {
-            return Err(LogError::TooLarge { topic: record.topic.clone(), bytes: size });
+        let bytes = record.size();
+        if bytes > MAX_RECORD_BYTES {
+            return Err(LogError::TooLarge { topic: record.topic.clone(), bytes });
         }
     }
     Ok(())
+}
+
+/// The record that a broker refused as too large, when it refused all of these: they may have stood in one batch.
+pub(crate) fn too_large<'a>(refused: impl Iterator<Item = &'a Append>) -> Option<LogError> {
+    let largest = refused.max_by_key(|record| record.size())?;
+    Some(LogError::TooLarge { topic: largest.topic.clone(), bytes: largest.size() })
 }
 
 /// Kafka's own rule for names: up to 249 letters, digits, dots, dashes and underscores, and not just dots.
@@ -37,12 +41,6 @@ pub(crate) fn check_topic(topic: &TopicName) -> Result<(), LogError> {
         && name != ".."
         && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'-' | b'_'));
     if legal { Ok(()) } else { Err(LogError::Fatal { reason: format!("{name:?} is not a legal name for a topic") }) }
-}
-
-fn size_of(record: &Append) -> usize {
-    let length = |bytes: &Option<Bytes>| bytes.as_ref().map_or(0, Bytes::len);
-    let headers: usize = record.headers.iter().map(|(name, value)| name.len() + length(value) + 8).sum();
-    length(&record.key) + length(&record.value) + headers
 }
 
 /// Headers in librdkafka's form.
@@ -182,6 +180,8 @@ pub(crate) fn plain_start(start: Start) -> Option<rdkafka::Offset> {
 
 #[cfg(test)]
 mod tests {
+    use bytes::Bytes;
+
     use super::*;
 
     fn append(topic: &str, bytes: usize) -> Append {
@@ -196,11 +196,11 @@ mod tests {
 
     #[test]
     fn a_record_that_is_too_large_is_refused_before_it_leaves() {
-        assert!(check(&[append("t", 500)], 1_000).is_ok());
-        assert!(matches!(
-            check(&[append("t", 5), append("t", 990)], 1_000),
-            Err(LogError::TooLarge { bytes: 1_007, .. })
-        ));
+        let empty = append("t", 0).size();
+        let largest = MAX_RECORD_BYTES - empty;
+        assert!(check(&[append("t", largest)]).is_ok());
+        let refused = check(&[append("t", 5), append("t", largest + 1)]);
+        assert!(matches!(refused, Err(LogError::TooLarge { bytes, .. }) if bytes == MAX_RECORD_BYTES + 1));
     }
 
     #[test]

@@ -221,7 +221,6 @@ impl End {
 /// The blocking half.
 struct Work {
     producer: ThreadedProducer<Reports>,
-    max_record_bytes: usize,
     delivery_timeout: Duration,
     transaction_timeout: Duration,
     request_timeout: Duration,
@@ -240,7 +239,6 @@ impl Work {
             .map_err(|error| error::of_client(&error))?;
         let work = Self {
             producer,
-            max_record_bytes: config.max_record_bytes,
             delivery_timeout: config.delivery_timeout,
             transaction_timeout: config.transaction_timeout,
             request_timeout: config.request_timeout,
@@ -296,7 +294,7 @@ impl Work {
 
     fn append(&mut self, records: &[Append], told: Option<Told>) -> Result<Vec<Appended>, LogError> {
         self.alive()?;
-        record::check(records, self.max_record_bytes)?;
+        record::check(records)?;
         self.find_topics(records)?;
         self.begin()?;
         let deadline = Instant::now() + self.delivery_timeout + ATTEMPT;
@@ -315,6 +313,13 @@ impl Work {
             return Err(self.uncertain("no delivery report within the bound".to_owned()));
         }
         let results = std::mem::take(&mut self.producer.context().state().results);
+        let refused = results
+            .iter()
+            .zip(records)
+            .filter(|(result, _)| matches!(result, Some(Err(RDKafkaErrorCode::MessageSizeTooLarge))));
+        if let Some(error) = record::too_large(refused.map(|(_, record)| record)) {
+            return Err(self.fatal().unwrap_or(error));
+        }
         let mut appended = Vec::with_capacity(records.len());
         for (result, record) in results.into_iter().zip(records) {
             match result {
@@ -492,7 +497,7 @@ impl Work {
         }
         match code {
             RDKafkaErrorCode::MessageSizeTooLarge => {
-                LogError::TooLarge { topic: record.topic.clone(), bytes: record.value.as_ref().map_or(0, |v| v.len()) }
+                LogError::TooLarge { topic: record.topic.clone(), bytes: record.size() }
             }
             code if error::is_unknown_topic(code) => LogError::UnknownTopic { topic: record.topic.clone() },
             code if error::is_fenced(code) => {

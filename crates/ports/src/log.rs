@@ -86,6 +86,33 @@ pub type HeaderName = Cow<'static, str>;
 /// A record header. Names may repeat. `None` is Kafka's null, which is not an empty value.
 pub type Header = (HeaderName, Option<Bytes>);
 
+/// The largest record that is written at all, by [`Append::size`]: a dead letter, which is a record of a topic, byte for byte, with more
+/// headers. Every writer and the dead letter topics take as much.
+pub const MAX_RECORD_BYTES: usize = MAX_TOPIC_BYTES + ROOM_BYTES;
+
+/// The largest record of every other topic.
+pub const MAX_TOPIC_BYTES: usize = 4 * 1024 * 1024;
+
+/// The largest record that is worked on. One that is sent on to another partition of its topic is a little larger there.
+pub const MAX_TAKEN_BYTES: usize = MAX_TOPIC_BYTES - ROOM_BYTES;
+
+/// By how much a record may grow on its way: headers, and another key.
+const ROOM_BYTES: usize = 64 * 1024;
+
+/// How much every topic must take at least: so much a writer puts into one batch of small records (what a broker takes by default).
+pub const MIN_TOPIC_BYTES: usize = 1_048_588;
+
+/// What a record takes beside its contents at most: lengths, offsets, the batch that it stands in (Kafka's record format v2).
+const OVERHEAD: usize = 128;
+/// The same of a header: its lengths.
+const HEADER_OVERHEAD: usize = 8;
+
+fn size(key: Option<&Bytes>, value: Option<&Bytes>, headers: &[Header]) -> usize {
+    let length = |bytes: Option<&Bytes>| bytes.map_or(0, Bytes::len);
+    let headers = headers.iter().map(|(name, value)| name.len() + length(value.as_ref()) + HEADER_OVERHEAD);
+    length(key) + length(value) + headers.sum::<usize>() + OVERHEAD
+}
+
 /// A record as read.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
@@ -109,6 +136,12 @@ impl Record {
     pub fn header(&self, name: &str) -> Option<&Bytes> {
         self.headers.iter().filter(|(n, _)| n == name).find_map(|(_, value)| value.as_ref())
     }
+
+    /// What it takes in the log at most: uncompressed, with its headers.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size(self.key.as_ref(), self.value.as_ref(), &self.headers)
+    }
 }
 
 /// A record to be written.
@@ -124,6 +157,14 @@ pub struct Append {
     pub value: Option<Bytes>,
     /// In order.
     pub headers: Vec<Header>,
+}
+
+impl Append {
+    /// What it takes in the log at most: uncompressed, with its headers.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        size(self.key.as_ref(), self.value.as_ref(), &self.headers)
+    }
 }
 
 /// Where a record was written.
@@ -232,12 +273,12 @@ pub enum LogError {
         /// Its name.
         topic: TopicName,
     },
-    /// The record is larger than the log takes.
+    /// The record is larger than [`MAX_RECORD_BYTES`], or than its topic takes (`max.message.bytes`).
     #[error("a record for {topic} is too large: {bytes} bytes")]
     TooLarge {
         /// Where it should go.
         topic: TopicName,
-        /// Its size.
+        /// Its size ([`Append::size`]); the largest when several are.
         bytes: usize,
     },
     /// Misconfiguration, denied access, a broken file: nothing to wait for.

@@ -142,9 +142,14 @@ pub fn event_id(event_type: &str, cause_id: &str) -> EventId {
     EventId::derived(&format!("{event_type}:{cause_id}"))
 }
 
-/// The trace context a record carries.
+/// The longest trace context that is passed on: W3C's has 55 characters, and what a later version adds behind them.
+const LONGEST_TRACEPARENT: usize = 128;
+
+/// The trace context a record carries. What is none is not passed on: it would stand in every event that the record leads to.
 #[must_use]
 pub fn traceparent(record: &connector_ports::log::Record) -> Option<String> {
     let value = record.header(connector_contracts::headers::TRACEPARENT)?;
-    std::str::from_utf8(value).ok().map(str::to_owned)
+    let formed = value.len() <= LONGEST_TRACEPARENT
+        && value.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_'));
+    formed.then(|| std::str::from_utf8(value).ok().map(str::to_owned)).flatten()
 }

@@ -4,12 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use connector_contracts::Topics;
-use connector_contracts::topic::DLQ_SUFFIX;
+use connector_contracts::topic::{DLQ_SUFFIX, TopicDeclaration};
 use connector_ports::Log;
-use connector_ports::log::{LogError, TopicName, TopicSpec};
-
-/// What every topic takes in one record or batch: the largest delivery that WhatsApp sends (3 MiB) may be a single item.
-const MAX_MESSAGE_BYTES: usize = 4_194_304;
+use connector_ports::log::{LogError, MAX_RECORD_BYTES, MAX_TOPIC_BYTES, MIN_TOPIC_BYTES, TopicName, TopicSpec};
 
 /// What was found about one topic.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -87,22 +84,25 @@ pub fn specs(topics: &Topics, partitions: u32, replication: u16) -> Vec<TopicSpe
     let declared = topics.listing().into_iter();
     declared
         .map(|topic| TopicSpec {
-            name: topic.name.into(),
-            partitions,
-            replication,
-            settings: settings(&topic.cleanup_policy, topic.retention_ms, replication)
+            settings: settings(&topic, replication)
                 .into_iter()
                 .chain(topic.delete_retention_ms.map(|ms| ("delete.retention.ms".to_owned(), ms.to_string())))
                 .collect(),
+            name: topic.name.into(),
+            partitions,
+            replication,
         })
         .collect()
 }
 
-fn settings(cleanup_policy: &str, retention_ms: i64, replication: u16) -> Vec<(String, String)> {
+fn settings(topic: &TopicDeclaration, replication: u16) -> Vec<(String, String)> {
+    let (cleanup_policy, retention_ms) = (topic.cleanup_policy.as_str(), topic.retention_ms);
+    // The largest delivery that WhatsApp sends (3 MiB) may be a single item. A dead letter is a whole record and a bit.
+    let most = if topic.dlq { MAX_RECORD_BYTES } else { MAX_TOPIC_BYTES };
     let mut settings = vec![
         ("cleanup.policy".to_owned(), cleanup_policy.to_owned()),
         ("retention.ms".to_owned(), retention_ms.to_string()),
-        ("max.message.bytes".to_owned(), MAX_MESSAGE_BYTES.to_string()),
+        ("max.message.bytes".to_owned(), most.to_string()),
     ];
     if cleanup_policy == "delete" && retention_ms == -1 {
         settings.push(("retention.bytes".to_owned(), "-1".to_owned()));
@@ -153,8 +153,12 @@ fn number(text: &str) -> Option<i64> {
     text.parse().ok()
 }
 
-/// What deletes records that are relied upon, or keeps them in another way.
+/// What deletes records that are relied upon, keeps them in another way, or does not take them.
 fn is_dangerous(spec: &TopicSpec, setting: &str, found: &str, wanted: &str) -> bool {
+    // Not even a batch of small records fits, and no dead letter that tells so.
+    if setting == "max.message.bytes" {
+        return number(found).is_none_or(|found| usize::try_from(found).is_ok_and(|found| found < MIN_TOPIC_BYTES));
+    }
     // They are looked at by people, who come in time or not.
     if spec.name.as_str().ends_with(DLQ_SUFFIX) {
         return false;
@@ -239,6 +243,9 @@ mod tests {
             (LOG, "cleanup.policy", "compact", true),
             (LOG, "cleanup.policy", "compact,delete", true),
             (LOG, "max.message.bytes", "1048588", false),
+            (LOG, "max.message.bytes", "1048587", true),
+            ("whatsapp.webhooks.v1.dlq", "max.message.bytes", "4194304", false),
+            ("whatsapp.webhooks.v1.dlq", "max.message.bytes", "1000000", true),
             (LOG, "min.insync.replicas", "1", false),
             ("whatsapp.templates.v1", "cleanup.policy", "delete", true),
             ("whatsapp.directory.v1", "cleanup.policy", "compact,delete", true),

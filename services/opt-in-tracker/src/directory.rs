@@ -14,6 +14,7 @@ use async_trait::async_trait;
 use connector_contracts::decode;
 use connector_domain::command::{DirectoryRecord, NumberSettings};
 use connector_domain::conversation::Conversation;
+use connector_domain::decide::utf16_len;
 use connector_domain::directory::{
     ContactEntry, Enablement, decide_contact, decide_contact_removed, decide_user, decide_user_removed,
 };
@@ -46,6 +47,9 @@ const WITHIN: Duration = Duration::from_secs(2);
 
 /// How often it is looked whether there is something to compare.
 const QUIET: Duration = Duration::from_secs(1);
+
+/// The longest name of a contact, in UTF-16 units: it stands in the log and in every list.
+const LONGEST_NAME: usize = 1024;
 
 /// Steps of a comparison in one turn, while nobody is found to be gone.
 const STEPS: usize = 16;
@@ -228,6 +232,10 @@ impl Directory {
         let bsuid = decoded.as_ref().and_then(|decoded| decoded.address.bsuid.as_ref());
         if bsuid.is_some_and(|bsuid| !bsuid.is_formed()) {
             return dead("invalid", "address.bsuid is no business-scoped user id");
+        }
+        let name = decoded.as_ref().and_then(|decoded| decoded.name.as_ref());
+        if name.is_some_and(|name| utf16_len(name.expose()) > LONGEST_NAME) {
+            return dead("invalid", "name is too long");
         }
         let stream = self.platform.keys.user(&subject.organization_id, &subject.user_id);
         Ok(Item { at, key: key.to_owned(), subject, stream, record: decoded })

@@ -38,7 +38,7 @@ const MAX_BODY: Variable = Variable::with_default(
     "WEBHOOK_MAX_BODY_BYTES",
     Kind::Number,
     "3145728",
-    "Largest delivery that is taken: Meta sends up to 3 MiB. An item of it must fit into a record (KAFKA_MAX_RECORD_BYTES).",
+    "Largest delivery that is taken: Meta sends up to 3 MiB. An item of it must fit into a record (4 MiB).",
 );
 const MEMORY: Variable = Variable::with_default(
     "WEBHOOK_MEMORY_BYTES",

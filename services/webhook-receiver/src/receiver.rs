@@ -143,7 +143,7 @@ impl Receiver {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(error @ LogError::TooLarge { .. })) => {
                 // It stays too large: 503 would only bring it again.
-                tracing::error!(%error, "a delivery does not fit into the topic; raise its max.message.bytes and KAFKA_MAX_RECORD_BYTES");
+                tracing::error!(%error, "a delivery does not fit into the topic; see connectorctl topics check");
                 Err(Refusal::TooLarge)
             }
             Ok(Err(error)) => {

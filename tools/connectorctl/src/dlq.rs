@@ -39,8 +39,13 @@ pub(crate) async fn run(Action::List { topic }: &Action, out: &mut (dyn Write + 
 
 fn line(record: &Record) -> String {
     let header = |name| record.header(name).map_or("?".into(), |value| String::from_utf8_lossy(value));
+    let bytes = record.value.as_ref().map_or(0, |value| value.len());
+    let size = match record.header(dlq::OMITTED) {
+        Some(omitted) => format!("left out: {} bytes", String::from_utf8_lossy(omitted)),
+        None => format!("{bytes} bytes"),
+    };
     format!(
-        "{}  {}[{}] offset {}  {}: {}  ({}, {} bytes)",
+        "{}  {}[{}] offset {}  {}: {}  ({}, {size})",
         rfc3339(record.timestamp),
         header(dlq::ORIGINAL_TOPIC),
         header(dlq::ORIGINAL_PARTITION),
@@ -48,6 +53,5 @@ fn line(record: &Record) -> String {
         header(dlq::REASON),
         header(dlq::DETAIL),
         header(dlq::SERVICE),
-        record.value.as_ref().map_or(0, |value| value.len()),
     )
 }

@@ -12,7 +12,7 @@ use crate::template::{self, Template};
 use crate::time::Timestamp;
 
 /// WhatsApp's limit for the body of a text message.
-const MAX_TEXT: usize = 4096;
+pub(crate) const MAX_TEXT: usize = 4096;
 
 /// Length of a text in UTF-16 units, the larger of the two ways in which WhatsApp may count its 4,096 characters.
 #[must_use]

@@ -12,6 +12,7 @@ mod gone;
 mod meters;
 mod partitions;
 mod reread;
+mod sizes;
 mod slots;
 mod transaction;
 mod turn;

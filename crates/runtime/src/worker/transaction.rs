@@ -40,11 +40,13 @@ pub(super) struct Outgoing<F> {
     pub(super) effects: Vec<Effect<F>>,
     /// Partitions whose handler is told.
     pub(super) touched: BTreeSet<TopicPartition>,
+    /// A record led to what its topic does not take: nothing of its lane stands.
+    pub(super) unfit: Option<String>,
 }
 
 impl<F> Default for Outgoing<F> {
     fn default() -> Self {
-        Self { appends: Vec::new(), effects: Vec::new(), touched: BTreeSet::new() }
+        Self { appends: Vec::new(), effects: Vec::new(), touched: BTreeSet::new(), unfit: None }
     }
 }
 
@@ -65,7 +67,7 @@ impl<H: Handler> Worker<H> {
     }
 
     async fn write_down(&mut self, outgoing: Outgoing<H::Fact>) -> Result<(), Failure> {
-        let Outgoing { appends, effects, touched } = outgoing;
+        let Outgoing { appends, effects, touched, unfit: _ } = outgoing;
         self.touched.extend(touched);
         let positions = self.pending();
         let ours = self.writer.is_open() && effects.iter().all(|effect| self.writer.holds(&effect.partition));
@@ -159,6 +161,7 @@ impl<H: Handler> Worker<H> {
             }
             appended = written;
             for (name, position) in positions {
+                self.writer.sizes.committed(&name, position);
                 if let Some(partition) = self.partitions.get_mut(&name) {
                     partition.ledger.committed(position);
                 }

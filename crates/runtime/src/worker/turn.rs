@@ -1,5 +1,7 @@
 //! One turn: what the records and results in hand lead to.
 
+use std::borrow::Cow;
+
 use connector_ports::log::{Reader, Record, Start, TopicPartition};
 use connector_telemetry::metrics::Rebalance;
 use tokio::task::JoinError;
@@ -10,9 +12,9 @@ use super::meters::batch_span;
 use super::slots::Slots;
 use super::transaction::{Effect, Outgoing};
 use super::{End, Finished, Worker};
-use crate::dead_letter::dead_letter;
+use crate::dead_letter::{dead_letter, dead_letters_of};
 use crate::failure::Failure;
-use crate::handler::{Handler, Order, Step, TakeUp};
+use crate::handler::{Handler, Order, Reason, Step, TakeUp};
 use crate::lanes::{LaneKey, QueueKey, Work};
 
 /// Work for one call of the handler.
@@ -73,7 +75,11 @@ impl<H: Handler> Worker<H> {
             let span = batch_span(&self.spec.group, &work);
             let started = self.clock.now();
             let foreseen = self.foreseen(&work);
-            let handle = self.handler.handle(&work).instrument(span);
+            let (fit, refusals) = self.fit(&work);
+            let (handler, shown) = (&mut self.handler, &fit);
+            let handle = async move {
+                if shown.is_empty() { Ok(Vec::new()) } else { handler.handle(shown).instrument(span).await }
+            };
             let handled = if foreseen.is_empty() {
                 handle.await
             } else {
@@ -84,7 +90,8 @@ impl<H: Handler> Worker<H> {
                 handled
             };
             self.metrics.batch(self.clock.now().since(started));
-            let count = work.len();
+            let count = fit.len();
+            drop(fit);
             let mut work = work.into_iter();
             let steps = match handled {
                 Ok(steps) if steps.len() == count => steps,
@@ -104,13 +111,32 @@ impl<H: Handler> Worker<H> {
                 }
             };
             let mut steps = steps.into_iter();
+            let steps =
+                refusals.into_iter().filter_map(|refusal| refusal.map(Step::DeadLetter).or_else(|| steps.next()));
+            let mut steps = steps.collect::<Vec<_>>().into_iter();
             for (partition, lane, count) in lanes {
                 let own: Vec<_> = work.by_ref().take(count).collect();
                 let steps: Vec<_> = steps.by_ref().take(count).collect();
                 self.settle(&partition, lane, own, steps, &mut outgoing)?;
             }
         }
-        self.write(outgoing).await
+        let Some(reason) = outgoing.unfit.take() else { return self.write(outgoing).await };
+        if matches!(self.handler.order(), Order::Lanes { .. }) {
+            // What others did outside is not to be forgotten for that.
+            self.write(outgoing).await?;
+            self.commit().await?;
+        }
+        Err(Failure::Reinitialise(reason))
+    }
+
+    /// The work that the handler is shown, and for each piece whether it is not, and why.
+    fn fit<'a>(&self, work: &'a [Work]) -> (Cow<'a, [Work]>, Vec<Option<Reason>>) {
+        let refusals: Vec<_> = work.iter().map(|work| self.writer.sizes.refusal(&work.record)).collect();
+        if refusals.iter().all(Option::is_none) {
+            return (Cow::Borrowed(work), refusals);
+        }
+        let fit = work.iter().zip(&refusals).filter(|(_, refusal)| refusal.is_none());
+        (fit.map(|(work, _)| work.clone()).collect(), refusals)
     }
 
     /// The next work. Partitions are served in turn, so that a backlog of one does not keep the others waiting.
@@ -156,6 +182,11 @@ impl<H: Handler> Worker<H> {
     ) -> Result<(), Failure> {
         let lanes_allowed = matches!(self.handler.order(), Order::Lanes { .. });
         let now = self.clock.now();
+        if let Some(unfit) = self.writer.sizes.give_up(&work, &steps) {
+            // Nothing of this lane stands; it is read again.
+            outgoing.unfit = Some(unfit);
+            return Ok(());
+        }
         outgoing.touched.insert(name.clone());
         let Some(partition) = self.partitions.get_mut(name) else { return Ok(()) };
         let mut all = work.into_iter();
@@ -178,7 +209,8 @@ impl<H: Handler> Worker<H> {
                         "dead letter"
                     );
                     self.metrics.dead_lettered(&work.record.source, reason.word);
-                    let letter = dead_letter(&work.record, &reason, self.spec.name, &self.spec.group, now);
+                    let most = self.writer.sizes.most_of_letter(&dead_letters_of(&work.record.source.topic));
+                    let letter = dead_letter(&work.record, &reason, self.spec.name, &self.spec.group, now, most);
                     outgoing.appends.push(letter);
                     partition.ledger.finished(work.record.offset);
                 }

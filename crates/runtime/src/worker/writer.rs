@@ -6,10 +6,11 @@ use std::time::Duration;
 use connector_domain::time::Timestamp;
 use connector_ports::Log;
 use connector_ports::log::{
-    Append, Appended, Consumed, Membership, Offset, Position, TopicName, TopicPartition, Transactor,
+    Append, Appended, Consumed, LogError, Membership, Offset, Position, TopicName, TopicPartition, Transactor,
 };
 
 use super::partitions::Partitions;
+use super::sizes::Sizes;
 use crate::failure::Failure;
 
 /// Positions, by partition.
@@ -24,6 +25,7 @@ pub(crate) struct Writer {
     open: Option<Open>,
     /// What is appended when the transaction ends, or sooner, with a journal in the same topic.
     deferred: Vec<Append>,
+    pub(super) sizes: Sizes,
 }
 
 struct Open {
@@ -40,6 +42,7 @@ impl Writer {
             transactor: None,
             open: None,
             deferred: Vec::new(),
+            sizes: Sizes::default(),
         }
     }
 
@@ -84,7 +87,8 @@ impl Writer {
         now: Timestamp,
     ) -> Result<(), Failure> {
         let consumed = self.consumed(&positions, of, membership);
-        self.transactor()?.hold(consumed).await.map_err(unwritten)?;
+        let held = self.transactor()?.hold(consumed).await;
+        held.map_err(|error| self.unwritten(error))?;
         let fresh = Open { since: now, held: Positions::new(), appended: Vec::new() };
         self.open.get_or_insert(fresh).held.extend(positions);
         Ok(())
@@ -111,7 +115,8 @@ impl Writer {
         let before = all.len();
         all.extend(records);
         let mut of_journal = |place: usize| place.checked_sub(before).into_iter().for_each(&mut *durable);
-        let appended = self.transactor()?.append_each(all, &mut of_journal).await.map_err(unwritten)?;
+        let appended = self.transactor()?.append_each(all, &mut of_journal).await;
+        let appended = appended.map_err(|error| self.unwritten(error))?;
         self.appended(appended);
         Ok(())
     }
@@ -120,7 +125,8 @@ impl Writer {
         if records.is_empty() {
             return Ok(());
         }
-        let appended = self.transactor()?.append(records).await.map_err(unwritten)?;
+        let appended = self.transactor()?.append(records).await;
+        let appended = appended.map_err(|error| self.unwritten(error))?;
         self.appended(appended);
         Ok(())
     }
@@ -147,7 +153,8 @@ impl Writer {
             (Some(membership), false) => Some(self.consumed(&positions, of, membership)),
             (None, false) => return Err(Failure::Reinitialise("no membership".to_owned())),
         };
-        self.transactor()?.commit(consumed).await.map_err(unwritten)?;
+        let committed = self.transactor()?.commit(consumed).await;
+        committed.map_err(|error| self.unwritten(error))?;
         Ok(self.open.take().map(|open| open.appended).unwrap_or_default())
     }
 
@@ -163,12 +170,16 @@ impl Writer {
     fn transactor(&mut self) -> Result<&mut Box<dyn Transactor>, Failure> {
         self.transactor.as_mut().ok_or_else(|| Failure::Reinitialise("the transactor is gone".to_owned()))
     }
-}
 
-/// An absent broker in the middle of a transaction leaves it in doubt: a new transactor settles it.
-fn unwritten(error: connector_ports::log::LogError) -> Failure {
-    match Failure::from(error) {
-        Failure::Later(reason) => Failure::Reinitialise(reason),
-        other => other,
+    /// An absent broker in the middle of a transaction leaves it in doubt: a new transactor settles it. A topic that does not take a record is
+    /// not offered such a one again.
+    fn unwritten(&mut self, error: LogError) -> Failure {
+        if self.sizes.learn(&error) {
+            return Failure::Reinitialise(error.to_string());
+        }
+        match Failure::from(error) {
+            Failure::Later(reason) => Failure::Reinitialise(reason),
+            other => other,
+        }
     }
 }

@@ -53,6 +53,7 @@ macro_rules! log_contract {
             a_missing_topic_is_named_as_such
             a_partition_keeps_its_identity
             a_topic_tells_its_settings
+            a_record_that_does_not_fit_is_refused_as_that
             open_transactions_are_hidden_from_committed_readers_only
             nothing_behind_an_open_transaction_is_visible
             each_record_of_a_transaction_is_told_of_once_when_it_is_durable

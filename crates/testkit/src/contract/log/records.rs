@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use connector_ports::log::{Append, Header, Identity, Isolation, LogError, Start, TopicFacts, TopicName, TopicSpec};
+use connector_ports::log::{
+    Append, Header, Identity, Isolation, LogError, MAX_RECORD_BYTES, MIN_TOPIC_BYTES, Start, TopicFacts, TopicName,
+    TopicSpec,
+};
 use connector_ports::partition::partition_for;
 
 use super::{LogWorld, append, at, new_name, new_topic, read, reader, record, records, text, values};
@@ -176,4 +179,52 @@ pub async fn a_missing_topic_is_named_as_such(world: &dyn LogWorld) {
     let error = log.end_offset(&at(&missing, 0), Isolation::Committed).await.expect_err("there is no such topic");
     assert!(matches!(&error, LogError::UnknownTopic { topic } if *topic == missing), "{error:?}");
     assert_eq!(log.topic(&missing).await.expect("ask"), None);
+}
+
+/// Bytes that no compression makes fewer.
+fn noise(count: usize) -> Bytes {
+    let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut next = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state
+    };
+    let mut bytes: Vec<u8> = (0..count.div_ceil(8)).flat_map(|_| next().to_le_bytes()).collect();
+    bytes.truncate(count);
+    bytes.into()
+}
+
+/// The largest record is written and read; one that is larger than that, or than its topic takes, is refused by its name and size, with all that
+/// was written along with it. Whoever takes the transactional id over goes on.
+pub async fn a_record_that_does_not_fit_is_refused_as_that(world: &dyn LogWorld) {
+    let log = world.log().await;
+    for (most, refused) in [(MAX_RECORD_BYTES, MAX_RECORD_BYTES + 1), (MIN_TOPIC_BYTES, MIN_TOPIC_BYTES + 1_000)] {
+        let topic = TopicName::from(new_name("contract.sizes"));
+        let settings = vec![("max.message.bytes".to_owned(), most.to_string())];
+        let spec = TopicSpec { name: topic.clone(), partitions: 1, replication: 1, settings };
+        log.create_topic(&spec).await.expect("create");
+        let empty = record(&topic, 0, "").size();
+        let of_size = |bytes: usize| Append { value: Some(noise(bytes - empty)), ..record(&topic, 0, "") };
+        let is_refusal = |error: &LogError| matches!(error, LogError::TooLarge { topic: told, bytes } if *told == topic && *bytes == refused);
+        let [small, large] = [record(&topic, 0, "small"), of_size(refused)];
+        let appender = log.appender().await.expect("an appender");
+        let error = appender.append(vec![large.clone()]).await.expect_err("too large");
+        assert!(is_refusal(&error), "{error:?}");
+
+        let id = new_name("tx");
+        let mut transactor = log.transactor(&id).await.expect("a transactor");
+        let error = transactor.append(vec![small.clone(), large, small]).await.expect_err("too large");
+        assert!(is_refusal(&error), "{error:?}");
+        drop(transactor);
+        let mut transactor = log.transactor(&id).await.expect("a transactor");
+        let largest = of_size(most);
+        transactor.append(vec![largest.clone()]).await.expect("it fits");
+        transactor.commit(None).await.expect("commit");
+        appender.append(vec![largest.clone()]).await.expect("it fits");
+        let mut reader = reader(&*log, &[at(&topic, 0)], Start::Beginning, Isolation::Committed).await;
+        let seen = read(&mut *reader, 2).await;
+        assert!(seen.iter().all(|seen| seen.value == largest.value && seen.size() == most));
+        reader.close().await;
+    }
 }
