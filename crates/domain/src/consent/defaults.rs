@@ -2,12 +2,12 @@
 //! Dutch, Turkish, Polish.
 //!
 //! All languages count at once, so a word that people say in passing in one of them is not here for another: `dur` (French: hard), `weiter`,
-//! `alta`, `pare`, `prima` and `vale` (Italian), `ferma` (Polish), `ja` (Polish: I), `résumé`, `kabul`, `y`. "No" and "nie" (German: never) are
-//! the exceptions that nobody can do without: they say no in every one of these languages.
+//! `alta`, `pare`, `prima` and `vale` (Italian), `ferma` (Polish), `résumé`, `kabul`, `y`. "No", "nie" (German: never), "ja" (Polish: I) and "sim"
+//! (a card) are the exceptions: nobody can do without them, and who writes nothing else under a question for consent answers it.
 
 pub(super) const ACCEPT: &[&str] = &[
     "yes, yep, yeah, ok, okay, sure, accept, i accept, agree, i agree, allow, opt in, optin, opt me in",
-    "jawohl, ja bitte, bitte ja, ja gerne, ja gern, ja klar, ja natürlich, ja danke, ja einverstanden, ja ich stimme zu, ja ok, gerne, einverstanden, zustimmen, ich stimme zu, akzeptieren, annehmen, erlauben",
+    "ja, jawohl, ja bitte, bitte ja, ja gerne, ja gern, ja klar, ja natürlich, ja danke, ja einverstanden, ja ich stimme zu, ja ok, gerne, einverstanden, zustimmen, ich stimme zu, akzeptieren, annehmen, erlauben",
     "sí, acepto, aceptar, de acuerdo, claro, sí vale, vale gracias",
     "oui, j'accepte, accepter, d'accord",
     "accetto, accetta, accettare, d'accordo, va bene",
@@ -18,7 +18,7 @@ pub(super) const ACCEPT: &[&str] = &[
 ];
 
 /// Words that accept under the opt-in message, where they can mean nothing else.
-pub(super) const ACCEPT_TITLES: &[&str] = &["ja, vale"];
+pub(super) const ACCEPT_TITLES: &[&str] = &["vale"];
 
 pub(super) const DECLINE: &[&str] = &[
     "no, n, nope, decline, i decline, disagree, reject, not interested, i'm not interested",
