@@ -238,7 +238,7 @@ async fn whatever_happens_meanwhile_it_is_one_dead_letter() {
 async fn what_is_larger_than_is_worked_on_is_not_shown_to_anybody() {
     for effects in [false, true] {
         let not = of_size("in", "1", MAX_TAKEN_BYTES + 1);
-        let outcome = worked(Plan::default(), At::Done, 0, effects, DECLARED, &[not.clone()]).await;
+        let outcome = worked(Plan::default(), At::Done, 0, effects, DECLARED, std::slice::from_ref(&not)).await;
         assert!(outcome.shown.iter().all(|bytes| *bytes <= MAX_TAKEN_BYTES));
         assert_eq!(outcome.letters[0].value, not.value, "byte for byte");
         // The largest of all, with the circumstances: it fits.
@@ -258,7 +258,7 @@ async fn a_topic_that_takes_less_than_declared_is_learned_from_its_refusal() {
     // Neither do its dead letters: they tell where the record stands.
     let takes = Takes { letters: MIN_TOPIC_BYTES, ..DECLARED };
     let hostile = of_size("in", "1", MAX_TAKEN_BYTES + 1);
-    let outcome = worked(Plan::default(), At::Done, 0, false, takes, &[hostile.clone()]).await;
+    let outcome = worked(Plan::default(), At::Done, 0, false, takes, std::slice::from_ref(&hostile)).await;
     let letter = &outcome.letters[0];
     assert_eq!(letter.value.as_deref(), Some(&b""[..]), "no tombstone");
     assert_eq!(letter.header(dlq::OMITTED).expect("told"), &hostile.size().to_string());
